@@ -1,0 +1,296 @@
+"""Initializers of frozen kernels and of scores, bit-exact from a seed.
+
+A network found by edge-popup is its seed and its mask, so a seed must give the same kernel on every machine
+and with every version. NumPy promises that for the bit stream of its Philox generator, though not for its
+distributions. The values here are made from that stream by operations that IEEE 754 rounds exactly: integer
+ones, + - * / and sqrt.
+"""
+
+import hashlib
+import math
+import random
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+
+def fresh_seed() -> int:
+    """Returns a seed from Python's generator, which `keras.utils.set_random_seed` controls."""
+    return random.randrange(1, 2**32)
+
+
+def derive_seed(seed: int, *path: int | str) -> int:
+    """Returns a 32-bit seed for one part of something seeded.
+
+    Args:
+        seed: integer in [0, 2**64).
+        path: what the part is, such as a layer's index. Other paths give unrelated seeds.
+
+    Example:
+
+    >>> from keras_popup import initializers
+    >>> initializers.derive_seed(1, "scores")
+    1519061105
+    """
+    text = "/".join(str(part) for part in (check_seed(seed), *path))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+def check_seed(seed: Any) -> int:
+    """Returns `seed` after checking that it is an integer in [0, 2**64).
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
+        raise ValueError(f"`seed` must be an integer in [0, 2**64). Received: seed={seed!r}.")
+    return int(seed)
+
+
+def kernel_fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns (fan_in, fan_out) of a dense or convolution kernel `(*window, inputs, outputs)`."""
+    if len(shape) < 2:
+        return math.prod(shape), math.prod(shape)
+    window = math.prod(shape[:-2])
+    return window * shape[-2], window * shape[-1]
+
+
+class FrozenInitializer(keras.initializers.Initializer):
+    """Base of the initializers whose values are a function of the seed alone.
+
+    Args:
+        seed: integer in [0, 2**64), or None: a masked layer then fills in its own, and a call without a
+            layer draws one and keeps it.
+        scaled: bool, whether sigma is divided by sqrt(k), so that the kept weights have the variance
+            that all have otherwise.
+
+    Call arguments:
+        shape: tuple of ints.
+        dtype: of the result, the default float type if None. Values are rounded to float32 first.
+        fans: (fan_in, fan_out), taken from `shape` as for a dense or convolution kernel if None.
+        k: the fraction kept, needed if `scaled`.
+    """
+
+    def __init__(self, seed: int | None = None, scaled: bool = False) -> None:
+        self.seed = None if seed is None else check_seed(seed)
+        self.scaled = bool(scaled)
+
+    def __call__(
+        self,
+        shape: tuple[int, ...],
+        dtype: Any = None,
+        *,
+        fans: tuple[int, int] | None = None,
+        k: float | None = None,
+    ) -> Any:
+        if self.seed is None:
+            self.seed = fresh_seed()
+        sigma = self.sigma(*(fans or kernel_fans(tuple(shape))))
+        if self.scaled:
+            if k is None:
+                raise ValueError(f"{type(self).__name__}(scaled=True) must be called with `k`. Received: k=None.")
+            sigma /= math.sqrt(k)
+        values = sigma * self._standard(np.random.Philox(key=self.seed), math.prod(shape))
+        return keras.ops.convert_to_tensor(values.astype(np.float32).reshape(shape), dtype or keras.config.floatx())
+
+    def sigma(self, fan_in: int, fan_out: int) -> float:
+        """Returns the standard deviation of the values."""
+        raise NotImplementedError
+
+    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+        """Returns `size` values of mean square 1."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {"seed": self.seed, "scaled": self.scaled}
+
+
+class _Kaiming(FrozenInitializer):
+    def sigma(self, fan_in: int, fan_out: int) -> float:
+        return math.sqrt(2.0 / fan_in)
+
+
+class _Xavier(FrozenInitializer):
+    def sigma(self, fan_in: int, fan_out: int) -> float:
+        return math.sqrt(2.0 / (fan_in + fan_out))
+
+
+class _Signed(FrozenInitializer):
+    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+        words = bits.random_raw(-(-size // 64)).astype("<u8")
+        coins = np.unpackbits(words.view(np.uint8), bitorder="little", count=size)
+        return 1.0 - 2.0 * coins
+
+
+class _Uniform(FrozenInitializer):
+    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+        return math.sqrt(3.0) * _symmetric_uniform(bits, size)
+
+
+class _Normal(FrozenInitializer):
+    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+        return _standard_normal(bits, size)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class SignedConstant(_Signed, _Kaiming):
+    """Each weight is +sigma or -sigma with equal chance, sigma = sqrt(2 / fan_in).
+
+    The best kernels known for edge-popup: the network is then its signs and its mask.
+
+    Reference:
+        Ramanujan et al., [arXiv 1911.13299](https://arxiv.org/abs/1911.13299), section 4.5.
+
+    Example:
+
+    >>> from keras_popup import initializers
+    >>> initializers.SignedConstant(seed=1)((2, 3)).numpy().tolist()
+    [[-1.0, 1.0, 1.0], [1.0, -1.0, -1.0]]
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class UnsignedConstant(_Kaiming):
+    """Every weight is sigma = sqrt(2 / fan_in). An ablation: nothing is left to choose but positions."""
+
+    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+        return np.ones(size)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class KaimingNormal(_Normal, _Kaiming):
+    """N(0, sigma^2) with sigma = sqrt(2 / fan_in), not truncated (Keras's `he_normal` is).
+
+    Reference:
+        He et al., [Delving Deep into Rectifiers](https://arxiv.org/abs/1502.01852).
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class KaimingUniform(_Uniform, _Kaiming):
+    """U(-b, b) with b = sqrt(3) * sigma and sigma = sqrt(2 / fan_in)."""
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class XavierNormal(_Normal, _Xavier):
+    """N(0, sigma^2) with sigma = sqrt(2 / (fan_in + fan_out)), not truncated.
+
+    Reference:
+        Glorot and Bengio, [Understanding the difficulty of training deep feedforward neural
+        networks](https://proceedings.mlr.press/v9/glorot10a.html).
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class XavierSignedConstant(_Signed, _Xavier):
+    """Each weight is +sigma or -sigma with equal chance, sigma = sqrt(2 / (fan_in + fan_out))."""
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class ScoreUniform(_Uniform):
+    """The initial scores of edge-popup: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), sigma = 1/sqrt(3 * fan_in)."""
+
+    def sigma(self, fan_in: int, fan_out: int) -> float:
+        return math.sqrt(1.0 / (3.0 * fan_in))
+
+
+def _symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
+    """Returns values in [-1, 1), multiples of 2**-52."""
+    return (bits.random_raw(size) >> np.uint64(11)) * 2.0**-52 - 1.0
+
+
+def _standard_normal(bits: np.random.Philox, size: int) -> Float64:
+    """Returns normal values by Marsaglia's polar method.
+
+    It needs a logarithm only, and that one is made here from exactly rounded operations: those of NumPy
+    and of C libraries differ in the last bit from machine to machine.
+    """
+    pairs = 1 << 14
+    parts: list[Float64] = []
+    drawn = 0
+    while drawn < size:
+        points = _symmetric_uniform(bits, 2 * pairs).reshape(pairs, 2)
+        squares = points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]
+        inside = (squares > 0.0) & (squares < 1.0)
+        squares = squares[inside]
+        factors = np.sqrt(-2.0 * _log(squares) / squares)
+        parts.append((points[inside] * factors[:, None]).ravel())
+        drawn += parts[-1].size
+    return np.concatenate(parts)[:size] if parts else np.zeros(0)
+
+
+def _log(x: Float64) -> Float64:
+    """Returns the natural logarithm: x = m * 2**e with m in [sqrt(1/2), sqrt(2)), ln m = 2 atanh((m-1)/(m+1))."""
+    mantissa, exponent = np.frexp(x)
+    small = mantissa < math.sqrt(0.5)
+    mantissa = np.where(small, 2.0 * mantissa, mantissa)
+    exponent = exponent - small
+    z = (mantissa - 1.0) / (mantissa + 1.0)
+    series = np.zeros_like(z)
+    for odd in range(23, 0, -2):
+        series = series * (z * z) + 1.0 / odd
+    return exponent * 0.6931471805599453 + 2.0 * z * series
+
+
+_INITIALIZERS: dict[str, type[FrozenInitializer]] = {
+    "signed_constant": SignedConstant,
+    "unsigned_constant": UnsignedConstant,
+    "kaiming_normal": KaimingNormal,
+    "kaiming_uniform": KaimingUniform,
+    "xavier_normal": XavierNormal,
+    "xavier_signed_constant": XavierSignedConstant,
+    "score_uniform": ScoreUniform,
+}
+
+
+def get(identifier: Any) -> Any:
+    """Retrieves an initializer, one of this module's or, as in `keras.initializers.get`, one of Keras's.
+
+    Args:
+        identifier: a snake_case name such as `"signed_constant"`, a serialized config or an initializer.
+
+    Raises:
+        ValueError: if there is no such initializer.
+
+    Example:
+
+    >>> from keras_popup import initializers
+    >>> initializers.get("signed_constant").get_config()
+    {'seed': None, 'scaled': False}
+    """
+    if isinstance(identifier, str) and identifier in _INITIALIZERS:
+        return _INITIALIZERS[identifier]()
+    try:
+        initializer = keras.initializers.get(identifier)
+    except (ValueError, TypeError):
+        initializer = None
+    if initializer is None:
+        raise ValueError(
+            f"Unknown initializer. Expected one of {sorted(_INITIALIZERS)}, a name that Keras knows, an "
+            f"initializer or its config. Received: {identifier!r}."
+        )
+    return initializer
+
+
+def get_seeded(identifier: Any, seed: int) -> Any:
+    """Retrieves an initializer like `get`, and gives it `seed` where it has none of its own."""
+    initializer = get(identifier)
+    if isinstance(initializer, keras.initializers.Initializer):
+        config = initializer.get_config()
+        if "seed" in config and config["seed"] is None:
+            return type(initializer).from_config({**config, "seed": seed})
+    return initializer
+
+
+def serialize(initializer: Any) -> Any:
+    """Returns an initializer's config, as `deserialize` reads it."""
+    return keras.initializers.serialize(initializer)
+
+
+def deserialize(config: Any) -> Any:
+    """Returns the initializer of a serialized config."""
+    return get(config)

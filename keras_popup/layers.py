@@ -1,0 +1,390 @@
+"""Masked layers: stock Keras layers whose kernel is frozen and masked by the choice of a selector."""
+
+import functools
+import inspect
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_popup import initializers, selectors
+
+_MASKED_ARGUMENTS = """
+
+    All arguments of the stock layer keep their meaning, with two other defaults: no bias, and a
+    signed-constant kernel. A kernel regularizer applies to the masked kernel; a kernel constraint has
+    nothing to do, since it would act after updates of the kernel. Further arguments, all by keyword:
+
+    Args:
+        k: float in (0, 1], the fraction of the kernel's weights that is kept.
+        selector: a name, object or config as in `keras_popup.selectors.get`.
+        scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`.
+        scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
+            is `keras.regularizers.L2(wd / 2)`.
+        seed: integer in [0, 2**64), for kernel and scores where their initializers have none of their own.
+            None draws one. It is kept in the config, so a copy of the layer has the same kernel.
+
+    Attributes:
+        k: float, the fraction kept. Setting it takes effect at the next step, inside a compiled `fit` too.
+        kept: int, how many weights are kept: round-half-up(k * n).
+        scores: float32 variable of the kernel's shape, the only trainable weight of a layer without bias.
+        kernel: tensor of the compute dtype, the masked kernel that the layer uses.
+
+    Raises:
+        ValueError: if `k` is outside (0, 1] or keeps no weight, or for LoRA and quantized dtypes, which
+            would go round the mask.
+
+    Reference:
+        Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
+        Network?](https://arxiv.org/abs/1911.13299)
+"""
+
+
+class MaskedLayer:
+    """What all masked layers share: mixed in before a stock Keras layer that has one `kernel`.
+
+    forward: the stock layer with the kernel `w * m`, `m = selector(s, k)`;
+    backward, of `TopK`: `dL/ds = dL/d(w * m) * w * sign(s)`. The kernel `w` never changes.
+    """
+
+    # The stock layer's name for the arguments kernel_initializer, _regularizer and _constraint.
+    _kernel_argument = "kernel"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        stock_class = next(base for base in cls.__mro__ if not issubclass(base, MaskedLayer))
+        if stock_class is object:
+            return
+        cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
+        # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
+        defaults = {"use_bias": False, f"{cls._kernel_argument}_initializer": "signed_constant"}
+        *stock, others = inspect.signature(stock_class).parameters.values()
+        own = [p for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+        parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock] + own + [others]
+        cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+    def __init__(
+        self,
+        *args: Any,
+        k: float = 0.5,
+        selector: Any = "top_k",
+        scores_initializer: Any = "score_uniform",
+        scores_regularizer: Any = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        seed = initializers.fresh_seed() if seed is None else initializers.check_seed(seed)
+        signature = inspect.signature(super().__init__)
+        stock = signature.bind_partial(*args, **kwargs).arguments
+        stock |= stock.pop("kwargs", {})
+        if "use_bias" in signature.parameters:
+            stock.setdefault("use_bias", False)
+        kernel_initializer = f"{self._kernel_argument}_initializer"
+        stock[kernel_initializer] = initializers.get_seeded(stock.get(kernel_initializer) or "signed_constant", seed)
+        super().__init__(**stock)
+        if getattr(self, "lora_rank", None) or self.quantization_mode:  # type: ignore[attr-defined]
+            raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
+        self.seed = seed
+        self.selector = selectors.get(selector)
+        self.scores_initializer = initializers.get_seeded(
+            scores_initializer, initializers.derive_seed(seed, "scores")
+        )
+        self.scores_regularizer = keras.regularizers.get(scores_regularizer)
+        self._k_value = selectors.check_k(k)
+        self._k: Any = None
+        self.scores: Any = None
+        self._kernel_in_use: tf.Tensor | None = None
+
+    def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
+        """Creates a weight; the stock layer's request for its kernel makes the scores and `k` too."""
+        if name != "kernel":
+            return super().add_weight(*args, name=name, **kwargs)  # type: ignore[misc]
+        shape = tuple(kwargs["shape"])
+        where = f" of layer '{self.name}'"  # type: ignore[attr-defined]
+        selectors.check_kept(self._k_value, math.prod(shape), where)
+        fans = self._fans(shape)
+        # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
+        kwargs |= {"trainable": False, "initializer": self._for_fans(kwargs["initializer"], fans)}
+        kernel = super().add_weight(name=name, **kwargs)  # type: ignore[misc]
+        self.scores = super().add_weight(  # type: ignore[misc]
+            name="scores",
+            shape=shape,
+            dtype="float32",
+            autocast=False,  # ranked in a half type, scores would tie
+            initializer=self._for_fans(self.scores_initializer, fans),
+            regularizer=self.scores_regularizer,
+        )
+        self._k = super().add_weight(  # type: ignore[misc]
+            name="k",
+            shape=(),
+            dtype="float64",  # in float32, k = 0.7 keeps 3 of 5 weights instead of 4
+            autocast=False,
+            # Keras's own Constant goes through float32.
+            initializer=lambda shape, dtype: tf.constant(self._k_value, dtype),
+            trainable=False,
+        )
+        return kernel
+
+    def _for_fans(self, initializer: Any, fans: tuple[int, int]) -> Any:
+        if isinstance(initializer, initializers.FrozenInitializer):
+            return functools.partial(initializer, fans=fans, k=self._k_value)
+        return initializer
+
+    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return initializers.kernel_fans(shape)
+
+    @property
+    def k(self) -> float:
+        """The fraction of weights kept, in (0, 1]."""
+        return self._k_value if self._k is None else float(self._k.numpy())
+
+    @k.setter
+    def k(self, value: float) -> None:
+        value = selectors.check_k(value)
+        if self._k is not None:
+            selectors.check_kept(value, math.prod(self.scores.shape), f" of layer '{self.name}'")  # type: ignore[attr-defined]
+            self._k.assign(value)
+        self._k_value = value
+
+    @property
+    def kept(self) -> int:
+        """The number of weights kept: round-half-up(k * n)."""
+        self._check_built("kept")
+        return selectors.check_kept(self.k, math.prod(self.scores.shape))
+
+    def mask(self, training: bool = False) -> tf.Tensor:
+        """Returns the mask of the kernel.
+
+        Args:
+            training: bool, for selectors that choose differently in training.
+
+        Returns:
+            float32 tensor of the kernel's shape, exactly 0 or 1.
+        """
+        self._check_built("mask()")
+        return self.selector(self.scores.value, tf.convert_to_tensor(self._k), training)
+
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The kernel that is used: frozen kernel times mask, in the compute dtype."""
+        return self._masked_kernel() if self._kernel_in_use is None else self._kernel_in_use
+
+    def _masked_kernel(self, training: bool = False) -> tf.Tensor:
+        self._check_built("kernel")
+        dtype = self.compute_dtype  # type: ignore[attr-defined]
+        return keras.ops.cast(self._kernel, dtype) * keras.ops.cast(self.mask(training), dtype)
+
+    @kernel.setter
+    def kernel(self, variable: Any) -> None:
+        # Some stock layers keep their kernel under this name, others under the private one.
+        self._kernel = variable
+
+    def _check_built(self, attribute: str) -> None:
+        if self.scores is None:
+            raise AttributeError(
+                f"Layer '{self.name}' has no `{attribute}` before it is built. "  # type: ignore[attr-defined]
+                "Call it on an input, or call its `build(input_shape)`, first."
+            )
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        self._kernel_in_use = self._masked_kernel(bool(training))
+        try:
+            regularizer = getattr(self, f"{self._kernel_argument}_regularizer")
+            if regularizer is not None:
+                self.add_loss(regularizer(self._kernel_in_use))  # type: ignore[attr-defined]
+            return super().call(inputs)  # type: ignore[misc]
+        finally:
+            self._kernel_in_use = None
+
+    # The stock layers save what `kernel` returns, and know nothing of scores.
+    def save_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        keras.layers.Layer.load_own_variables(self, store)
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValueError: quantization would replace the masked kernel."""
+        # Not NotImplementedError, which `Model.quantize` turns into a warning.
+        raise ValueError(self._goes_round_the_mask("quantize()"))
+
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValueError: LoRA would add unmasked weights to the kernel."""
+        raise ValueError(self._goes_round_the_mask("enable_lora()"))
+
+    def _goes_round_the_mask(self, what: str) -> str:
+        return (
+            f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "  # type: ignore[attr-defined]
+            "first: put `layer.kernel` into a stock layer, and use that one."
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),  # type: ignore[misc]
+            "k": self.k,
+            "selector": selectors.serialize(self.selector),
+            "scores_initializer": initializers.serialize(self.scores_initializer),
+            "scores_regularizer": keras.regularizers.serialize(self.scores_regularizer),
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedDense(MaskedLayer, keras.layers.Dense):
+    """Dense layer with a frozen, masked kernel: `activation(inputs @ (w * m) + bias)`.
+
+    Input shape:
+        `(batch, ..., inputs)`
+
+    Output shape:
+        `(batch, ..., units)`
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_popup
+    >>> layer = keras_popup.layers.MaskedDense(2, k=0.5, seed=1)
+    >>> layer(np.ones((1, 4), "float32")).shape
+    TensorShape([1, 2])
+    >>> layer.kept, int(layer.mask().numpy().sum())
+    (4, 4)
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedEinsumDense(MaskedLayer, keras.layers.EinsumDense):
+    """EinsumDense layer with a frozen, masked kernel: `activation(einsum(equation, inputs, w * m) + bias)`.
+
+    fan_in is the product of the kernel's axes that the sum runs over, those absent from the output.
+
+    Input shape:
+        as the equation says.
+
+    Output shape:
+        as the equation says.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_popup
+    >>> layer = keras_popup.layers.MaskedEinsumDense("abc,cd->abd", output_shape=(None, 5), k=0.3, seed=1)
+    >>> layer(np.ones((1, 2, 4), "float32")).shape
+    TensorShape([1, 2, 5])
+    """
+
+    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        operands, output = self.equation.replace(" ", "").split("->")
+        inputs, kernel = operands.split(",")
+        axes = list(zip(kernel, shape, strict=True))
+        fan_in = math.prod(size for axis, size in axes if axis not in output)
+        return fan_in, math.prod(size for axis, size in axes if axis not in inputs)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv1D(MaskedLayer, keras.layers.Conv1D):
+    """1D convolution with a frozen, masked kernel.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
+
+    Output shape:
+        `(batch, new_steps, filters)`, or `(batch, filters, new_steps)`.
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv2D(MaskedLayer, keras.layers.Conv2D):
+    """2D convolution with a frozen, masked kernel.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or `(batch, filters, new_height, new_width)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_popup
+    >>> layer = keras_popup.layers.MaskedConv2D(8, 3, padding="same", k=0.3, seed=1)
+    >>> layer(np.ones((1, 32, 32, 3), "float32")).shape
+    TensorShape([1, 32, 32, 8])
+    >>> layer.kept  # of 3 * 3 * 3 * 8 = 216
+    65
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv3D(MaskedLayer, keras.layers.Conv3D):
+    """3D convolution with a frozen, masked kernel.
+
+    Input shape:
+        `(batch, depth, height, width, channels)`, or channels second for "channels_first".
+
+    Output shape:
+        `(batch, new_depth, new_height, new_width, filters)`, or filters second.
+    """
+
+
+class _MaskedDepthwise(MaskedLayer):
+    _kernel_argument = "depthwise"
+
+    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        *window, _, multiplier = shape
+        return math.prod(window), math.prod(window) * multiplier
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedDepthwiseConv1D(_MaskedDepthwise, keras.layers.DepthwiseConv1D):
+    """1D depthwise convolution with a frozen, masked kernel. fan_in is the kernel size.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
+
+    Output shape:
+        `(batch, new_steps, channels * depth_multiplier)`, or channels second.
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedDepthwiseConv2D(_MaskedDepthwise, keras.layers.DepthwiseConv2D):
+    """2D depthwise convolution with a frozen, masked kernel. fan_in is kernel height * width.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
+
+    Output shape:
+        `(batch, new_height, new_width, channels * depth_multiplier)`, or channels second.
+    """
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
+    """2D transposed convolution with a frozen, masked kernel.
+
+    fan_in is kernel height * width * input channels, whatever the strides.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or `(batch, filters, new_height, new_width)`.
+    """
+
+    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
+        return fan_in, fan_out
+
+
+MASKED_LAYERS: dict[type, type] = {
+    keras.layers.Dense: MaskedDense,
+    keras.layers.EinsumDense: MaskedEinsumDense,
+    keras.layers.Conv1D: MaskedConv1D,
+    keras.layers.Conv2D: MaskedConv2D,
+    keras.layers.Conv3D: MaskedConv3D,
+    keras.layers.DepthwiseConv1D: MaskedDepthwiseConv1D,
+    keras.layers.DepthwiseConv2D: MaskedDepthwiseConv2D,
+    keras.layers.Conv2DTranspose: MaskedConv2DTranspose,
+}
+"""The masked layer of each stock layer that has one."""

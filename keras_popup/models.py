@@ -1,0 +1,272 @@
+"""The networks of the papers: plain Keras models with a width. No biases, logits as float32 output."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+# The weights of a model as built serve the dense baseline only; mask_model draws its own.
+_KERNEL_INITIALIZER = "he_normal"
+
+Shape = tuple[int, int, int]
+
+
+def FullyConnected(input_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0) -> keras.Model:
+    """Builds the MNIST network of the papers: dense 300-100-classes.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        classes: number of classes, positive.
+        width: positive factor of every layer's units but the last one's: int(units * width).
+
+    Returns:
+        A `keras.Model` from images to logits of shape `(batch, classes)`.
+
+    Example:
+
+    >>> import keras_popup
+    >>> keras_popup.models.FullyConnected().count_params()
+    266200
+    """
+    inputs, scaled = _start(input_shape, classes, width)
+    x = keras.layers.Flatten(name="flatten")(inputs)
+    for number, units in enumerate((300, 100), 1):
+        x = _dense(x, scaled(units), f"dense{number}", "relu")
+    return _finish("fc", inputs, x, classes)
+
+
+def Conv2(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+    """Builds Conv2: 3x3 convolutions 64-64, one max-pool, dense 256-256-classes.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        classes: number of classes, positive.
+        width: positive factor of every layer's channels but the last one's: int(channels * width).
+
+    Returns:
+        A `keras.Model` from images to logits of shape `(batch, classes)`.
+    """
+    return _vgg("conv2", (64,), input_shape, classes, width)
+
+
+def Conv4(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+    """Builds Conv4: pairs of 3x3 convolutions of 64 and 128 channels, else as `Conv2`."""
+    return _vgg("conv4", (64, 128), input_shape, classes, width)
+
+
+def Conv6(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+    """Builds Conv6: pairs of 3x3 convolutions of 64, 128 and 256 channels, else as `Conv2`."""
+    return _vgg("conv6", (64, 128, 256), input_shape, classes, width)
+
+
+def Conv8(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+    """Builds Conv8: pairs of 3x3 convolutions of 64, 128, 256 and 512 channels, else as `Conv2`."""
+    return _vgg("conv8", (64, 128, 256, 512), input_shape, classes, width)
+
+
+def ResNet18(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds ResNet-18.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        classes: number of classes, positive.
+        width: positive factor of every layer's channels but the last one's: int(channels * width).
+        stem: "cifar" (a 3x3 convolution), "imagenet" (a 7x7 one of stride 2 and a max-pool), or None to
+            choose by the images: "cifar" up to 64 pixels of height.
+
+    Returns:
+        A `keras.Model` from images to logits of shape `(batch, classes)`.
+
+    Reference:
+        He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385); stride in the 3x3 convolution of
+        a bottleneck, as in the networks that edge-popup was reported for.
+    """
+    return _resnet("resnet18", _basic_block, (2, 2, 2, 2), input_shape, classes, width, stem)
+
+
+def ResNet34(
+    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds ResNet-34. Arguments as of `ResNet18`."""
+    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem)
+
+
+def ResNet50(
+    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds ResNet-50. Arguments as of `ResNet18`."""
+    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
+
+
+def ResNet101(
+    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds ResNet-101. Arguments as of `ResNet18`."""
+    return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), input_shape, classes, width, stem)
+
+
+def WideResNet50(
+    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds Wide ResNet-50-2: ResNet-50 with twice the channels inside each block. Arguments as of `ResNet18`.
+
+    Reference:
+        Zagoruyko and Komodakis, [arXiv 1605.07146](https://arxiv.org/abs/1605.07146).
+    """
+    return _resnet("wide_resnet50", _wide_bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
+
+
+_MODELS: dict[str, Callable[..., keras.Model]] = {
+    "fc": FullyConnected,
+    "conv2": Conv2,
+    "conv4": Conv4,
+    "conv6": Conv6,
+    "conv8": Conv8,
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "resnet50": ResNet50,
+    "resnet101": ResNet101,
+    "wide_resnet50": WideResNet50,
+}
+
+
+def get(name: str) -> Callable[..., keras.Model]:
+    """Returns the builder of a named model.
+
+    Raises:
+        ValueError: if there is no such model.
+    """
+    if name not in _MODELS:
+        raise ValueError(f"Unknown model. Expected one of {list(_MODELS)}. Received: {name!r}.")
+    return _MODELS[name]
+
+
+def _start(input_shape: Sequence[int], classes: int, width: float) -> tuple[Any, Callable[[int], int]]:
+    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise ValueError(
+            "`input_shape` must be (height, width, channels) of one image, positive integers. "
+            f"Received: input_shape={input_shape}."
+        )
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"`classes` must be a positive integer. Received: classes={classes!r}.")
+    if not width > 0:
+        raise ValueError(f"`width` must be a positive number. Received: width={width!r}.")
+
+    def scaled(channels: int) -> int:
+        if int(channels * width) < 1:
+            raise ValueError(f"width={width} leaves no channel of {channels}. Use at least {1 / channels:.3g}.")
+        return int(channels * width)
+
+    return keras.Input(tuple(input_shape), name="images"), scaled
+
+
+def _finish(name: str, inputs: Any, x: Any, classes: int) -> keras.Model:
+    x = _dense(x, classes, "classes", None)
+    # Under mixed precision the loss, and whoever reads the logits, gets float32.
+    logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    return keras.Model(inputs, logits, name=name)
+
+
+def _dense(x: Any, units: int, name: str, activation: str | None) -> Any:
+    return keras.layers.Dense(
+        units, activation=activation, use_bias=False, kernel_initializer=_KERNEL_INITIALIZER, name=name
+    )(x)
+
+
+def _conv(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
+    padding = "same"
+    if strides > 1 and size > 1:
+        # Pads both sides alike, as the reference networks do; "same" would pad the far side more.
+        x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
+        padding = "valid"
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        strides=strides,
+        padding=padding,
+        activation=activation,
+        use_bias=False,
+        kernel_initializer=_KERNEL_INITIALIZER,
+        name=name,
+    )(x)
+
+
+def _vgg(name: str, stages: Sequence[int], input_shape: Shape, classes: int, width: float) -> keras.Model:
+    inputs, scaled = _start(input_shape, classes, width)
+    smallest = 2 ** len(stages)
+    if min(input_shape[:2]) < smallest:
+        raise ValueError(
+            f"Model '{name}' halves the image {len(stages)} times and needs at least {smallest}x{smallest} pixels. "
+            f"Received: input_shape={input_shape}. Use a shallower model or larger images."
+        )
+    x = inputs
+    for stage, channels in enumerate(stages, 1):
+        for half in "ab":
+            x = _conv(x, scaled(channels), 3, f"conv{stage}{half}", activation="relu")
+        x = keras.layers.MaxPooling2D(2, name=f"pool{stage}")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
+    for number in (1, 2):
+        x = _dense(x, scaled(256), f"dense{number}", "relu")
+    return _finish(name, inputs, x, classes)
+
+
+def _resnet(
+    name: str,
+    block: Callable[..., Any],
+    repeats: Sequence[int],
+    input_shape: Shape,
+    classes: int,
+    width: float,
+    stem: str | None,
+) -> keras.Model:
+    inputs, scaled = _start(input_shape, classes, width)
+    stem = stem or ("cifar" if input_shape[0] <= 64 else "imagenet")
+    if stem == "cifar":
+        x = _conv_norm(inputs, scaled(64), 3, "stem", activation="relu")
+    elif stem == "imagenet":
+        x = _conv_norm(inputs, scaled(64), 7, "stem", strides=2, activation="relu")
+        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # zeros lose no maximum after a relu
+        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+    else:
+        raise ValueError(f"`stem` must be 'cifar', 'imagenet' or None. Received: stem={stem!r}.")
+    for stage, blocks in enumerate(repeats):
+        for number in range(blocks):
+            strides = 2 if stage > 0 and number == 0 else 1
+            x = block(x, 64 * 2**stage, scaled, strides, f"stage{stage + 1}_block{number + 1}")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _finish(name, inputs, x, classes)
+
+
+def _conv_norm(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
+    x = _conv(x, filters, size, name, strides)
+    x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+
+
+def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
+    if x.shape[-1] != branch.shape[-1] or strides > 1:
+        x = _conv_norm(x, branch.shape[-1], 1, f"{name}_shortcut", strides)
+    x = keras.layers.Add(name=f"{name}_add")([branch, x])
+    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
+
+
+def _basic_block(x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str) -> Any:
+    branch = _conv_norm(x, scaled(channels), 3, f"{name}_conv1", strides, "relu")
+    branch = _conv_norm(branch, scaled(channels), 3, f"{name}_conv2")
+    return _add_shortcut(x, branch, strides, name)
+
+
+def _bottleneck(
+    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, inner_factor: int = 1
+) -> Any:
+    inner = scaled(channels * inner_factor)
+    branch = _conv_norm(x, inner, 1, f"{name}_conv1", activation="relu")
+    branch = _conv_norm(branch, inner, 3, f"{name}_conv2", strides, "relu")
+    branch = _conv_norm(branch, 4 * scaled(channels), 1, f"{name}_conv3")
+    return _add_shortcut(x, branch, strides, name)
+
+
+def _wide_bottleneck(x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str) -> Any:
+    return _bottleneck(x, channels, scaled, strides, name, inner_factor=2)

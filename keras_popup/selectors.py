@@ -1,0 +1,169 @@
+"""Selectors: which weights of a layer are kept. (scores, k, training) -> mask."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_popup import _topk
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"keras_popup needs Keras's TensorFlow backend. Received: {keras.backend.backend()!r}. Set the "
+        "environment variable KERAS_BACKEND=tensorflow (or `backend` in ~/.keras/keras.json) before importing keras."
+    )
+
+
+class Selector:
+    """Chooses the weights of a layer from their scores.
+
+    A selector is called with `(scores, k, training)` and returns the mask. It holds no state, so one
+    object may serve many layers. Subclass it, decorate the class with
+    `keras.saving.register_keras_serializable` and pass an object as a layer's `selector`.
+
+    Call arguments:
+        scores: float32 tensor, of any shape with at least one element.
+        k: the fraction kept, in (0, 1]: a Python number or a float64 scalar tensor.
+        training: bool, whether the layer is called in training mode.
+
+    Output shape:
+        Same as `scores`, float32.
+    """
+
+    def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Selector":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class TopK(Selector):
+    """Keeps the k best-scored weights of a layer: edge-popup.
+
+    With n scores s and `kept = min(n, round-half-up(k * n))`,
+
+        m_i  = 1 where |s_i| is among the `kept` largest, else 0
+        dL/ds = dL/dm * sign(s)
+
+    The gradient goes straight through the choice and exactly through the magnitude. The mask has exactly
+    `kept` ones: of equal magnitudes the lower flat index (C order) wins, NaN ranks below every number.
+    It is the same eagerly, in a graph and under XLA, and costs a number of passes over the scores that
+    does not depend on n.
+
+    Reference:
+        Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
+        Network?](https://arxiv.org/abs/1911.13299), section 3.
+
+    Call arguments:
+        scores: float32 tensor, of any shape with 1 to 2**31 - 1 elements.
+        k: the fraction kept, in (0, 1]: a Python number or a float64 scalar tensor.
+        training: ignored, the choice is the same.
+
+    Output shape:
+        Same as `scores`, float32, exactly 0 or 1.
+
+    Raises:
+        TypeError: if the scores are a tensor or array of another type than float32.
+        ValueError: if a Python `k` is outside (0, 1] or keeps no weight.
+
+    Example:
+
+    >>> import keras_popup
+    >>> mask = keras_popup.selectors.TopK()([0.1, -0.9, 0.5, -0.2], k=0.5)
+    >>> mask.numpy().tolist()
+    [0.0, 1.0, 1.0, 0.0]
+    """
+
+    def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
+        if hasattr(scores, "dtype") and keras.backend.standardize_dtype(scores.dtype) != "float32":
+            raise TypeError(
+                f"Scores must be float32, rounding to another type would make ties. Received: dtype={scores.dtype}."
+            )
+        # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
+        scores = tf.convert_to_tensor(scores, tf.float32)
+        size = _topk.flat_size(scores)
+        kept = check_kept(k, size) if isinstance(k, (int, float)) else _topk.count_kept_tensor(k, size)
+        return _straight_through_topk(scores, tf.convert_to_tensor(kept, tf.int32))
+
+
+@tf.custom_gradient
+def _straight_through_topk(scores: tf.Tensor, kept: tf.Tensor) -> Any:
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return upstream * tf.sign(scores), None
+
+    return _topk.topk_mask(scores, kept), gradient
+
+
+def check_k(k: Any) -> float:
+    """Returns `k` as a float after checking that it is a fraction kept.
+
+    Raises:
+        ValueError: if it is not a number in (0, 1].
+    """
+    try:
+        value = float(k)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if isinstance(k, bool) or not 0.0 < value <= 1.0:
+        raise ValueError(f"`k`, the fraction of weights kept, must be a number in (0, 1]. Received: k={k!r}.")
+    return value
+
+
+def check_kept(k: Any, size: int, where: str = "") -> int:
+    """Returns how many of `size` weights `k` keeps: round-half-up(k * size).
+
+    Raises:
+        ValueError: if `k` is not in (0, 1] or none is kept. `where` names the layer in the message.
+    """
+    kept = _topk.count_kept(check_k(k), size)
+    if kept == 0:
+        raise ValueError(
+            f"k={k} keeps none of the {size} weights{where}: round-half-up({k} * {size}) = 0. "
+            f"Use a k of at least {0.5 / size:.3g} here, or more weights."
+        )
+    return kept
+
+
+_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK}
+
+
+def get(identifier: Any) -> Selector:
+    """Retrieves a selector.
+
+    Args:
+        identifier: a name (`"top_k"`), a serialized config, or a `Selector`.
+
+    Raises:
+        ValueError: if there is no such selector.
+
+    Example:
+
+    >>> import keras_popup
+    >>> type(keras_popup.selectors.get("top_k")).__name__
+    'TopK'
+    """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
+    if isinstance(identifier, str) and identifier in _SELECTORS:
+        return _SELECTORS[identifier]()
+    if isinstance(identifier, Selector):
+        return identifier
+    raise ValueError(
+        f"Unknown selector. Expected one of {sorted(_SELECTORS)}, a Selector object or its config. "
+        f"Received: {identifier!r}."
+    )
+
+
+def serialize(selector: Selector) -> dict[str, Any]:
+    """Returns a selector's config, as `deserialize` reads it."""
+    return keras.saving.serialize_keras_object(selector)
+
+
+def deserialize(config: dict[str, Any]) -> Selector:
+    """Returns the selector of a serialized config."""
+    return keras.saving.deserialize_keras_object(config)
