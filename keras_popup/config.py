@@ -1,0 +1,127 @@
+"""`RunConfig`: the one place where the arguments of a training run live. Loads no TensorFlow."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a network is trained where the configuration does not say."""
+
+    learning_rate: float
+    epochs: int = 100
+    batch_size: int = 128
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    l2: float = 1e-4
+    schedule: str = "cosine"
+    warmup_epochs: float = 0
+    label_smoothing: float = 0.0
+
+
+# Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.
+_SMALL = {"edge-popup": Protocol(learning_rate=0.1), "dense": Protocol(learning_rate=0.01)}
+_RESNET_ON_CIFAR = dict.fromkeys(_SMALL, Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
+_IMAGENET = dict.fromkeys(
+    _SMALL,
+    Protocol(
+        learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1
+    ),
+)
+PROTOCOLS: dict[str, dict[str, Protocol]] = {
+    **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
+    "resnet18": _RESNET_ON_CIFAR,
+    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50"), _IMAGENET),
+}
+"""By model and method."""
+
+
+def _option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
+    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The arguments of a training run. None stands for the protocol of the model and method.
+
+    Raises:
+        ValueError: if an argument is out of its range, before anything is loaded.
+
+    Example:
+
+    >>> from keras_popup.config import RunConfig
+    >>> RunConfig(model="conv4", k=0.3).with_protocol().learning_rate
+    0.1
+    """
+
+    model: str = _option("conv4", "The network.", tuple(PROTOCOLS))
+    dataset: str = _option(
+        "digits", "'digits', a name of TensorFlow Datasets such as cifar10, or any name for a folder of images."
+    )
+    data_dir: str | None = _option(
+        None, "A folder of images, <split>/<class>/*.jpg or png, or the directory of TensorFlow Datasets."
+    )
+    method: str = _option(
+        "edge-popup", "How the network is found; 'dense' learns its weights.", ("edge-popup", "dense")
+    )
+    k: float = _option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
+    width: float = _option(1.0, "Factor of the channels of every layer but the last.")
+    kernel_initializer: str = _option("signed_constant", "Of the frozen kernels.")
+    scaled: bool = _option(False, "Whether the frozen kernels are divided by sqrt(k).")
+    epochs: int | None = _option(None, "Passes over the training images.")
+    batch_size: int | None = _option(None, "Images a step.")
+    optimizer: str | None = _option(None, "Of the scores, or of a dense network's weights.", ("sgd", "adam"))
+    learning_rate: float | None = _option(None, "At the start, after the warm-up.")
+    momentum: float | None = _option(None, "Of SGD.")
+    l2: float | None = _option(None, "Coupled weight decay wd of the scores: wd / 2 * sum(s**2) in the loss.")
+    schedule: str | None = _option(
+        None, "Of the learning rate: 'cosine' falls to 0 at the end.", ("cosine", "constant")
+    )
+    warmup_epochs: float | None = _option(None, "Epochs in which the learning rate rises from 0.")
+    label_smoothing: float | None = _option(None, "In [0, 1).")
+    augment: str | None = _option(
+        None, "Of the training images; chosen by the data if not given.", ("none", "crop_flip", "resized_crop")
+    )
+    image_size: int | None = _option(None, "Pixels that images are cropped and resized to.")
+    validation: float = _option(0.1, "Share of the training images set apart; 0 trains on all of them.")
+    seed: int = _option(1, "Of the kernels, scores, cut, order and augmentation.")
+    precision: str = _option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
+    jit_compile: str = _option("auto", "Whether XLA compiles the step.", ("auto", "true", "false"))
+    deterministic: bool = _option(
+        True, "Whether TensorFlow is held to deterministic operations: same seed, same history."
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata["choices"]
+            if value is not None and choices and value not in choices:
+                raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+        self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
+        self._check("width", 0.0 < self.width < math.inf, "a positive number")
+        self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")
+        self._check("batch_size", self.batch_size is None or self.batch_size >= 1, "1 or more")
+        self._check("learning_rate", _in_range(self.learning_rate), "a number >= 0")
+        self._check("momentum", _in_range(self.momentum, 1.0), "in [0, 1)")
+        self._check("l2", _in_range(self.l2), "a number >= 0")
+        self._check("warmup_epochs", _in_range(self.warmup_epochs), "a number >= 0")
+        self._check("label_smoothing", _in_range(self.label_smoothing, 1.0), "in [0, 1)")
+        self._check("image_size", self.image_size is None or self.image_size >= 1, "1 or more")
+        self._check("validation", _in_range(self.validation, 1.0), "in [0, 1)")
+        self._check("seed", 0 <= self.seed < 2**32, "an integer in [0, 2**32)")
+
+    def _check(self, name: str, good: bool, expected: str) -> None:
+        if not good:
+            raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
+
+    def with_protocol(self) -> "RunConfig":
+        """Returns this configuration with the protocol's values for those that are None."""
+        protocol = dataclasses.asdict(PROTOCOLS[self.model][self.method])
+        return dataclasses.replace(
+            self, **{name: value for name, value in protocol.items() if getattr(self, name) is None}
+        )
+
+
+def _in_range(value: float | None, end: float = math.inf) -> bool:
+    return value is None or 0.0 <= value < end

@@ -1,0 +1,413 @@
+"""Image classification data: the embedded digits, TensorFlow Datasets by name, folders of images."""
+
+import concurrent.futures
+import dataclasses
+import difflib
+import logging
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from keras_popup._sources import ArraySource, FileSource, Source, TfdsSource, decode
+
+_logger = logging.getLogger("keras_popup")
+
+# More than this, decoded, is streamed.
+_MEMORY_LIMIT = 2 * 2**30
+_STREAMED_SIZE = 224
+_IMAGE_SUFFIXES = {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".png": b"\x89PNG\r\n\x1a\n"}
+_TEST_FOLDERS = ("test", "validation", "val")
+_PADDING = 4
+
+_CIFAR_MOMENTS = ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
+_IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_MOMENTS = {"cifar10": _CIFAR_MOMENTS, "cifar100": _CIFAR_MOMENTS, "imagenet2012": _IMAGENET_MOMENTS}
+
+AUGMENTATIONS = ("none", "crop_flip", "resized_crop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images of classes, split, with the preprocessing that belongs to them.
+
+    Attributes:
+        name: str.
+        classes: names of the classes; a label is a place in it.
+        image_shape: (height, width, channels).
+        train: the training images.
+        validation: those cut from the training images, or None.
+        test: the test images, for the end of a run only.
+        augment: one of `AUGMENTATIONS`, applied to training batches.
+        mean: per channel, of pixels in [0, 1].
+        std: likewise.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Source
+    validation: Source | None
+    test: Source
+    augment: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def training_batches(self, batch_size: int, *, seed: int, epochs: int, first_epoch: int = 0) -> tf.data.Dataset:
+        """Returns the batches of all epochs from `first_epoch` on, one after the other, shuffled and augmented.
+
+        The images of an epoch, their order and their augmentation depend on `seed` and the epoch's number
+        only. The last batch of an epoch may be smaller.
+
+        Args:
+            batch_size: int, images a batch.
+            seed: int in [0, 2**32).
+            epochs: int, how many epochs there are in all.
+            first_epoch: int, the first one wanted.
+
+        Returns:
+            A `tf.data.Dataset` of (float32 `(batch, height, width, channels)`, float32 one-hot
+            `(batch, classes)`).
+        """
+
+        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
+            batches = self.train.shuffled(batch_size, seed, epoch).enumerate()
+            first = tf.stack([tf.constant(seed, tf.int64), epoch])
+            return batches.map(
+                lambda number, batch: (_augment(batch[0], self.augment, tf.random.fold_in(first, number)), batch[1]),
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+
+        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches)
+        return self._finished(batches)
+
+    def evaluation_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
+        """Returns the batches of a split, "train", "validation" or "test", in order and not augmented."""
+        return self._finished(getattr(self, split).in_order(batch_size))
+
+    def _finished(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        mean, std = tf.constant(self.mean, tf.float32), tf.constant(self.std, tf.float32)
+
+        def finish(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return (tf.cast(images, tf.float32) / 255.0 - mean) / std, tf.one_hot(labels, len(self.classes))
+
+        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    validation: float = 0.1,
+    augment: str | None = None,
+    seed: int = 1,
+) -> Dataset:
+    """Loads a dataset by name.
+
+    Args:
+        name: "digits" (1,797 images of 8x8, inside scikit-learn), the name of an image-classification
+            dataset of TensorFlow Datasets such as "cifar10", or any name for a folder of images.
+        data_dir: either a folder of images `<split>/<class>/*.jpg|png`, its splits being "train" and one of
+            "test", "validation" and "val", or TensorFlow Datasets' own directory.
+        image_size: int, pixels of the square that images are cropped and resized to. None keeps a common
+            size and takes 224 where there is none.
+        validation: float in [0, 1), the share of the training images that is set apart; 0 trains on all.
+        augment: one of "none", "crop_flip" (pad by 4, crop at random, flip), "resized_crop" (a random part
+            of the image, flip). None chooses: "resized_crop" for images of no common size, "none" for the
+            digits and other grey images, "crop_flip" for the rest.
+        seed: int in [0, 2**32), of the cut between training and validation.
+
+    Returns:
+        A `Dataset`. Up to 2 GiB of decoded images of one size are held in memory, more are streamed.
+
+    Raises:
+        ValueError: if there is no such dataset, or for images or arguments that cannot be used.
+        FileNotFoundError: if a folder or split is missing, or the dataset is not prepared and cannot be
+            downloaded.
+
+    Example:
+
+    >>> import keras_popup
+    >>> digits = keras_popup.datasets.load("digits", validation=0.2)
+    >>> digits.image_shape, digits.train.size, digits.validation.size, digits.test.size
+    ((8, 8, 1), 1151, 287, 359)
+    """
+    if not 0.0 <= validation < 1.0:
+        raise ValueError(f"`validation` must be a fraction in [0, 1). Received: validation={validation!r}.")
+    if augment is not None and augment not in AUGMENTATIONS:
+        raise ValueError(f"`augment` must be one of {AUGMENTATIONS} or None. Received: augment={augment!r}.")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"`image_size` must be a positive number of pixels. Received: image_size={image_size!r}.")
+    if data_dir is not None and not Path(data_dir).is_dir():
+        raise FileNotFoundError(f"`data_dir` must be an existing directory. Received: {data_dir!r}.")
+    train: Any
+    if data_dir is not None and (Path(data_dir) / "train").is_dir():
+        classes, train, test = _load_folder(Path(data_dir), image_size, augment)
+    elif name == "digits":
+        classes, train, test = _load_digits()
+    else:
+        classes, train, test = _load_tfds(name, data_dir, image_size, augment)
+    held_out = None
+    if validation:
+        train, held_out = _cut(train, validation, seed)
+    shape = tuple(test.images.shape[1:]) if isinstance(test, ArraySource) else test.shape
+    if augment is None:
+        resized = isinstance(train, (FileSource, TfdsSource)) and train.random_resized_crop
+        augment = "resized_crop" if resized else "none" if shape[2] == 1 else "crop_flip"
+    mean, std = _moments(name, train, shape[2])
+    return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std)
+
+
+def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    everything = ArraySource(images, digits.target.astype(np.int64))
+    # Always the same fifth, whatever the run's seed.
+    train, test = _cut(everything, 0.2, seed=0)
+    return [str(digit) for digit in range(10)], train, test
+
+
+def _cut(source: Any, share: float, seed: int) -> tuple[Any, Any]:
+    """Returns (the larger part, the `share` that is held out), cut at random."""
+    held_out = round(share * source.size)
+    if not 0 < held_out < source.size:
+        raise ValueError(
+            f"A validation share of {share} of {source.size} images leaves a part empty. "
+            "Use another share, or 0 to train on all of them."
+        )
+    if isinstance(source, TfdsSource):
+        return (
+            dataclasses.replace(source, split=f"{source.split}[{held_out}:]"),
+            dataclasses.replace(source, split=f"{source.split}[:{held_out}]"),
+        )
+    # By the stable bit stream, as NumPy may change what its `permutation` returns.
+    order = np.argsort(np.random.Philox(key=seed).random_raw(source.size), kind="stable")
+    return source.take(np.sort(order[held_out:])), source.take(np.sort(order[:held_out]))
+
+
+def _moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns the mean and standard deviation per channel: the protocol's, or those of the training images."""
+    if name in _MOMENTS and channels == 3:
+        return _MOMENTS[name]
+    if not isinstance(train, ArraySource):
+        return _IMAGENET_MOMENTS if channels == 3 else ((0.5,), (0.5,))
+    counts = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
+    values, shares = np.arange(256) / 255.0, counts / counts.sum(axis=1, keepdims=True)
+    mean = shares @ values
+    std = np.sqrt(shares @ values**2 - mean**2)
+    return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
+
+
+def _augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
+    """Crops and flips a batch of uint8 images at random. "resized_crop" has cropped while decoding."""
+    if kind == "none":
+        return images
+    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    shifts = tf.random.stateless_uniform([2, batch, 1], seed, 0, 2 * _PADDING + 1, tf.int32)
+    flips = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
+    if kind == "crop_flip":
+        around = [_PADDING, _PADDING]
+        images = tf.pad(images, [[0, 0], around, around, [0, 0]])
+        images = tf.gather(images, shifts[0] + tf.range(height), axis=1, batch_dims=1)
+        images = tf.transpose(images, [0, 2, 1, 3])
+        images = tf.gather(images, shifts[1] + tf.range(width), axis=1, batch_dims=1)
+        images = tf.transpose(images, [0, 2, 1, 3])
+    return tf.where(flips, tf.reverse(images, [2]), images)
+
+
+# Folders of images
+
+
+def _load_folder(root: Path, image_size: int | None, augment: str | None) -> tuple[list[str], Source, Source]:
+    test_root = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+    if test_root is None:
+        raise FileNotFoundError(
+            f"A folder of images needs a test split. Expected one of {_TEST_FOLDERS} beside "
+            f"'{root / 'train'}'. Received: {sorted(p.name for p in root.iterdir())}."
+        )
+    train, test = _list_images(root / "train"), _list_images(test_root)
+    if train.keys() != test.keys():
+        missing = {str(test_root): sorted(train.keys() - test.keys()), "train": sorted(test.keys() - train.keys())}
+        raise ValueError(
+            "Every split must have the same classes, one folder each. Missing: "
+            + "; ".join(f"{names} in '{split}'" for split, names in missing.items() if names)
+            + "."
+        )
+    classes = sorted(train)
+    if len(classes) < 2:
+        raise ValueError(f"Expected folders of two classes or more in '{root / 'train'}'. Received: {classes}.")
+    splits = [_flatten(listing, classes) for listing in (train, test)]
+    first = np.asarray(_decode_file(splits[0][0][0], 0))
+    channels = 1 if first.shape[2] == 1 else 3
+    if image_size is None:
+        bytes_needed = math.prod(first.shape[:2]) * channels * sum(len(labels) for _, labels in splits)
+        if bytes_needed <= _MEMORY_LIMIT:
+            arrays = _read_arrays([path for paths, _ in splits for path in paths], first.shape[:2], channels)
+            if arrays is not None:
+                sizes = len(splits[0][1])
+                return (
+                    classes,
+                    ArraySource(arrays[:sizes], splits[0][1]),
+                    ArraySource(arrays[sizes:], splits[1][1]),
+                )
+        _logger.info("Streaming images, resized to %d pixels; --image_size sets another size.", _STREAMED_SIZE)
+    for paths, _ in splits:
+        _check_headers(paths)
+    size = image_size or _STREAMED_SIZE
+    resized = augment in (None, "resized_crop")
+    train_source, test_source = (
+        FileSource(np.array([str(p) for p in paths]), labels, (size, size, channels), resized)
+        for paths, labels in splits
+    )
+    return classes, train_source, test_source
+
+
+def _list_images(split: Path) -> dict[str, list[Path]]:
+    """Returns the image files of every class of a split."""
+    listing = {
+        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
+        for folder in split.iterdir()
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    if not listing:
+        raise ValueError(f"No class folders in '{split}'. Expected images as '{split}/<class>/*.jpg' or '*.png'.")
+    for name, paths in listing.items():
+        if not paths:
+            raise ValueError(
+                f"No images in '{split / name}'. Expected files with the suffixes {sorted(_IMAGE_SUFFIXES)}. "
+                "Remove the folder if there is no such class."
+            )
+    return listing
+
+
+def _flatten(listing: dict[str, list[Path]], classes: list[str]) -> tuple[list[Path], NDArray[np.int64]]:
+    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(listing[name]) for name in classes])
+    return [path for name in classes for path in listing[name]], labels
+
+
+def _decode_file(path: Path, channels: int) -> Any:
+    try:
+        return decode(path.read_bytes(), channels).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"Cannot decode the image '{path}': remove or replace it. {error.message[:200]}") from None
+
+
+def _read_arrays(paths: list[Path], size: tuple[int, int], channels: int) -> NDArray[np.uint8] | None:
+    """Returns all images in one array, or None if they do not have one size."""
+    images = np.empty((len(paths), *size, channels), np.uint8)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for place, image in enumerate(pool.map(lambda path: _decode_file(path, channels), paths)):
+            if image.shape[:2] != size:
+                pool.shutdown(wait=False, cancel_futures=True)
+                return None
+            images[place] = image
+    return images
+
+
+def _check_headers(paths: Iterable[Path]) -> None:
+    """Checks every file's first bytes. Decoding all of a streamed dataset beforehand would take too long."""
+
+    def check(path: Path) -> None:
+        magic = _IMAGE_SUFFIXES[path.suffix.lower()]
+        with path.open("rb") as file:
+            start = file.read(len(magic))
+        if start not in [value[: len(start)] for value in _IMAGE_SUFFIXES.values()] or not start:
+            raise ValueError(f"Not a JPEG or PNG file: '{path}' begins with {start!r}. Remove or replace it.")
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for _ in pool.map(check, paths):
+            pass
+
+
+# TensorFlow Datasets
+
+
+def _load_tfds(
+    name: str, data_dir: str | None, image_size: int | None, augment: str | None
+) -> tuple[list[str], Source, Source]:
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+        close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()])
+        raise ValueError(
+            f"Unknown dataset {name!r}. Expected 'digits', a name of TensorFlow Datasets"
+            + (f" (did you mean {' or '.join(close)}?)" if close else "")
+            + ", or a folder of images with a 'train' folder in it, given by --data_dir."
+        ) from error
+    shape = _check_features(name, builder)
+    _prepare(name, builder)
+    splits = builder.info.splits
+    test_split = next((split for split in _TEST_FOLDERS if split in splits), None)
+    if "train" not in splits or test_split is None:
+        raise ValueError(
+            f"Dataset {name!r} must have the split 'train' and one of {_TEST_FOLDERS}. Received: {sorted(splits)}."
+        )
+    _, label_key = builder.info.supervised_keys
+    classes = builder.info.features[label_key].names
+    channels = 1 if shape[2] == 1 else 3
+    size = image_size or _STREAMED_SIZE
+    if image_size is None and None not in shape[:2]:
+        total = splits["train"].num_examples + splits[test_split].num_examples
+        if total * math.prod(shape) <= _MEMORY_LIMIT:
+            arrays = (
+                tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True, batch_size=-1))
+                for split in ("train", test_split)
+            )
+            train, test = (ArraySource(images, labels.astype(np.int64)) for images, labels in arrays)
+            return classes, train, test
+        fitted = (*shape[:2], channels)
+        resized = False
+    else:
+        fitted = (size, size, channels)
+        resized = augment in (None, "resized_crop")
+    return (
+        classes,
+        TfdsSource(builder, "train", fitted, resized),
+        TfdsSource(builder, test_split, fitted, resized),
+    )
+
+
+def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
+    """Returns the shape of the images of a dataset, after checking that it has images and labels."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    keys = builder.info.supervised_keys or (None, None)
+    image, label = (features.get(key) if len(keys) == 2 and key in features else None for key in keys[:2])
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(
+            f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
+            f"channels) with one class label each. Received: {list(features)}."
+        )
+    if len(image.shape) != 3:
+        raise ValueError(f"Images must be of rank 3. Received: shape={image.shape} in dataset {name!r}.")
+    return tuple(image.shape)
+
+
+def _prepare(name: str, builder: Any) -> None:
+    """Downloads and prepares a dataset that is not on disk, unless there is no network to do so."""
+    if builder.is_prepared():
+        return
+    try:
+        urllib.request.urlopen("https://storage.googleapis.com", timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # An answer: there is a network.
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Dataset {name!r} is not prepared in '{builder.data_dir}', and there is no network to download it "
+            f"({error}). Ways out: (1) run this once where there is a network; (2) prepare it elsewhere, copy the "
+            "directory of TensorFlow Datasets and name it by --data_dir; (3) name a folder of images, "
+            "<split>/<class>/*.jpg or png, by --data_dir. The dataset 'digits' needs neither."
+        ) from None
+    builder.download_and_prepare()

@@ -1,0 +1,138 @@
+"""What a run folder holds, written so that a kill at any moment leaves it readable.
+
+    config.json       the full configuration, with the protocol's values, and library versions
+    history.csv       one row per epoch
+    checkpoint.json   the last finished epoch, the history up to it and the seconds spent
+    checkpoint-*.weights.h5   weights and optimizer of that epoch
+    model.keras       the model after the last epoch
+    summary.json      final metrics, kept and total counts, time; written last, so it marks a finished run
+    curves.png        the learning curves
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+History = list[dict[str, float]]
+
+
+class RunFolder:
+    """The folder of one training run.
+
+    Args:
+        path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.curves = self.path / "curves.png"
+        self.model = self.path / "model.keras"
+
+    def check(self, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+        """Checks that a run with this configuration may use the folder. Changes nothing.
+
+        Raises:
+            FileExistsError: if there is something in it, and neither `resume` nor `overwrite`.
+            ValueError: for both, a folder that is not a run's, or `resume` with another configuration.
+        """
+        if resume and overwrite:
+            raise ValueError("Use --resume to go on with a run or --overwrite to start it anew, not both.")
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not (self.path / "config.json").is_file():
+            raise ValueError(
+                f"'{self.path}' exists and is not the folder of a run: it has no config.json. Nothing was changed. "
+                "Name another folder, or move this one away."
+            )
+        if overwrite:
+            return
+        if not resume:
+            raise FileExistsError(
+                f"The run folder '{self.path}' exists. Use --resume to go on with it, --overwrite to start it "
+                "anew, or name another folder."
+            )
+        recorded = self.read("config.json")["config"]
+        differing = [name for name in {**recorded, **config} if recorded.get(name) != config.get(name)]
+        if differing:
+            raise ValueError(
+                f"--resume needs the configuration that '{self.path}' was started with. Differing: "
+                + "; ".join(f"{name}={config.get(name)!r}, recorded {recorded.get(name)!r}" for name in differing)
+                + ". Use the recorded values, or another folder."
+            )
+
+    def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
+        """Makes the folder with its config.json, removing an old run if `overwrite`."""
+        if overwrite and self.path.exists():
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not (self.path / "config.json").exists():
+            self.write("config.json", {"config": config, "versions": versions})
+
+    def summary(self) -> dict[str, Any] | None:
+        """Returns the summary of a finished run, None before the end."""
+        return self.read("summary.json") if (self.path / "summary.json").exists() else None
+
+    def read(self, name: str) -> dict[str, Any]:
+        return json.loads((self.path / name).read_text())
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        text = json.dumps(content, indent=2) + "\n"
+        write_atomically(self.path / name, lambda path: path.write_text(text))
+
+    def write_history(self, history: History) -> None:
+        """Writes history.csv: `epoch` counted from 1, then the learning rate and metrics."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_atomically(self.path / "history.csv", lambda path: path.write_text(table.getvalue()))
+
+    def save_checkpoint(self, model: Any, history: History, seconds: float) -> None:
+        """Saves a model with its optimizer after `len(history)` epochs, and then forgets the one before."""
+        weights = self._weights(len(history))
+        write_atomically(weights, model.save_weights)
+        self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
+        self._remove_weights(but=weights)
+        self.write_history(history)
+
+    def load_checkpoint(self, model: Any) -> tuple[History, float]:
+        """Restores a compiled model and its optimizer. Returns the history and seconds so far."""
+        if not (self.path / "checkpoint.json").exists():
+            return [], 0.0
+        state = self.read("checkpoint.json")
+        model.optimizer.build(model.trainable_variables)
+        model.load_weights(self._weights(state["epoch"]))
+        self.write_history(state["history"])
+        return state["history"], state["seconds"]
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Writes the summary and removes the checkpoint, which model.keras replaces."""
+        self.write("summary.json", summary)
+        (self.path / "checkpoint.json").unlink(missing_ok=True)
+        self._remove_weights()
+
+    def _weights(self, epoch: int) -> Path:
+        return self.path / f"checkpoint-{epoch:04d}.weights.h5"
+
+    def _remove_weights(self, but: Path | None = None) -> None:
+        for path in self.path.glob("checkpoint-*.weights.h5"):
+            if path != but:
+                path.unlink()
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Lets `write` make a file beside `path`, and renames it to `path` once it is whole."""
+    temporary = path.with_name(f".unfinished-{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,25 @@
+"""Pictures of run records."""
+
+from pathlib import Path
+
+from keras_popup.records import History, write_atomically
+
+
+def draw_learning_curves(history: History, title: str, path: Path) -> None:
+    """Draws loss and accuracy over the epochs to a PNG file. Needs the extra `plots`."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title)
+    epochs = [row["epoch"] for row in history]
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for name, label in ((metric, "training"), (f"val_{metric}", "validation")):
+            if name in history[0]:
+                axes.plot(epochs, [row[name] for row in history], marker=".", label=label)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(metric)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend()
+    write_atomically(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format="png"))

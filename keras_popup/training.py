@@ -1,0 +1,264 @@
+"""One training run, from a `RunConfig` to a run folder."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import logging
+import math
+import os
+import platform
+import sys
+import time
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_popup import __version__, conversion, datasets, initializers, models, reports
+from keras_popup.config import RunConfig
+from keras_popup.layers import MaskedLayer
+from keras_popup.records import History, RunFolder, write_atomically
+
+_logger = logging.getLogger("keras_popup")
+
+_STEPS_BETWEEN_LOSS_CHECKS = 50
+
+
+class DivergenceError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+
+def train(
+    config: RunConfig, out: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+) -> dict[str, Any]:
+    """Trains a network and leaves a run folder.
+
+    The test images are used once, after the last epoch. Killed at any moment and called again with
+    `resume`, a run goes on after the last finished epoch and ends with the history it would have had.
+
+    Args:
+        config: the run's arguments.
+        out: path of the run folder; `keras_popup.records` says what it holds.
+        resume: whether to go on with the run in `out`; one that has not begun is begun.
+        overwrite: whether to remove the run in `out` first.
+
+    Returns:
+        The content of summary.json: metrics, kept and total counts, time, versions.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError: for arguments, data or a folder that cannot be used,
+            before anything is written.
+        DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
+    """
+    config = config.with_protocol()
+    folder = RunFolder(out)
+    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite)
+    if resume and (summary := folder.summary()):
+        _logger.info("The run in '%s' is finished.", folder.path)
+        return summary
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(config.seed)
+    data = datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        validation=config.validation,
+        augment=config.augment,
+        seed=config.seed,
+    )
+    model = build_model(config, data.image_shape, len(data.classes))
+    steps = math.ceil(data.train.size / _given(config.batch_size))
+    _compile(model, config, steps)
+    folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
+    history, seconds = folder.load_checkpoint(model)
+    if history:
+        _logger.info("Going on after epoch %d of %s.", len(history), config.epochs)
+    recorder = _Recorder(folder, history, seconds)
+    if len(history) < _given(config.epochs):
+        model.fit(
+            data.training_batches(
+                _given(config.batch_size), seed=config.seed, epochs=_given(config.epochs), first_epoch=len(history)
+            ),
+            shuffle=False,  # the dataset is shuffled
+            steps_per_epoch=steps,
+            initial_epoch=len(history),
+            epochs=config.epochs,
+            validation_data=data.evaluation_batches("validation", _given(config.batch_size))
+            if data.validation
+            else None,
+            callbacks=[recorder],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    test = model.evaluate(
+        data.evaluation_batches("test", _given(config.batch_size)), return_dict=True, verbose=0
+    )
+    write_atomically(folder.model, model.save)
+    if importlib.util.find_spec("matplotlib"):
+        reports.draw_learning_curves(history, _title(config), folder.curves)
+    else:
+        _logger.warning("No learning curves were drawn: matplotlib is missing. pip install 'keras-popup[plots]'")
+    summary = _summary(config, data, model, history, test, recorder.seconds)
+    folder.finish(summary)
+    return summary
+
+
+def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Builds the network of a configuration: masked, or with learned weights for the method "dense".
+
+    Args:
+        config: the run's arguments.
+        image_shape: (height, width, channels).
+        classes: int, the number of classes.
+
+    Returns:
+        A `keras.Model` in the configuration's precision, not compiled.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+        if config.method == "dense":
+            return model
+        initializer = initializers.get(config.kernel_initializer)
+        if config.scaled:
+            if not isinstance(initializer, initializers.FrozenInitializer):
+                raise ValueError(
+                    "`scaled` needs one of this library's kernel initializers. "
+                    f"Received: kernel_initializer={config.kernel_initializer!r}."
+                )
+            initializer.scaled = True
+        return conversion.mask_model(model, k=config.k, kernel_initializer=initializer, seed=config.seed)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _compile(model: keras.Model, config: RunConfig, steps: int) -> None:
+    # Weight decay as the reference has it, coupled, on scores as on learned kernels.
+    for variable in model.trainable_variables:
+        if config.l2 and len(variable.shape) > 1:
+            variable.regularizer = keras.regularizers.L2(config.l2 / 2)
+    warmup = round(_given(config.warmup_epochs) * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else config.learning_rate,
+        decay_steps=_given(config.epochs) * steps - warmup,
+        alpha=1.0 if config.schedule == "constant" else 0.0,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(schedule, momentum=config.momentum)
+    else:
+        optimizer = keras.optimizers.Adam(schedule)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "true": True, "false": False}[config.jit_compile],
+    )
+
+
+class _Recorder(keras.callbacks.Callback):
+    """Keeps the history and a checkpoint after every epoch; stops a run that diverges."""
+
+    def __init__(self, folder: RunFolder, history: History, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self._folder = folder
+        self._history = history
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch % _STEPS_BETWEEN_LOSS_CHECKS == 0:  # reading the loss waits for the device
+            self._check_loss(float(logs["loss"]), f"step {batch + 1} of ")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._check_loss(logs["loss"], "")
+        self.seconds += time.perf_counter() - self._started
+        learning_rate = float(self.model.optimizer.learning_rate)
+        self._history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **logs})
+        self._folder.save_checkpoint(self.model, self._history, self.seconds)
+
+    def _check_loss(self, loss: float, step: str) -> None:
+        if math.isfinite(loss):
+            return
+        variables = [v.path for v in self.model.variables if not bool(tf.reduce_all(tf.math.is_finite(v.value)))]
+        cause = f"not finite: {', '.join(variables)}" if variables else "all weights are finite, the logits overflow"
+        kept = (
+            f"The checkpoint of epoch {len(self._history)} is kept in '{self._folder.path}'."
+            if self._history
+            else "No epoch was finished."
+        )
+        raise DivergenceError(
+            f"The loss became {loss} at {step}epoch {self._epoch + 1}, at a learning rate of "
+            f"{float(self.model.optimizer.learning_rate):.3g}; {cause}. {kept} Start again in another folder with a "
+            "lower learning rate" + (" or in float32." if self.model.dtype_policy.name != "float32" else ".")
+        )
+
+
+def _summary(
+    config: RunConfig, data: datasets.Dataset, model: keras.Model, history: History, test: dict[str, float], seconds: float
+) -> dict[str, Any]:
+    last = history[-1]
+    layers = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]
+    return {
+        "train": {name: last[name] for name in ("loss", "accuracy")},
+        "validation": {name: last[f"val_{name}"] for name in ("loss", "accuracy")} if data.validation else None,
+        "test": test,
+        "weights": sum(layer["weights"] for layer in layers),
+        "kept": sum(layer["kept"] for layer in layers),
+        "layers": layers,
+        "epochs": len(history),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(len(history) * data.train.size / seconds, 1),
+        "data": {
+            "name": data.name,
+            "image_shape": data.image_shape,
+            "classes": len(data.classes),
+            "train": data.train.size,
+            "validation": data.validation.size if data.validation else 0,
+            "test": data.test.size,
+            "augment": data.augment,
+            "mean": data.mean,
+            "std": data.std,
+        },
+        "config": dataclasses.asdict(config),
+        "versions": _versions(),
+    }
+
+
+def _kernel(layer: keras.layers.Layer) -> Any:
+    return getattr(layer, "_kernel", None) if isinstance(layer, MaskedLayer) else getattr(layer, "kernel", None)
+
+
+def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
+    weights = math.prod(_kernel(layer).shape)
+    if isinstance(layer, MaskedLayer):
+        return {"name": layer.name, "weights": weights, "kept": layer.kept, "k": layer.k, "seed": layer.seed}
+    return {"name": layer.name, "weights": weights, "kept": weights}
+
+
+def _title(config: RunConfig) -> str:
+    chosen = f"k = {config.k:g}" if config.method == "edge-popup" else "learned weights"
+    return f"{config.model}, width {config.width:g}, {config.dataset}, {chosen}"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tensorflow", "keras", "numpy")
+    return {
+        "keras_popup": __version__,
+        **{package: importlib.metadata.version(package) for package in packages},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": ", ".join(device.device_type for device in tf.config.list_physical_devices()),
+        "cpus": str(os.cpu_count()),
+    }
+
+
+def _given(value: Any) -> Any:
+    """Returns a value that `with_protocol` has filled in."""
+    assert value is not None
+    return value
