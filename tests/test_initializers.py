@@ -1,0 +1,114 @@
+"""Every initializer: golden checksums, moments, round trips, errors."""
+
+import zlib
+
+import keras
+import numpy as np
+import pytest
+from tables import INITIALIZERS
+
+from keras_popup import initializers
+
+# crc32 of the float32 bytes for seed 1 and shape (3, 3, 8, 16): a change of any kernel of any ticket.
+CHECKSUMS = {
+    "kaiming_normal": "88d3974b",
+    "kaiming_uniform": "4d364faf",
+    "score_uniform": "4384e8d3",
+    "signed_constant": "09a675ec",
+    "unsigned_constant": "1708b019",
+    "xavier_normal": "683be5aa",
+    "xavier_signed_constant": "3a4fbd22",
+}
+
+
+def make(name, **arguments):
+    return initializers._INITIALIZERS[name](**arguments)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_golden_checksum(name):
+    values = make(name, seed=1)((3, 3, 8, 16)).numpy()
+    assert f"{zlib.crc32(values.astype('<f4').tobytes()):08x}" == CHECKSUMS[name]
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize("shape", [(1,), (3, 5), (3, 3, 4, 70)])
+def test_values_are_a_function_of_the_seed(name, shape):
+    initializer = make(name, seed=2**64 - 1)
+    first = initializer(shape).numpy()
+    assert first.shape == shape
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, initializer(shape).numpy())
+    again = initializers.deserialize(initializers.serialize(initializer))
+    np.testing.assert_array_equal(first, again(shape).numpy())
+    if name != "unsigned_constant" and first.size > 64:
+        assert (make(name, seed=3)(shape).numpy() != first).any()
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize("scaled", [False, True])
+def test_moments(name, scaled):
+    fans, shape, k = (50, 20), (400, 500), 0.25
+    initializer = make(name, seed=5, scaled=scaled)
+    values = initializer(shape, fans=fans, k=k).numpy().astype(np.float64)
+    sigma = {"score_uniform": (1 / 150) ** 0.5}.get(name, (2 / (70 if "xavier" in name else 50)) ** 0.5)
+    sigma *= 2.0 if scaled else 1.0
+    assert np.sqrt(np.mean(values**2)) == pytest.approx(sigma, rel=0.01)
+    if "unsigned" not in name:
+        assert abs(values.mean()) < 0.01 * sigma
+    largest = np.abs(values).max() / sigma
+    if "constant" in name:
+        assert np.unique(np.abs(values)).size == 1
+    elif "normal" in name:
+        assert largest > 4.0, "truncated"
+        assert np.mean(values**4) / sigma**4 == pytest.approx(3.0, rel=0.02)
+        assert np.mean(np.abs(values) < 1.959964 * sigma) == pytest.approx(0.95, abs=0.002)
+    else:
+        assert 1.7 < largest <= 3**0.5 * (1 + 1e-6)
+
+
+def test_neighbouring_seeds_are_unrelated():
+    a, b = (make("signed_constant", seed=seed)((64, 64)).numpy() for seed in (1, 2))
+    assert abs(np.mean(np.sign(a) * np.sign(b))) < 0.05
+    kernel = make("kaiming_uniform", seed=initializers.derive_seed(1, "scores"))((64, 64)).numpy()
+    scores = make("score_uniform", seed=1)((64, 64)).numpy()
+    assert abs(np.corrcoef(kernel.ravel(), scores.ravel())[0, 1]) < 0.05
+
+
+def test_own_logarithm():
+    x = np.concatenate([np.random.default_rng(1).random(10_000), [2.0**-104, 0.5, 0.5**0.5, 1 - 2.0**-52]])
+    np.testing.assert_allclose(initializers._log(x), np.log(x), rtol=4e-15, atol=1e-16)
+
+
+def test_seed_fills_in_where_there_is_none():
+    assert initializers.get_seeded("kaiming_normal", 5).seed == 5
+    assert initializers.get_seeded(make("kaiming_normal", seed=4), 5).seed == 4
+    assert initializers.get_seeded("glorot_normal", 5).get_config()["seed"] == 5
+    assert type(initializers.get_seeded("zeros", 5)) is keras.initializers.Zeros
+
+
+def test_a_call_without_seed_keeps_the_one_it_drew():
+    initializer = make("signed_constant")
+    first = initializer((10, 10)).numpy()
+    np.testing.assert_array_equal(first, initializers.deserialize(initializers.serialize(initializer))((10, 10)))
+
+
+def test_keras_initializers_by_name():
+    assert isinstance(initializers.get("glorot_uniform"), keras.initializers.GlorotUniform)
+
+
+@pytest.mark.parametrize("identifier", ["signed", None, 3])
+def test_unknown(identifier):
+    with pytest.raises(ValueError, match="signed_constant"):
+        initializers.get(identifier)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.0, "1", True])
+def test_bad_seed(seed):
+    with pytest.raises(ValueError, match="must be an integer in"):
+        make("signed_constant", seed=seed)
+
+
+def test_scaled_needs_k():
+    with pytest.raises(ValueError, match="must be called with `k`"):
+        make("signed_constant", seed=1, scaled=True)((3, 3))

@@ -1,0 +1,114 @@
+"""The exact top-k against a NumPy sort."""
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from keras_popup import _topk, selectors
+
+_AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
+
+
+def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
+    """The definition: NaN below every number, then by magnitude, then the lower flat index."""
+    # NaN as -1: magnitudes are not negative. float64 tells float32's subnormals apart.
+    magnitude = np.abs(scores.ravel().astype(np.float64))
+    magnitude = np.where(np.isnan(magnitude), -1.0, magnitude)
+    mask = np.zeros(scores.size, np.float32)
+    mask[np.argsort(-magnitude, kind="stable")[:kept]] = 1.0
+    return mask.reshape(scores.shape)
+
+
+eager = _topk.topk_mask
+graph = tf.function(_topk.topk_mask)
+compiled = tf.function(_topk.topk_mask, jit_compile=True)
+PATHS = [pytest.param(f, id=name) for name, f in {"eager": eager, "graph": graph, "xla": compiled}.items()]
+
+SHAPES = [(1,), (2,), (7,), (3, 4), (3, 3, 2, 5)]  # a few only: XLA compiles anew for each
+VALUES = st.one_of(
+    st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True), st.sampled_from(_AWKWARD)
+)
+
+
+@pytest.mark.parametrize("topk", PATHS)
+@hypothesis.given(data=st.data())
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+def test_equals_a_sort(topk, data):
+    shape = data.draw(st.sampled_from(SHAPES))
+    scores = data.draw(npst.arrays(np.float32, shape, elements=VALUES, fill=st.sampled_from(_AWKWARD)))
+    kept = data.draw(st.integers(0, scores.size))
+    mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
+    np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
+
+
+@pytest.mark.parametrize("topk", PATHS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda rng, n: rng.standard_normal(n), id="normal"),
+        pytest.param(lambda rng, n: np.sort(rng.standard_normal(n)), id="sorted"),
+        pytest.param(lambda rng, n: np.ones(n), id="all_equal"),
+        pytest.param(lambda rng, n: rng.integers(0, 2, n), id="two_values"),
+        pytest.param(lambda rng, n: rng.integers(-3, 4, n), id="many_ties"),
+        pytest.param(lambda rng, n: np.where(np.arange(n) == n // 3, 1e30, 1e-30), id="outlier"),
+        pytest.param(lambda rng, n: np.full(n, np.nan), id="all_nan"),
+        pytest.param(lambda rng, n: rng.standard_normal(n) * 1e-44, id="subnormal"),
+    ],
+)
+@pytest.mark.parametrize("k", [1e-4, 0.1, 0.5, 0.9, 1.0])
+def test_large_inputs(topk, make, k):
+    scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
+    kept = _topk.count_kept(k, scores.size)
+    mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
+    assert mask.sum() == kept
+    np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
+
+
+def test_golden():
+    scores = np.array([[0.3, -0.7, 0.7, 0.1], [0.0, -0.3, 0.9, 0.3]], np.float32)
+    mask = selectors.TopK()(scores, k=0.5).numpy()
+    assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 1, 0]]  # of the three 0.3, the first
+
+
+@hypothesis.given(k=st.floats(0, 1, exclude_min=True), n=st.integers(1, 2**31 - 1))
+@hypothesis.example(k=0.9, n=10)
+@hypothesis.example(k=0.7, n=5)
+@hypothesis.example(k=0.49999999999999994, n=1)
+@hypothesis.settings(deadline=None, derandomize=True)
+def test_counts_agree(k, n):
+    count = _topk.count_kept(k, n)
+    assert int(_topk.count_kept_tensor(tf.constant(k, tf.float64), n)) == count
+    assert abs(count - k * n) <= 0.5
+
+
+@pytest.mark.parametrize(("k", "n", "kept"), [(0.9, 10, 9), (0.9, 1000, 900), (0.7, 5, 4), (0.5, 1, 1), (0.1, 5, 1)])
+def test_half_rounds_up(k, n, kept):
+    assert _topk.count_kept(k, n) == kept
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_empty_scores_raise(shape):
+    with pytest.raises(ValueError, match="1 to 2\\*\\*31 - 1 elements"):
+        selectors.TopK()(np.zeros(shape, np.float32), k=0.5)
+
+
+def test_no_sort_and_no_retracing():
+    traces = 0
+
+    @tf.function
+    def select(scores, k):
+        nonlocal traces
+        traces += 1
+        return selectors.TopK()(scores, k)
+
+    scores = tf.random.normal([1000])
+    for k in (0.1, 0.5, 0.9):
+        assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
+    assert traces == 1
+    definition = select.get_concrete_function(scores, tf.constant(0.5, tf.float64)).graph.as_graph_def()
+    operations = {node.op for function in definition.library.function for node in function.node_def}
+    operations |= {node.op for node in definition.node}
+    assert not {op for op in operations if "Sort" in op or "TopK" in op}
