@@ -383,8 +383,8 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
     import tensorflow_datasets as tfds
 
     features = builder.info.features
-    keys = builder.info.supervised_keys or (None, None)
-    image, label = (features.get(key) if len(keys) == 2 and key in features else None for key in keys[:2])
+    keys = builder.info.supervised_keys or ()
+    image, label = (features[key] for key in keys) if len(keys) == 2 else (None, None)
     if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
         raise ValueError(
             f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
