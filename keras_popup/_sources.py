@@ -23,6 +23,9 @@ class Source(Protocol):
     @property
     def size(self) -> int: ...
 
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
     def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset: ...
 
     def in_order(self, batch_size: int) -> tf.data.Dataset: ...
@@ -38,6 +41,11 @@ class ArraySource:
     @property
     def size(self) -> int:
         return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
 
     def take(self, index: NDArray[np.intp]) -> "ArraySource":
         return ArraySource(self.images[index], self.labels[index])

@@ -26,9 +26,7 @@ _SMALL = {"edge-popup": Protocol(learning_rate=0.1), "dense": Protocol(learning_
 _RESNET_ON_CIFAR = dict.fromkeys(_SMALL, Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
 _IMAGENET = dict.fromkeys(
     _SMALL,
-    Protocol(
-        learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1
-    ),
+    Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1),
 )
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
@@ -106,6 +104,9 @@ class RunConfig:
         self._check("momentum", _in_range(self.momentum, 1.0), "in [0, 1)")
         self._check("l2", _in_range(self.l2), "a number >= 0")
         self._check("warmup_epochs", _in_range(self.warmup_epochs), "a number >= 0")
+        if self.epochs is not None and self.warmup_epochs is not None:
+            expected = f"less than the epochs, {self.epochs}; --warmup_epochs 0 does without"
+            self._check("warmup_epochs", self.warmup_epochs < self.epochs, expected)
         self._check("label_smoothing", _in_range(self.label_smoothing, 1.0), "in [0, 1)")
         self._check("image_size", self.image_size is None or self.image_size >= 1, "1 or more")
         self._check("validation", _in_range(self.validation, 1.0), "in [0, 1)")

@@ -59,11 +59,11 @@ def mask_model(
             f"{type(model).__name__}. In a subclassed model, use the layers of keras_popup.layers directly."
         )
     for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
-        own_seed = getattr(initializers.get(initializer), "get_config", dict)().get("seed")
-        if own_seed is not None:
+        config: dict[str, Any] = getattr(initializers.get(initializer), "get_config", dict)()
+        if config.get("seed") is not None:
             raise ValueError(
                 f"`{name}` must have no seed of its own, or layers of one shape would share their values. "
-                f"Received: seed={own_seed}. Leave it out: mask_model(seed=...) gives each layer its own."
+                f"Received: seed={config['seed']}. Leave it out: mask_model(seed=...) gives each layer its own."
             )
     masked_arguments = {
         "k": selectors.check_k(k),
@@ -81,7 +81,7 @@ def mask_model(
             config = {**layer.get_config(), **masked_arguments}
             config |= {
                 "seed": initializers.derive_seed(seed, next(places)),
-                masked_class._kernel_argument + "_initializer": kernel_initializer,
+                masked_class.kernel_argument + "_initializer": kernel_initializer,
             }
             config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
             return masked_class.from_config(config)

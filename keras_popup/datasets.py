@@ -148,6 +148,7 @@ def load(
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"`data_dir` must be an existing directory. Received: {data_dir!r}.")
     train: Any
+    test: Any
     if data_dir is not None and (Path(data_dir) / "train").is_dir():
         classes, train, test = _load_folder(Path(data_dir), image_size, augment)
     elif name == "digits":
@@ -157,7 +158,7 @@ def load(
     held_out = None
     if validation:
         train, held_out = _cut(train, validation, seed)
-    shape = tuple(test.images.shape[1:]) if isinstance(test, ArraySource) else test.shape
+    shape = test.shape
     if augment is None:
         resized = isinstance(train, (FileSource, TfdsSource)) and train.random_resized_crop
         augment = "resized_crop" if resized else "none" if shape[2] == 1 else "crop_flip"

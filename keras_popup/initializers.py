@@ -123,7 +123,7 @@ class _Signed(FrozenInitializer):
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
         words = bits.random_raw(-(-size // 64)).astype("<u8")
         coins = np.unpackbits(words.view(np.uint8), bitorder="little", count=size)
-        return 1.0 - 2.0 * coins
+        return np.where(coins, -1.0, 1.0)
 
 
 class _Uniform(FrozenInitializer):
@@ -200,7 +200,7 @@ class ScoreUniform(_Uniform):
 
 def _symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
     """Returns values in [-1, 1), multiples of 2**-52."""
-    return (bits.random_raw(size) >> np.uint64(11)) * 2.0**-52 - 1.0
+    return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
 def _standard_normal(bits: np.random.Philox, size: int) -> Float64:
@@ -233,7 +233,8 @@ def _log(x: Float64) -> Float64:
     series = np.zeros_like(z)
     for odd in range(23, 0, -2):
         series = series * (z * z) + 1.0 / odd
-    return exponent * 0.6931471805599453 + 2.0 * z * series
+    logarithm: Float64 = exponent * 0.6931471805599453 + 2.0 * z * series
+    return logarithm
 
 
 _INITIALIZERS: dict[str, type[FrozenInitializer]] = {

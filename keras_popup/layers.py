@@ -3,12 +3,18 @@
 import functools
 import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
 
 from keras_popup import initializers, selectors
+
+# What the mixin's `self` and `super()` are, in every class that is used.
+if TYPE_CHECKING:
+    _StockLayer = Any
+else:
+    _StockLayer = object
 
 _MASKED_ARGUMENTS = """
 
@@ -41,7 +47,7 @@ _MASKED_ARGUMENTS = """
 """
 
 
-class MaskedLayer:
+class MaskedLayer(_StockLayer):
     """What all masked layers share: mixed in before a stock Keras layer that has one `kernel`.
 
     forward: the stock layer with the kernel `w * m`, `m = selector(s, k)`;
@@ -49,7 +55,7 @@ class MaskedLayer:
     """
 
     # The stock layer's name for the arguments kernel_initializer, _regularizer and _constraint.
-    _kernel_argument = "kernel"
+    kernel_argument = "kernel"
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -58,11 +64,11 @@ class MaskedLayer:
             return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
         # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
-        defaults = {"use_bias": False, f"{cls._kernel_argument}_initializer": "signed_constant"}
+        defaults = {"use_bias": False, f"{cls.kernel_argument}_initializer": "signed_constant"}
         *stock, others = inspect.signature(stock_class).parameters.values()
         own = [p for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
         parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock] + own + [others]
-        cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        cls.__signature__ = inspect.Signature(parameters)
 
     def __init__(
         self,
@@ -80,16 +86,14 @@ class MaskedLayer:
         stock |= stock.pop("kwargs", {})
         if "use_bias" in signature.parameters:
             stock.setdefault("use_bias", False)
-        kernel_initializer = f"{self._kernel_argument}_initializer"
+        kernel_initializer = f"{self.kernel_argument}_initializer"
         stock[kernel_initializer] = initializers.get_seeded(stock.get(kernel_initializer) or "signed_constant", seed)
         super().__init__(**stock)
-        if getattr(self, "lora_rank", None) or self.quantization_mode:  # type: ignore[attr-defined]
+        if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
         self.seed = seed
         self.selector = selectors.get(selector)
-        self.scores_initializer = initializers.get_seeded(
-            scores_initializer, initializers.derive_seed(seed, "scores")
-        )
+        self.scores_initializer = initializers.get_seeded(scores_initializer, initializers.derive_seed(seed, "scores"))
         self.scores_regularizer = keras.regularizers.get(scores_regularizer)
         self._k_value = selectors.check_k(k)
         self._k: Any = None
@@ -99,15 +103,15 @@ class MaskedLayer:
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Creates a weight; the stock layer's request for its kernel makes the scores and `k` too."""
         if name != "kernel":
-            return super().add_weight(*args, name=name, **kwargs)  # type: ignore[misc]
+            return super().add_weight(*args, name=name, **kwargs)
         shape = tuple(kwargs["shape"])
-        where = f" of layer '{self.name}'"  # type: ignore[attr-defined]
+        where = f" of layer '{self.name}'"
         selectors.check_kept(self._k_value, math.prod(shape), where)
         fans = self._fans(shape)
         # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
         kwargs |= {"trainable": False, "initializer": self._for_fans(kwargs["initializer"], fans)}
-        kernel = super().add_weight(name=name, **kwargs)  # type: ignore[misc]
-        self.scores = super().add_weight(  # type: ignore[misc]
+        kernel = super().add_weight(name=name, **kwargs)
+        self.scores = super().add_weight(
             name="scores",
             shape=shape,
             dtype="float32",
@@ -115,7 +119,7 @@ class MaskedLayer:
             initializer=self._for_fans(self.scores_initializer, fans),
             regularizer=self.scores_regularizer,
         )
-        self._k = super().add_weight(  # type: ignore[misc]
+        self._k = super().add_weight(
             name="k",
             shape=(),
             dtype="float64",  # in float32, k = 0.7 keeps 3 of 5 weights instead of 4
@@ -143,7 +147,7 @@ class MaskedLayer:
     def k(self, value: float) -> None:
         value = selectors.check_k(value)
         if self._k is not None:
-            selectors.check_kept(value, math.prod(self.scores.shape), f" of layer '{self.name}'")  # type: ignore[attr-defined]
+            selectors.check_kept(value, math.prod(self.scores.shape), f" of layer '{self.name}'")
             self._k.assign(value)
         self._k_value = value
 
@@ -170,30 +174,30 @@ class MaskedLayer:
         """The kernel that is used: frozen kernel times mask, in the compute dtype."""
         return self._masked_kernel() if self._kernel_in_use is None else self._kernel_in_use
 
-    def _masked_kernel(self, training: bool = False) -> tf.Tensor:
-        self._check_built("kernel")
-        dtype = self.compute_dtype  # type: ignore[attr-defined]
-        return keras.ops.cast(self._kernel, dtype) * keras.ops.cast(self.mask(training), dtype)
-
     @kernel.setter
     def kernel(self, variable: Any) -> None:
         # Some stock layers keep their kernel under this name, others under the private one.
         self._kernel = variable
 
+    def _masked_kernel(self, training: bool = False) -> tf.Tensor:
+        self._check_built("kernel")
+        dtype = self.compute_dtype
+        return keras.ops.cast(self._kernel, dtype) * keras.ops.cast(self.mask(training), dtype)
+
     def _check_built(self, attribute: str) -> None:
         if self.scores is None:
             raise AttributeError(
-                f"Layer '{self.name}' has no `{attribute}` before it is built. "  # type: ignore[attr-defined]
+                f"Layer '{self.name}' has no `{attribute}` before it is built. "
                 "Call it on an input, or call its `build(input_shape)`, first."
             )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._kernel_in_use = self._masked_kernel(bool(training))
         try:
-            regularizer = getattr(self, f"{self._kernel_argument}_regularizer")
+            regularizer = getattr(self, f"{self.kernel_argument}_regularizer")
             if regularizer is not None:
-                self.add_loss(regularizer(self._kernel_in_use))  # type: ignore[attr-defined]
-            return super().call(inputs)  # type: ignore[misc]
+                self.add_loss(regularizer(self._kernel_in_use))
+            return super().call(inputs)
         finally:
             self._kernel_in_use = None
 
@@ -215,13 +219,13 @@ class MaskedLayer:
 
     def _goes_round_the_mask(self, what: str) -> str:
         return (
-            f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "  # type: ignore[attr-defined]
+            f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "
             "first: put `layer.kernel` into a stock layer, and use that one."
         )
 
     def get_config(self) -> dict[str, Any]:
         return {
-            **super().get_config(),  # type: ignore[misc]
+            **super().get_config(),
             "k": self.k,
             "selector": selectors.serialize(self.selector),
             "scores_initializer": initializers.serialize(self.scores_initializer),
@@ -328,7 +332,7 @@ class MaskedConv3D(MaskedLayer, keras.layers.Conv3D):
 
 
 class _MaskedDepthwise(MaskedLayer):
-    _kernel_argument = "depthwise"
+    kernel_argument = "depthwise"
 
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         *window, _, multiplier = shape
@@ -377,7 +381,7 @@ class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
         return fan_in, fan_out
 
 
-MASKED_LAYERS: dict[type, type] = {
+MASKED_LAYERS: dict[type, Any] = {
     keras.layers.Dense: MaskedDense,
     keras.layers.EinsumDense: MaskedEinsumDense,
     keras.layers.Conv1D: MaskedConv1D,

@@ -1,12 +1,12 @@
 """What a run folder holds, written so that a kill at any moment leaves it readable.
 
-    config.json       the full configuration, with the protocol's values, and library versions
-    history.csv       one row per epoch
-    checkpoint.json   the last finished epoch, the history up to it and the seconds spent
-    checkpoint-*.weights.h5   weights and optimizer of that epoch
-    model.keras       the model after the last epoch
-    summary.json      final metrics, kept and total counts, time; written last, so it marks a finished run
-    curves.png        the learning curves
+config.json       the full configuration, with the protocol's values, and library versions
+history.csv       one row per epoch
+checkpoint.json   the last finished epoch, the history up to it and the seconds spent
+checkpoint-*.weights.h5   weights and optimizer of that epoch
+model.keras       the model after the last epoch
+summary.json      final metrics, kept and total counts, time; written last, so it marks a finished run
+curves.png        the learning curves
 """
 
 import contextlib

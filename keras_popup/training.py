@@ -69,7 +69,7 @@ def train(
     )
     model = build_model(config, data.image_shape, len(data.classes))
     steps = math.ceil(data.train.size / _given(config.batch_size))
-    _compile(model, config, steps)
+    compile_model(model, config, steps)
     folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
     history, seconds = folder.load_checkpoint(model)
     if history:
@@ -90,9 +90,7 @@ def train(
             callbacks=[recorder],
             verbose=1 if sys.stdout.isatty() else 2,
         )
-    test = model.evaluate(
-        data.evaluation_batches("test", _given(config.batch_size)), return_dict=True, verbose=0
-    )
+    test = model.evaluate(data.evaluation_batches("test", _given(config.batch_size)), return_dict=True, verbose=0)
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
         reports.draw_learning_curves(history, _title(config), folder.curves)
@@ -133,7 +131,14 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
         keras.config.set_dtype_policy(policy)
 
 
-def _compile(model: keras.Model, config: RunConfig, steps: int) -> None:
+def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
+    """Compiles a model with the optimizer, schedule, L2 and loss of a configuration.
+
+    Args:
+        model: of `build_model`.
+        config: the run's arguments, with the protocol's values.
+        steps: int, steps an epoch.
+    """
     # Weight decay as the reference has it, coupled, on scores as on learned kernels.
     for variable in model.trainable_variables:
         if config.l2 and len(variable.shape) > 1:
@@ -200,7 +205,12 @@ class _Recorder(keras.callbacks.Callback):
 
 
 def _summary(
-    config: RunConfig, data: datasets.Dataset, model: keras.Model, history: History, test: dict[str, float], seconds: float
+    config: RunConfig,
+    data: datasets.Dataset,
+    model: keras.Model,
+    history: History,
+    test: dict[str, float],
+    seconds: float,
 ) -> dict[str, Any]:
     last = history[-1]
     layers = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]

@@ -21,7 +21,7 @@ class LayerCase(NamedTuple):
 
     @property
     def kernel_argument(self) -> str:
-        return self.masked._kernel_argument
+        return self.masked.kernel_argument
 
     def make(self, **arguments: Any) -> Any:
         return self.masked(**{"k": 0.4, "seed": 7, **self.arguments, **arguments})

@@ -55,7 +55,9 @@ def epochs_of(data, first_epoch, epochs, seed=5, batch_size=4):
 
 
 def equal(a, b):
-    return len(a) == len(b) and all(np.array_equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True))
+    return len(a) == len(b) and all(
+        np.array_equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -94,11 +94,16 @@ def test_fit_trains_scores_only(case, policy, mode):
     kernel, scores = layer._kernel.numpy(), layer.scores.numpy()
     assert len(layer.trainable_weights) == 1 + len(biases(layer))
     assert {v.name: v.dtype for v in layer.weights} == {
-        "kernel": "float32", "scores": "float32", "k": "float64", **{v.name: "float32" for v in biases(layer)}
+        "kernel": "float32",
+        "scores": "float32",
+        "k": "float64",
+        **{v.name: "float32" for v in biases(layer)},
     }
     x = inputs_of(case)
     y = np.zeros(model.compute_output_shape(case.input_shape), np.float32)
-    model.compile(keras.optimizers.SGD(0.5), "mse", jit_compile=mode.get("jit_compile", False), run_eagerly="run_eagerly" in mode)
+    model.compile(
+        keras.optimizers.SGD(0.5), "mse", jit_compile=mode.get("jit_compile", False), run_eagerly="run_eagerly" in mode
+    )
     model.fit(x, y, epochs=2, batch_size=2, verbose=0)
     np.testing.assert_array_equal(layer._kernel.numpy(), kernel)
     assert (layer.scores.numpy() != scores).any()
@@ -318,7 +323,7 @@ def test_stock_arguments_by_position():
 def test_help_shows_all_arguments(masked):
     parameters = inspect.signature(masked).parameters
     assert {"k", "selector", "scores_initializer", "scores_regularizer", "seed"} <= parameters.keys()
-    assert parameters[f"{masked._kernel_argument}_initializer"].default == "signed_constant"
+    assert parameters[f"{masked.kernel_argument}_initializer"].default == "signed_constant"
     assert "fraction of the kernel's weights" in masked.__doc__
 
 

@@ -62,7 +62,9 @@ def test_width_scales_every_layer_but_the_last(name):
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_stems(name):
     build = models.get(name)
-    sizes = {stem: build((64, 64, 3), 10, 0.1, stem=stem).get_layer("stem").kernel_size for stem in ("cifar", "imagenet")}
+    sizes = {
+        stem: build((64, 64, 3), 10, 0.1, stem=stem).get_layer("stem").kernel_size for stem in ("cifar", "imagenet")
+    }
     assert sizes == {"cifar": (3, 3), "imagenet": (7, 7)}
     assert build((64, 64, 3), 10, 0.1).get_layer("stem").kernel_size == (3, 3)
     assert build((65, 65, 3), 10, 0.1).get_layer("stem").kernel_size == (7, 7)

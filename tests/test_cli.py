@@ -1,0 +1,107 @@
+"""The command line, and what `import keras_popup` costs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from keras_popup import __version__, cli
+
+
+def run(capsys, *arguments):
+    status = cli.main(arguments)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
+def test_help(capsys, arguments):
+    status, out, _ = run(capsys, *arguments)
+    assert status == 0
+    assert "keras-popup train" in out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_of_train_names_every_argument(capsys, flag):
+    status, out, _ = run(capsys, "train", flag)
+    assert status == 0
+    for name in (*cli.RunConfig.__dataclass_fields__, "out", "resume", "overwrite"):
+        assert f"--{name}\n" in out
+    assert "examples:" in out
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"keras-popup {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trian",), "Unknown command 'trian'"),
+        (("train",), "--out is required"),
+        (("train", "--out", "x", "--kk", "3"), "Unknown command line flag 'kk'"),
+        (("train", "--out", "x", "--k", "half"), "k"),
+        (("train", "--out", "x", "--k", "1.5"), "`k` must be in (0, 1]"),
+        (("train", "--out", "x", "--model", "conv5"), "conv5"),
+        (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
+        (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
+    ],
+)
+def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert message in err
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_train(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    flags = ["--model", "conv2", "--width", "0.1", "--epochs", "2", "--learning_rate", "0.5", "--nodeterministic"]
+    status, printed, _ = run(capsys, "train", *flags, "--out", out)
+    assert status == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert f"test accuracy  {summary['test']['accuracy']:.2%}" in printed
+    assert f"weights kept   {summary['kept']:,} of {summary['weights']:,} (50.0%)" in printed
+    assert str(tmp_path / "run" / "curves.png") in printed
+    assert summary["config"]["deterministic"] is False
+    status, _, err = run(capsys, "train", *flags, "--out", out)
+    assert status == 1
+    assert "Use --resume to go on with it" in err
+
+
+def python(code, **environment):
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env={**environment, "PATH": ""}, timeout=120)
+
+
+def test_import_and_help_load_no_tensorflow():
+    code = (
+        "import sys, keras_popup; from keras_popup import cli; "
+        "assert cli.main(['train', '--help']) == 0; assert cli.main(['--version']) == 0; dir(keras_popup); "
+        "assert not {'tensorflow', 'keras'} & sys.modules.keys()"
+    )
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_another_backend_is_refused():
+    # Another backend need not be installed: Keras is told that it is in use.
+    code = (
+        "import keras; keras.backend.backend = lambda: 'jax'\n"
+        "try:\n    import keras_popup.layers\nexcept ImportError as error:\n    print(error)"
+    )
+    result = python(code)
+    assert "needs Keras's TensorFlow backend. Received: 'jax'" in result.stdout
+    assert "KERAS_BACKEND=tensorflow" in result.stdout
+
+
+def test_unknown_public_name():
+    import keras_popup
+
+    with pytest.raises(AttributeError, match="Public names"):
+        keras_popup.masks  # noqa: B018
+    for name in keras_popup.__all__:
+        assert getattr(keras_popup, name) is not None

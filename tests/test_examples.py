@@ -1,0 +1,71 @@
+"""Every example, in a short form, and every example in a docstring or a page."""
+
+import doctest
+import importlib
+import pkgutil
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from builders import PopupTestPhotos
+
+import keras_popup
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = {
+    "digits_from_scratch.py": (["--epochs", "4"], 0.8),
+    "convert_and_train.py": (["--dataset", "popup_test_photos", "--epochs", "3"], 0.0),
+    "custom_training_loop.py": (["--steps", "100"], 0.7),
+}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_example(path, monkeypatch, tmp_path, capsys):
+    arguments, at_least = EXAMPLES[path.name]
+    if "--dataset" in arguments:
+        PopupTestPhotos(data_dir=tmp_path).download_and_prepare()
+        arguments = [*arguments, "--data_dir", str(tmp_path)]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [path.name, *arguments])
+    accuracy = runpy.run_path(str(path))["main"]()
+    assert accuracy >= at_least
+    assert f"test accuracy {accuracy:.2%}" in capsys.readouterr().out
+    assert len(path.read_text().splitlines()) < 60
+
+
+MODULES = [
+    "keras_popup",
+    *(f"keras_popup.{m.name}" for m in pkgutil.iter_modules(keras_popup.__path__) if m.name != "__main__"),
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert result.failed == 0
+
+
+def test_there_are_docstring_examples():
+    finder = doctest.DocTestFinder()
+    examples = sum(len(test.examples) for name in MODULES for test in finder.find(importlib.import_module(name)))
+    assert examples > 20
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_of_pages_run(page, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    exec("\n".join(blocks), {"__name__": page.stem})
+    assert blocks or page.name != "README.md"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_of_pages_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing

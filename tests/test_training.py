@@ -1,0 +1,293 @@
+"""Training runs: the folder they leave, determinism, resuming, divergence, refusals."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from keras_popup import config, records, training
+from keras_popup.config import RunConfig
+
+SMALL = RunConfig(model="conv2", width=0.1, epochs=3, batch_size=64, learning_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    return folder, training.train(SMALL, folder)
+
+
+def history(folder):
+    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+
+
+def test_run_folder(finished):
+    folder, summary = finished
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "curves.png",
+        "history.csv",
+        "model.keras",
+        "summary.json",
+    ]
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    recorded = json.loads((folder / "config.json").read_text())
+    assert RunConfig(**recorded["config"]) == SMALL.with_protocol()
+    assert {"tensorflow", "keras", "numpy", "keras_popup", "python"} <= recorded["versions"].keys()
+    rows = history(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert summary["train"]["loss"] == float(rows[-1]["loss"])
+    assert summary["validation"]["accuracy"] == float(rows[-1]["val_accuracy"])
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_summary_is_of_the_saved_model(finished):
+    folder, summary = finished
+    model = keras.models.load_model(folder / "model.keras")
+    masked = [layer for layer in model.layers if hasattr(layer, "kept")]
+    assert summary["layers"] == [
+        {
+            "name": layer.name,
+            "weights": int(np.prod(layer.scores.shape)),
+            "kept": layer.kept,
+            "k": 0.5,
+            "seed": layer.seed,
+        }
+        for layer in masked
+    ]
+    assert summary["kept"] == sum(int(layer.mask().numpy().sum()) for layer in masked)
+    assert summary["weights"] == sum(layer["weights"] for layer in summary["layers"])
+    data = training.datasets.load("digits", seed=SMALL.seed)
+    test = model.evaluate(data.evaluation_batches("test", 64), return_dict=True, verbose=0)
+    assert test["accuracy"] == summary["test"]["accuracy"] > 0.5
+
+
+def test_same_seed_same_history(finished, tmp_path):
+    folder, _ = finished
+    training.train(SMALL, tmp_path / "b")
+    assert (folder / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
+    training.train(dataclasses.replace(SMALL, seed=2), tmp_path / "c")
+    assert (folder / "history.csv").read_text() != (tmp_path / "c" / "history.csv").read_text()
+
+
+def command(folder, *more):
+    flags = {f"--{k}={v}" for k, v in dataclasses.asdict(SMALL).items() if v is not None and not isinstance(v, bool)}
+    return [sys.executable, "-m", "keras_popup", "train", *flags, f"--out={folder}", *more]
+
+
+def test_killed_and_resumed(finished, tmp_path):
+    whole, expected = finished
+    folder = tmp_path / "killed"
+    run = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoint.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert len(history(folder)) < 3
+    assert not (folder / "summary.json").exists()
+    resumed = subprocess.run(command(folder, "--resume"), capture_output=True, text=True, timeout=120)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Going on after epoch" in resumed.stderr
+    assert (folder / "history.csv").read_text() == (whole / "history.csv").read_text()
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["test"] == expected["test"]
+    assert summary["layers"] == expected["layers"]
+
+
+def test_killed_after_any_epoch(finished, tmp_path, monkeypatch):
+    """A stop right after a checkpoint, by an exception, and one between the last epoch and the summary."""
+    whole, _ = finished
+    for epoch in (1, 2, 3):
+        folder = tmp_path / str(epoch)
+        save = records.RunFolder.save_checkpoint
+
+        def stop(self, model, history, seconds, save=save, epoch=epoch):
+            save(self, model, history, seconds)
+            if len(history) == epoch:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(records.RunFolder, "save_checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(SMALL, folder)
+        monkeypatch.setattr(records.RunFolder, "save_checkpoint", save)
+        training.train(SMALL, folder, resume=True)
+        assert (folder / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+
+    def fail(unfinished):
+        unfinished.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        records.write_atomically(path, fail)
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_resume_of_a_finished_run_trains_nothing(finished):
+    folder, summary = finished
+    before = (folder / "model.keras").stat().st_mtime_ns
+    assert training.train(SMALL, folder, resume=True) == json.loads(json.dumps(summary))
+    assert (folder / "model.keras").stat().st_mtime_ns == before
+
+
+def test_an_existing_folder_is_refused(finished, tmp_path):
+    folder, _ = finished
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(FileExistsError, match="Use --resume to go on with it, --overwrite"):
+        training.train(SMALL, folder)
+    with pytest.raises(ValueError, match=r"Differing: k=0.25, recorded 0.5; seed=9, recorded 1"):
+        training.train(dataclasses.replace(SMALL, k=0.25, seed=9), folder, resume=True)
+    with pytest.raises(ValueError, match="not both"):
+        training.train(SMALL, folder, resume=True, overwrite=True)
+    assert files == {path: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="is not the folder of a run"):
+        training.train(SMALL, tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dataset": "no_such_data"}, "Unknown dataset"),
+        ({"kernel_initializer": "best"}, "Unknown initializer"),
+        ({"kernel_initializer": "glorot_normal", "scaled": True}, "`scaled` needs one of this library's"),
+        ({"k": 1e-6}, "keeps none of the .* weights of layer 'conv1a'"),
+        ({"model": "conv8"}, "needs at least 16x16 pixels"),
+        ({"width": 0.001}, "leaves no channel"),
+        ({"validation": 1e-9}, "leaves a part empty"),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, message, exists):
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=message):
+        training.train(dataclasses.replace(SMALL, **change), folder, overwrite=True)
+    assert folder.exists() == exists
+    assert not exists or [path.name for path in folder.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0.0}, r"`k` must be in \(0, 1\]"),
+        ({"k": float("nan")}, r"`k` must be in \(0, 1\]"),
+        ({"model": "conv5"}, "`model` must be one of fc, conv2"),
+        ({"method": "magic"}, "`method` must be one of"),
+        ({"epochs": 0}, "`epochs` must be 1 or more"),
+        ({"batch_size": -1}, "`batch_size` must be"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be"),
+        ({"momentum": 1.0}, "`momentum` must be"),
+        ({"precision": "float8"}, "`precision` must be one of"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"validation": 1.0}, "`validation` must be"),
+        ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
+    ],
+)
+def test_config_checks_itself(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change).with_protocol()
+
+
+def test_divergence_names_its_cause_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    real = training.compile_model
+
+    def compile_with_a_trap(model, run, steps):
+        real(model, run, steps)
+
+        class Trap(keras.losses.CategoricalCrossentropy):
+            def call(self, y_true, y_pred):
+                broken = keras.ops.where(model.optimizer.iterations >= steps, float("nan"), 0.0)
+                return super().call(y_true, y_pred) + broken
+
+        model.loss = None
+        model.compile(model.optimizer, Trap(from_logits=True), metrics=["accuracy"])
+
+    monkeypatch.setattr(training, "compile_model", compile_with_a_trap)
+    folder = tmp_path / "run"
+    with pytest.raises(
+        training.DivergenceError, match=r"became nan at step 1 of epoch 2.*checkpoint of epoch 1 is kept"
+    ):
+        training.train(SMALL, folder)
+    assert json.loads((folder / "checkpoint.json").read_text())["epoch"] == 1
+    assert (folder / "checkpoint-0001.weights.h5").exists()
+    assert len(history(folder)) == 1
+
+
+def test_divergence_of_a_dense_network(tmp_path):
+    wild = dataclasses.replace(SMALL, method="dense", learning_rate=1e30)
+    with pytest.raises(training.DivergenceError, match=r"at a learning rate of .*e\+.*; not finite: .*kernel"):
+        training.train(wild, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "dense", "learning_rate": 0.05},
+        {"precision": "mixed_bfloat16"},
+        {"precision": "mixed_float16"},
+        {"jit_compile": "true"},
+        {"optimizer": "adam", "learning_rate": 0.01},
+        {"scaled": True, "kernel_initializer": "kaiming_normal", "k": 0.3},
+        {"schedule": "constant", "warmup_epochs": 1.0, "label_smoothing": 0.1},
+        {"model": "fc", "augment": "crop_flip"},
+        {"model": "resnet18", "width": 0.1, "epochs": 1},
+    ],
+    ids=str,
+)
+def test_variants_learn(tmp_path, change):
+    summary = training.train(dataclasses.replace(SMALL, **{"validation": 0.0, **change}), tmp_path / "run")
+    assert summary["validation"] is None
+    rows = history(tmp_path / "run")
+    if len(rows) > 1:
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    dense = change.get("method") == "dense"
+    assert (summary["kept"] == summary["weights"]) == dense
+    if change.get("schedule") == "constant":
+        assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.5, 0.5, 0.5])
+
+
+def test_mixed_precision_is_that_of_the_run_only(tmp_path):
+    model = training.build_model(dataclasses.replace(SMALL, precision="mixed_bfloat16"), (8, 8, 1), 10)
+    assert model.layers[1].compute_dtype == "bfloat16"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_protocols():
+    conv4 = RunConfig(model="conv4").with_protocol()
+    assert (conv4.optimizer, conv4.learning_rate, conv4.momentum, conv4.l2) == ("sgd", 0.1, 0.9, 1e-4)
+    assert (conv4.epochs, conv4.batch_size, conv4.schedule, conv4.warmup_epochs) == (100, 128, "cosine", 0)
+    assert RunConfig(model="conv4", method="dense").with_protocol().learning_rate == 0.01
+    resnet18 = RunConfig(model="resnet18").with_protocol()
+    assert (resnet18.batch_size, resnet18.l2, resnet18.learning_rate) == (256, 5e-4, 0.1)
+    resnet50 = RunConfig(model="resnet50").with_protocol()
+    assert (resnet50.learning_rate, resnet50.momentum, resnet50.l2) == (0.256, 0.875, 3.05e-5)
+    assert (resnet50.warmup_epochs, resnet50.label_smoothing) == (5, 0.1)
+    assert RunConfig(model="conv4", learning_rate=0.7, l2=0.0).with_protocol().l2 == 0.0
+    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "dense"}
+
+
+@pytest.mark.parametrize(("method", "l2"), [("edge-popup", 1e-2), ("dense", 1e-2), ("edge-popup", 0.0)])
+def test_weight_decay_is_coupled_l2(method, l2):
+    run = dataclasses.replace(SMALL, method=method, l2=l2).with_protocol()
+    model = training.build_model(run, (8, 8, 1), 10)
+    training.compile_model(model, run, steps=10)
+    expected = sum(l2 / 2 * np.sum(np.square(v.numpy())) for v in model.trainable_variables)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
