@@ -86,9 +86,11 @@ class RunConfig:
     validation: float = _option(0.1, "Share of the training images set apart; 0 trains on all of them.")
     seed: int = _option(1, "Of the kernels, scores, cut, order and augmentation.")
     precision: str = _option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
-    jit_compile: str = _option("auto", "Whether XLA compiles the step.", ("auto", "true", "false"))
+    jit_compile: str = _option(
+        "auto", "Whether XLA compiles the step; needs --nodeterministic.", ("auto", "true", "false")
+    )
     deterministic: bool = _option(
-        True, "Whether TensorFlow is held to deterministic operations: same seed, same history."
+        True, "Same seed, same history: holds TensorFlow to deterministic operations and does without XLA."
     )
 
     def __post_init__(self) -> None:
@@ -96,6 +98,8 @@ class RunConfig:
             value, choices = getattr(self, field.name), field.metadata["choices"]
             if value is not None and choices and value not in choices:
                 raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+        xla_works = self.jit_compile != "true" or not self.deterministic
+        self._check("jit_compile", xla_works, "'auto' or 'false', or 'true' with --nodeterministic")
         self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")
         self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")

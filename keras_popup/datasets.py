@@ -137,7 +137,7 @@ def load(
     >>> import keras_popup
     >>> digits = keras_popup.datasets.load("digits", validation=0.2)
     >>> digits.image_shape, digits.train.size, digits.validation.size, digits.test.size
-    ((8, 8, 1), 1151, 287, 359)
+    ((8, 8, 1), 1150, 288, 359)
     """
     if not 0.0 <= validation < 1.0:
         raise ValueError(f"`validation` must be a fraction in [0, 1). Received: validation={validation!r}.")

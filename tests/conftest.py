@@ -7,6 +7,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework import config as framework_config
 
 # Two test processes share the cores.
 tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -20,4 +21,5 @@ def _seeded():
     keras.utils.set_random_seed(1)
     yield
     keras.config.set_dtype_policy("float32")
+    framework_config.disable_op_determinism()  # a training run switches it on for its process
     keras.backend.clear_session()

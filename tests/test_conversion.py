@@ -15,7 +15,7 @@ def masked_layers(model):
 
 
 @pytest.mark.parametrize("name", models._MODELS)
-def test_every_model(name, tmp_path):
+def test_every_model(name):
     plain = models.get(name)((32, 32, 3), 10, width=0.06)
     model = mask_model(plain, k=0.3, seed=1)
     assert [layer.name for layer in model.layers] == [layer.name for layer in plain.layers]
@@ -24,6 +24,11 @@ def test_every_model(name, tmp_path):
     assert {v.name for v in model.trainable_variables} == {"scores"}
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert all(not layer.center and not layer.scale and layer.moving_mean is not None for layer in norms)
+
+
+@pytest.mark.parametrize("name", ["fc", "conv2", "resnet18"])
+def test_save_and_load(name, tmp_path):
+    model = mask_model(models.get(name)((32, 32, 3), 10, width=0.06), k=0.3, seed=1)
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
     expected = model.predict(x, verbose=0)
     model.save(tmp_path / "model.keras")

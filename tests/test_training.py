@@ -198,6 +198,7 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"precision": "float8"}, "`precision` must be one of"),
         ({"seed": -1}, "`seed` must be"),
         ({"validation": 1.0}, "`validation` must be"),
+        ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
         ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
     ],
 )
@@ -243,7 +244,7 @@ def test_divergence_of_a_dense_network(tmp_path):
         {"method": "dense", "learning_rate": 0.05},
         {"precision": "mixed_bfloat16"},
         {"precision": "mixed_float16"},
-        {"jit_compile": "true"},
+        {"jit_compile": "true", "deterministic": False},
         {"optimizer": "adam", "learning_rate": 0.01},
         {"scaled": True, "kernel_initializer": "kaiming_normal", "k": 0.3},
         {"schedule": "constant", "warmup_epochs": 1.0, "label_smoothing": 0.1},
