@@ -109,7 +109,8 @@ class MaskedLayer(_StockLayer):
         selectors.check_kept(self._k_value, math.prod(shape), where)
         fans = self._fans(shape)
         # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
-        kwargs |= {"trainable": False, "initializer": self._for_fans(kwargs["initializer"], fans)}
+        # Not autocast: the product with the mask is rounded to the compute type, once.
+        kwargs |= {"trainable": False, "autocast": False, "initializer": self._for_fans(kwargs["initializer"], fans)}
         kernel = super().add_weight(name=name, **kwargs)
         self.scores = super().add_weight(
             name="scores",
@@ -181,8 +182,8 @@ class MaskedLayer(_StockLayer):
 
     def _masked_kernel(self, training: bool = False) -> tf.Tensor:
         self._check_built("kernel")
-        dtype = self.compute_dtype
-        return keras.ops.cast(self._kernel, dtype) * keras.ops.cast(self.mask(training), dtype)
+        k = tf.convert_to_tensor(self._k)
+        return self.selector.masked_kernel(self._kernel.value, self.scores.value, k, training, self.compute_dtype)
 
     def _check_built(self, attribute: str) -> None:
         if self.scores is None:

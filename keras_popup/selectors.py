@@ -33,6 +33,10 @@ class Selector:
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
 
+    def masked_kernel(self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str) -> tf.Tensor:
+        """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the two."""
+        return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training), dtype)
+
     def get_config(self) -> dict[str, Any]:
         return {}
 
@@ -80,23 +84,58 @@ class TopK(Selector):
     """
 
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
-        if hasattr(scores, "dtype") and keras.backend.standardize_dtype(scores.dtype) != "float32":
-            raise TypeError(
-                f"Scores must be float32, rounding to another type would make ties. Received: dtype={scores.dtype}."
-            )
-        # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
-        scores = tf.convert_to_tensor(scores, tf.float32)
-        size = _topk.flat_size(scores)
-        kept = check_kept(k, size) if isinstance(k, (int, float)) else _topk.count_kept_tensor(k, size)
-        return _straight_through_topk(scores, tf.convert_to_tensor(kept, tf.int32))
+        return _straight_through_mask(*_checked(scores, k))
+
+    def masked_kernel(self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str) -> tf.Tensor:
+        return _straight_through_kernel(kernel, *_checked(scores, k), dtype)
+
+
+def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the scores as a tensor and the number kept as an int32 scalar."""
+    if hasattr(scores, "dtype") and keras.backend.standardize_dtype(scores.dtype) != "float32":
+        raise TypeError(
+            f"Scores must be float32, rounding to another type would make ties. Received: dtype={scores.dtype}."
+        )
+    # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
+    scores = tf.convert_to_tensor(scores, tf.float32)
+    size = _topk.static_size(scores)
+    kept = check_kept(k, size) if isinstance(k, (int, float)) else _topk.count_kept_tensor(k, size)
+    return scores, tf.convert_to_tensor(kept, tf.int32)
+
+
+# The gradients are straight through the choice and exact through the magnitude. They are made from scores and
+# kernel, which are there anyway: nothing but the masked kernel is kept between the passes.
 
 
 @tf.custom_gradient
-def _straight_through_topk(scores: tf.Tensor, kept: tf.Tensor) -> Any:
+def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * tf.sign(scores), None
 
-    return _topk.topk_mask(scores, kept), gradient
+    return _topk.compiled(_mask, scores.shape)(scores, kept), gradient
+
+
+def _straight_through_kernel(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, dtype: str) -> tf.Tensor:
+    @tf.custom_gradient
+    def masked(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor, None]:
+            return None, _topk.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores), None
+
+        return _topk.compiled(_masked, scores.shape, dtype)(kernel, scores, kept, dtype), gradient
+
+    return masked(kernel, scores, kept)
+
+
+def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    return tf.cast(_topk.chosen(scores, kept), tf.float32)
+
+
+def _masked(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, dtype: str) -> tf.Tensor:
+    return tf.cast(kernel * tf.cast(_topk.chosen(scores, kept), kernel.dtype), dtype)
+
+
+def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * tf.sign(scores)
 
 
 def check_k(k: Any) -> float:

@@ -22,12 +22,14 @@ def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
     return mask.reshape(scores.shape)
 
 
-eager = _topk.topk_mask
-graph = tf.function(_topk.topk_mask)
-compiled = tf.function(_topk.topk_mask, jit_compile=True)
-PATHS = [pytest.param(f, id=name) for name, f in {"eager": eager, "graph": graph, "xla": compiled}.items()]
+PATHS = [
+    pytest.param(_topk.chosen, id="eager"),
+    pytest.param(tf.function(_topk.chosen), id="graph"),
+    pytest.param(tf.function(_topk.chosen, jit_compile=True), id="xla"),
+    pytest.param(lambda scores, kept: _topk.compiled(_topk.chosen, scores.shape)(scores, kept), id="program"),
+]
 
-SHAPES = [(1,), (2,), (7,), (3, 4), (3, 3, 2, 5)]  # a few only: XLA compiles anew for each
+SHAPES = [(1,), (2,), (3, 3, 2, 5), (256,), (5, 70)]  # a few only: XLA compiles anew for each
 VALUES = st.one_of(
     st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True), st.sampled_from(_AWKWARD)
 )
@@ -39,7 +41,7 @@ VALUES = st.one_of(
 def test_equals_a_sort(topk, data):
     shape = data.draw(st.sampled_from(SHAPES))
     scores = data.draw(npst.arrays(np.float32, shape, elements=VALUES, fill=st.sampled_from(_AWKWARD)))
-    kept = data.draw(st.integers(0, scores.size))
+    kept = data.draw(st.integers(1, scores.size))
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
 
