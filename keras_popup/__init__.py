@@ -1,13 +1,21 @@
 """Find and ship subnetworks of randomly weighted Keras networks."""
 
 import importlib
+import os
+import sys
 from typing import Any
+
+if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+    raise ImportError(
+        "keras_popup needs Keras's TensorFlow backend. Received: the environment variable "
+        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Set it to tensorflow, or unset it, before importing keras."
+    )
 
 __version__ = "0.1.0"
 
 # Where each public name lives. Resolved on first use, so that `import keras_popup`, `--help` and
 # `--version` do not wait for TensorFlow.
-_MODULES = ("conversion", "datasets", "initializers", "layers", "models", "selectors", "training")
+_MODULES = ("config", "conversion", "datasets", "initializers", "layers", "models", "selectors", "training")
 _NAMES = {"mask_model": "conversion"}
 
 __all__ = [*_MODULES, *_NAMES, "__version__"]
@@ -23,3 +31,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "keras" in sys.modules:
+    # Registers the layers, so that keras.models.load_model finds them. It costs nothing more here.
+    importlib.import_module("keras_popup.layers")

@@ -6,6 +6,7 @@ resumed run sees the images that it would have seen.
 """
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,8 +57,13 @@ class ArraySource:
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size)
 
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():  # a tensor made in a traced function would be copied into its graph
+            return tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
+
     def _batches(self, index: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
-        images, labels = tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
+        images, labels = self._tensors
         return index.batch(batch_size).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
 
 
@@ -89,8 +95,13 @@ class FileSource:
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size, None)
 
+    @functools.cached_property
+    def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.init_scope():
+            return tf.constant(self.paths.tolist()), tf.convert_to_tensor(self.labels)
+
     def _batches(self, index: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None) -> tf.data.Dataset:
-        paths, labels = tf.constant(self.paths.tolist()), tf.convert_to_tensor(self.labels)
+        paths, labels = self._tensors
 
         def read(i: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
             return _fit(tf.io.read_file(tf.gather(paths, i)), self.shape, seed), tf.gather(labels, i)
@@ -101,7 +112,10 @@ class FileSource:
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSource:
-    """A split of a prepared TensorFlow dataset, read in its stored order through a shuffling buffer."""
+    """A split of a prepared TensorFlow dataset, streamed through a shuffling buffer.
+
+    Preparing a dataset has mixed its examples; the buffer varies the order from epoch to epoch.
+    """
 
     builder: Any
     split: str
@@ -113,7 +127,11 @@ class TfdsSource:
         return int(self.builder.info.splits[self.split].num_examples)
 
     def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        examples = self._examples().shuffle(_STREAM_BUFFER, seed=epoch + seed)
+        # Of the function that tf.data traces this in: else the order would depend on the global seed, and fail
+        # with a global seed of 0.
+        tf.compat.v1.set_random_seed(1)
+        order = tf.random.stateless_uniform([], _key(seed, epoch), 1, tf.int64.max, tf.int64)
+        examples = self._examples().shuffle(_STREAM_BUFFER, seed=order)
         seeds = _example_seeds(seed, epoch) if self.random_resized_crop else None
         return self._batches(examples, batch_size, seeds)
 
@@ -148,15 +166,18 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
 
 def _shuffled_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns every number below `size` once, in an order that `seed` and `epoch` determine."""
-    key = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
-    return tf.data.Dataset.range(size).map(
-        lambda i: tf.random.experimental.index_shuffle(i, key, tf.constant(size - 1, tf.int64))
-    )
+    # tf.random.experimental.index_shuffle would do without the sort; its orders of neighbouring epochs are alike.
+    keys = tf.random.stateless_uniform([size], _key(seed, epoch), None, None, tf.int64, alg="philox")
+    return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
+
+
+def _key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
 def _example_seeds(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns an endless stream of seeds for the stateless operations of `tf.random` and `tf.image`."""
-    first = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    first = _key(seed, epoch)
     return tf.data.Dataset.range(2**31).map(lambda i: tf.random.fold_in(first, i))
 
 

@@ -21,7 +21,7 @@ def mask_model(
     scores_regularizer: Any = None,
     seed: int,
 ) -> keras.Model:
-    """Returns a masked copy of a model: frozen random kernels, trainable scores, nothing else.
+    """Returns a masked copy of a model: frozen random kernels and trainable scores.
 
     Dense, EinsumDense and the convolutions become their masked layers, without biases. BatchNormalization
     loses gamma and beta and keeps its moving statistics. Other layers are copied; a layer that keeps
@@ -53,7 +53,7 @@ def mask_model(
     >>> [layer.kept for layer in model.layers if hasattr(layer, "kept")]
     [70560, 9000, 300]
     """
-    if not isinstance(model, keras.Sequential) and not _is_functional(model):
+    if type(model) is not keras.Sequential and not _is_functional(model):
         raise TypeError(
             "mask_model takes a Sequential or Functional keras.Model. Received: "
             f"{type(model).__name__}. In a subclassed model, use the layers of keras_popup.layers directly."
@@ -75,7 +75,13 @@ def mask_model(
     places = itertools.count()
     unmasked: list[str] = []
 
-    def convert(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def convert(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # an operation without weights, such as keras.ops.relu
+        if isinstance(layer, layers.MaskedLayer):
+            raise ValueError(
+                f"Model '{model.name}' is masked already: layer '{layer.name}' is a {type(layer).__name__}."
+            )
         masked_class = layers.MASKED_LAYERS.get(type(layer))
         if masked_class is not None:
             config = {**layer.get_config(), **masked_arguments}

@@ -22,13 +22,16 @@ _logger = logging.getLogger("keras_popup")
 # More than this, decoded, is streamed.
 _MEMORY_LIMIT = 2 * 2**30
 _STREAMED_SIZE = 224
-_IMAGE_SUFFIXES = {".jpg": b"\xff\xd8\xff", ".jpeg": b"\xff\xd8\xff", ".png": b"\x89PNG\r\n\x1a\n"}
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_FORMATS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND"))  # how JPEG and PNG begin and end
 _TEST_FOLDERS = ("test", "validation", "val")
 _PADDING = 4
 
 _CIFAR_MOMENTS = ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 _IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MOMENTS = {"cifar10": _CIFAR_MOMENTS, "cifar100": _CIFAR_MOMENTS, "imagenet2012": _IMAGENET_MOMENTS}
+
+_NEEDS_EXTRA = "{} need {}: install keras-popup with its extra, pip install '.[datasets]' in its source folder."
 
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop")
 
@@ -120,8 +123,9 @@ def load(
             size and takes 224 where there is none.
         validation: float in [0, 1), the share of the training images that is set apart; 0 trains on all.
         augment: one of "none", "crop_flip" (pad by 4, crop at random, flip), "resized_crop" (a random part
-            of the image, flip). None chooses: "resized_crop" for images of no common size, "none" for the
-            digits and other grey images, "crop_flip" for the rest.
+            of the image, flip). None chooses: "resized_crop" for images that are resized, because of
+            `image_size` or as they have no common size; of the rest "none" for the digits and other grey
+            images, "crop_flip" for colour.
         seed: int in [0, 2**32), of the cut between training and validation.
 
     Returns:
@@ -145,6 +149,13 @@ def load(
         raise ValueError(f"`augment` must be one of {AUGMENTATIONS} or None. Received: augment={augment!r}.")
     if image_size is not None and image_size < 1:
         raise ValueError(f"`image_size` must be a positive number of pixels. Received: image_size={image_size!r}.")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: seed={seed!r}.")
+    if name == "digits" and (data_dir is not None or image_size is not None):
+        raise ValueError(
+            "The dataset 'digits' is inside scikit-learn, of 8x8 pixels: leave out `data_dir` and `image_size`, or "
+            f"name another dataset. Received: data_dir={data_dir!r}, image_size={image_size!r}."
+        )
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"`data_dir` must be an existing directory. Received: {data_dir!r}.")
     train: Any
@@ -159,16 +170,23 @@ def load(
     if validation:
         train, held_out = _cut(train, validation, seed)
     shape = test.shape
+    resized = not isinstance(train, ArraySource) and train.random_resized_crop
+    if augment == "resized_crop" and not resized:
+        raise ValueError(
+            "`augment`='resized_crop' crops images while they are decoded. These are held in memory at "
+            f"{shape[0]}x{shape[1]} pixels: give an image size too, or use 'crop_flip'."
+        )
     if augment is None:
-        resized = isinstance(train, (FileSource, TfdsSource)) and train.random_resized_crop
         augment = "resized_crop" if resized else "none" if shape[2] == 1 else "crop_flip"
     mean, std = _moments(name, train, shape[2])
     return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std)
 
 
 def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:
-    from sklearn.datasets import load_digits
-
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError(_NEEDS_EXTRA.format("the digits", "scikit-learn")) from None
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     everything = ArraySource(images, digits.target.astype(np.int64))
@@ -197,11 +215,15 @@ def _cut(source: Any, share: float, seed: int) -> tuple[Any, Any]:
 
 def _moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns the mean and standard deviation per channel: the protocol's, or those of the training images."""
+    name = name.split("/")[0].split(":")[0]  # as in "cifar10:3.*.*"
     if name in _MOMENTS and channels == 3:
         return _MOMENTS[name]
     if not isinstance(train, ArraySource):
         return _IMAGENET_MOMENTS if channels == 3 else ((0.5,), (0.5,))
-    counts = np.stack([np.bincount(train.images[..., c].ravel(), minlength=256) for c in range(channels)])
+    counts = np.zeros((channels, 256))
+    for start in range(0, train.size, 1000):  # bincount makes eight bytes of each
+        for channel in range(channels):
+            counts[channel] += np.bincount(train.images[start : start + 1000, ..., channel].ravel(), minlength=256)
     values, shares = np.arange(256) / 255.0, counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ values
     std = np.sqrt(shares @ values**2 - mean**2)
@@ -247,35 +269,37 @@ def _load_folder(root: Path, image_size: int | None, augment: str | None) -> tup
     if len(classes) < 2:
         raise ValueError(f"Expected folders of two classes or more in '{root / 'train'}'. Received: {classes}.")
     splits = [_flatten(listing, classes) for listing in (train, test)]
-    first = np.asarray(_decode_file(splits[0][0][0], 0))
-    channels = 1 if first.shape[2] == 1 else 3
+    first = _decode_file(splits[0][0][0])
     if image_size is None:
-        bytes_needed = math.prod(first.shape[:2]) * channels * sum(len(labels) for _, labels in splits)
+        bytes_needed = math.prod(first.shape[:2]) * 3 * sum(len(labels) for _, labels in splits)
         if bytes_needed <= _MEMORY_LIMIT:
-            arrays = _read_arrays([path for paths, _ in splits for path in paths], first.shape[:2], channels)
+            arrays = _read_arrays([path for paths, _ in splits for path in paths], first.shape[:2])
             if arrays is not None:
-                sizes = len(splits[0][1])
-                return (
-                    classes,
-                    ArraySource(arrays[:sizes], splits[0][1]),
-                    ArraySource(arrays[sizes:], splits[1][1]),
-                )
+                size = len(splits[0][1])
+                train_source, test_source = arrays[:size], arrays[size:]
+                return classes, ArraySource(train_source, splits[0][1]), ArraySource(test_source, splits[1][1])
         _logger.info("Streaming images, resized to %d pixels; --image_size sets another size.", _STREAMED_SIZE)
     for paths, _ in splits:
-        _check_headers(paths)
+        _check_ends(paths)
+    looked_at = splits[0][0][:: max(1, len(splits[0][0]) // 100)]
+    channels = 1 if all(_decode_file(path).shape[2] == 1 for path in looked_at) else 3
     size = image_size or _STREAMED_SIZE
     resized = augment in (None, "resized_crop")
-    train_source, test_source = (
+    sources = (
         FileSource(np.array([str(p) for p in paths]), labels, (size, size, channels), resized)
         for paths, labels in splits
     )
-    return classes, train_source, test_source
+    return classes, *sources
 
 
 def _list_images(split: Path) -> dict[str, list[Path]]:
     """Returns the image files of every class of a split."""
     listing = {
-        folder.name: sorted(p for p in folder.iterdir() if p.suffix.lower() in _IMAGE_SUFFIXES)
+        folder.name: sorted(
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
+        )
         for folder in split.iterdir()
         if folder.is_dir() and not folder.name.startswith(".")
     }
@@ -295,34 +319,44 @@ def _flatten(listing: dict[str, list[Path]], classes: list[str]) -> tuple[list[P
     return [path for name in classes for path in listing[name]], labels
 
 
-def _decode_file(path: Path, channels: int) -> Any:
+def _decode_file(path: Path) -> Any:
+    """Returns an image as uint8 `(height, width, 1 or 3)`: alpha is dropped."""
     try:
-        return decode(path.read_bytes(), channels).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"Cannot decode the image '{path}': remove or replace it. {error.message[:200]}") from None
+        image = decode(path.read_bytes(), 0)
+        if image.shape[2] not in (1, 3):
+            image = decode(path.read_bytes(), 3)
+        return image.numpy()
+    except tf.errors.InvalidArgumentError:
+        raise ValueError(f"Cannot decode the image '{path}'. Remove or replace it.") from None
 
 
-def _read_arrays(paths: list[Path], size: tuple[int, int], channels: int) -> NDArray[np.uint8] | None:
-    """Returns all images in one array, or None if they do not have one size."""
-    images = np.empty((len(paths), *size, channels), np.uint8)
+def _read_arrays(paths: list[Path], size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Returns all images in one array, grey only if all are, or None if they do not have one size."""
+    images = np.empty((len(paths), *size, 3), np.uint8)
+    grey = True
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for place, image in enumerate(pool.map(lambda path: _decode_file(path, channels), paths)):
+        for place, image in enumerate(pool.map(_decode_file, paths)):
             if image.shape[:2] != size:
                 pool.shutdown(wait=False, cancel_futures=True)
                 return None
             images[place] = image
-    return images
+            grey = grey and image.shape[2] == 1
+    return images[..., :1] if grey else images
 
 
-def _check_headers(paths: Iterable[Path]) -> None:
-    """Checks every file's first bytes. Decoding all of a streamed dataset beforehand would take too long."""
+def _check_ends(paths: Iterable[Path]) -> None:
+    """Checks how every file begins and ends. Decoding all of a streamed dataset first would take too long."""
 
     def check(path: Path) -> None:
-        magic = _IMAGE_SUFFIXES[path.suffix.lower()]
         with path.open("rb") as file:
-            start = file.read(len(magic))
-        if start not in [value[: len(start)] for value in _IMAGE_SUFFIXES.values()] or not start:
-            raise ValueError(f"Not a JPEG or PNG file: '{path}' begins with {start!r}. Remove or replace it.")
+            start = file.read(8)
+            file.seek(max(0, path.stat().st_size - 4096))
+            end = file.read()
+        if not any(start.startswith(magic) and last in end for magic, last in _FORMATS):
+            raise ValueError(
+                f"Cannot decode the image '{path}': not a whole JPEG or PNG file, it begins with {start!r} and has "
+                f"{path.stat().st_size} bytes. Remove or replace it."
+            )
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
         for _ in pool.map(check, paths):
@@ -335,24 +369,29 @@ def _check_headers(paths: Iterable[Path]) -> None:
 def _load_tfds(
     name: str, data_dir: str | None, image_size: int | None, augment: str | None
 ) -> tuple[list[str], Source, Source]:
-    import tensorflow_datasets as tfds
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError:
+        raise ImportError(_NEEDS_EXTRA.format("named datasets", "tensorflow-datasets")) from None
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+    except Exception as error:  # of several types: no such name, version or community dataset
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()])
         raise ValueError(
             f"Unknown dataset {name!r}. Expected 'digits', a name of TensorFlow Datasets"
             + (f" (did you mean {' or '.join(close)}?)" if close else "")
             + ", or a folder of images with a 'train' folder in it, given by --data_dir."
+            + (f" '{data_dir}' holds {sorted(p.name for p in Path(data_dir).iterdir())[:10]}." if data_dir else "")
         ) from error
     shape = _check_features(name, builder)
     _prepare(name, builder)
     splits = builder.info.splits
-    test_split = next((split for split in _TEST_FOLDERS if split in splits), None)
+    test_split = next((split for split in _TEST_FOLDERS if split in splits and _has_labels(builder, split)), None)
     if "train" not in splits or test_split is None:
         raise ValueError(
-            f"Dataset {name!r} must have the split 'train' and one of {_TEST_FOLDERS}. Received: {sorted(splits)}."
+            f"Dataset {name!r} must have the split 'train' and, with labels, one of {_TEST_FOLDERS}. "
+            f"Received: {sorted(splits)}."
         )
     _, label_key = builder.info.supervised_keys
     classes = builder.info.features[label_key].names
@@ -368,7 +407,7 @@ def _load_tfds(
             train, test = (ArraySource(images, labels.astype(np.int64)) for images, labels in arrays)
             return classes, train, test
         fitted = (*shape[:2], channels)
-        resized = False
+        resized = augment == "resized_crop"
     else:
         fitted = (size, size, channels)
         resized = augment in (None, "resized_crop")
@@ -391,9 +430,18 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
             f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
             f"channels) with one class label each. Received: {list(features)}."
         )
-    if len(image.shape) != 3:
-        raise ValueError(f"Images must be of rank 3. Received: shape={image.shape} in dataset {name!r}.")
+    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
+        raise ValueError(
+            f"Images must be uint8 of shape (height, width, 1 or 3). Received: {image.dtype.__name__} of shape "
+            f"{image.shape} in dataset {name!r}."
+        )
     return tuple(image.shape)
+
+
+def _has_labels(builder: Any, split: str) -> bool:
+    """Tells whether a split is labelled: the test images of a competition have the label -1."""
+    (_, label) = next(iter(builder.as_dataset(split=f"{split}[:1]", as_supervised=True)))
+    return int(label) >= 0
 
 
 def _prepare(name: str, builder: Any) -> None:
@@ -411,4 +459,7 @@ def _prepare(name: str, builder: Any) -> None:
             "directory of TensorFlow Datasets and name it by --data_dir; (3) name a folder of images, "
             "<split>/<class>/*.jpg or png, by --data_dir. The dataset 'digits' needs neither."
         ) from None
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # a manual download that is missing is an AssertionError, say
+        raise FileNotFoundError(f"Dataset {name!r} could not be prepared in '{builder.data_dir}': {error}") from error

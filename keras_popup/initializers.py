@@ -67,33 +67,29 @@ class FrozenInitializer(keras.initializers.Initializer):
             layer draws one and keeps it.
         scaled: bool, whether sigma is divided by sqrt(k), so that the kept weights have the variance
             that all have otherwise.
+        k: float in (0, 1] for `scaled`, the fraction kept; None: a masked layer fills in its own.
 
     Call arguments:
         shape: tuple of ints.
         dtype: of the result, the default float type if None. Values are rounded to float32 first.
         fans: (fan_in, fan_out), taken from `shape` as for a dense or convolution kernel if None.
-        k: the fraction kept, needed if `scaled`.
     """
 
-    def __init__(self, seed: int | None = None, scaled: bool = False) -> None:
+    def __init__(self, seed: int | None = None, scaled: bool = False, k: float | None = None) -> None:
         self.seed = None if seed is None else check_seed(seed)
         self.scaled = bool(scaled)
+        self.k = k
 
-    def __call__(
-        self,
-        shape: tuple[int, ...],
-        dtype: Any = None,
-        *,
-        fans: tuple[int, int] | None = None,
-        k: float | None = None,
-    ) -> Any:
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None, *, fans: tuple[int, int] | None = None) -> Any:
         if self.seed is None:
             self.seed = fresh_seed()
         sigma = self.sigma(*(fans or kernel_fans(tuple(shape))))
         if self.scaled:
-            if k is None:
-                raise ValueError(f"{type(self).__name__}(scaled=True) must be called with `k`. Received: k=None.")
-            sigma /= math.sqrt(k)
+            if self.k is None:
+                raise ValueError(
+                    f"{type(self).__name__}(scaled=True) needs `k` outside a masked layer. Received: k=None."
+                )
+            sigma /= math.sqrt(self.k)
         values = sigma * self._standard(np.random.Philox(key=self.seed), math.prod(shape))
         return keras.ops.convert_to_tensor(values.astype(np.float32).reshape(shape), dtype or keras.config.floatx())
 
@@ -106,7 +102,7 @@ class FrozenInitializer(keras.initializers.Initializer):
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        return {"seed": self.seed, "scaled": self.scaled}
+        return {"seed": self.seed, "scaled": self.scaled, "k": self.k}
 
 
 class _Kaiming(FrozenInitializer):
@@ -261,7 +257,7 @@ def get(identifier: Any) -> Any:
 
     >>> from keras_popup import initializers
     >>> initializers.get("signed_constant").get_config()
-    {'seed': None, 'scaled': False}
+    {'seed': None, 'scaled': False, 'k': None}
     """
     if isinstance(identifier, str) and identifier in _INITIALIZERS:
         return _INITIALIZERS[identifier]()
@@ -277,13 +273,21 @@ def get(identifier: Any) -> Any:
     return initializer
 
 
-def get_seeded(identifier: Any, seed: int) -> Any:
-    """Retrieves an initializer like `get`, and gives it `seed` where it has none of its own."""
+def get_filled(identifier: Any, **values: Any) -> Any:
+    """Retrieves an initializer like `get`, with these values for those of its config that are None.
+
+    Example:
+
+    >>> from keras_popup import initializers
+    >>> initializers.get_filled("kaiming_normal", seed=5, k=0.3).get_config()
+    {'seed': 5, 'scaled': False, 'k': 0.3}
+    """
     initializer = get(identifier)
     if isinstance(initializer, keras.initializers.Initializer):
         config = initializer.get_config()
-        if "seed" in config and config["seed"] is None:
-            return type(initializer).from_config({**config, "seed": seed})
+        missing = {name: value for name, value in values.items() if name in config and config[name] is None}
+        if missing:
+            return type(initializer).from_config({**config, **missing})
     return initializer
 
 

@@ -60,6 +60,11 @@ class MaskedLayer(_StockLayer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         stock_class = next(base for base in cls.__mro__ if not issubclass(base, MaskedLayer))
+        if cls.__module__ != __name__:
+            if "__init__" in vars(cls):  # a user's class speaks for itself
+                _, *parameters = inspect.signature(cls.__init__).parameters.values()
+                cls.__signature__ = inspect.Signature(parameters)
+            return
         if stock_class is object:
             return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
@@ -87,13 +92,15 @@ class MaskedLayer(_StockLayer):
         if "use_bias" in signature.parameters:
             stock.setdefault("use_bias", False)
         kernel_initializer = f"{self.kernel_argument}_initializer"
-        stock[kernel_initializer] = initializers.get_seeded(stock.get(kernel_initializer) or "signed_constant", seed)
+        identifier = stock.get(kernel_initializer) or "signed_constant"
+        stock[kernel_initializer] = initializers.get_filled(identifier, seed=seed, k=selectors.check_k(k))
         super().__init__(**stock)
         if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
         self.seed = seed
         self.selector = selectors.get(selector)
-        self.scores_initializer = initializers.get_seeded(scores_initializer, initializers.derive_seed(seed, "scores"))
+        scores_seed = initializers.derive_seed(seed, "scores")
+        self.scores_initializer = initializers.get_filled(scores_initializer, seed=scores_seed, k=k)
         self.scores_regularizer = keras.regularizers.get(scores_regularizer)
         self._k_value = selectors.check_k(k)
         self._k: Any = None
@@ -105,6 +112,11 @@ class MaskedLayer(_StockLayer):
         if name != "kernel":
             return super().add_weight(*args, name=name, **kwargs)
         shape = tuple(kwargs["shape"])
+        if not all(shape):
+            raise ValueError(
+                f"Layer '{self.name}' needs an input whose channels are known and not 0. "
+                f"Received: a kernel of shape {shape}."
+            )
         where = f" of layer '{self.name}'"
         selectors.check_kept(self._k_value, math.prod(shape), where)
         fans = self._fans(shape)
@@ -118,7 +130,7 @@ class MaskedLayer(_StockLayer):
             dtype="float32",
             autocast=False,  # ranked in a half type, scores would tie
             initializer=self._for_fans(self.scores_initializer, fans),
-            regularizer=self.scores_regularizer,
+            regularizer=self._penalty if self.scores_regularizer or self._kernel_regularizer else None,
         )
         self._k = super().add_weight(
             name="k",
@@ -131,9 +143,22 @@ class MaskedLayer(_StockLayer):
         )
         return kernel
 
+    def _penalty(self, scores: Any) -> tf.Tensor:
+        """Returns what the regularizers ask for. Keras calls this once per layer, however often it is shared."""
+        penalty = tf.constant(0.0)
+        if self.scores_regularizer is not None:
+            penalty += self.scores_regularizer(scores)
+        if self._kernel_regularizer is not None:
+            penalty += tf.cast(self._kernel_regularizer(self._masked_kernel()), tf.float32)
+        return penalty
+
+    @property
+    def _kernel_regularizer(self) -> Any:
+        return getattr(self, f"{self.kernel_argument}_regularizer")
+
     def _for_fans(self, initializer: Any, fans: tuple[int, int]) -> Any:
         if isinstance(initializer, initializers.FrozenInitializer):
-            return functools.partial(initializer, fans=fans, k=self._k_value)
+            return functools.partial(initializer, fans=fans)
         return initializer
 
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -195,9 +220,6 @@ class MaskedLayer(_StockLayer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._kernel_in_use = self._masked_kernel(bool(training))
         try:
-            regularizer = getattr(self, f"{self.kernel_argument}_regularizer")
-            if regularizer is not None:
-                self.add_loss(regularizer(self._kernel_in_use))
             return super().call(inputs)
         finally:
             self._kernel_in_use = None

@@ -177,7 +177,7 @@ def _dense(x: Any, units: int, name: str, activation: str | None) -> Any:
 
 def _conv(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
     padding = "same"
-    if strides > 1 and size > 1:
+    if strides > 1:
         # Pads both sides alike, as the reference networks do; "same" would pad the far side more.
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
@@ -247,7 +247,10 @@ def _conv_norm(x: Any, filters: int, size: int, name: str, strides: int = 1, act
 
 def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
     if x.shape[-1] != branch.shape[-1] or strides > 1:
-        x = _conv_norm(x, branch.shape[-1], 1, f"{name}_shortcut", strides)
+        if strides > 1:
+            # Every other pixel, then a plain convolution: oneDNN crashes on strided 1x1 convolutions of few channels.
+            x = keras.layers.MaxPooling2D(1, strides, name=f"{name}_shortcut_pixels")(x)
+        x = _conv_norm(x, branch.shape[-1], 1, f"{name}_shortcut")
     x = keras.layers.Add(name=f"{name}_add")([branch, x])
     return keras.layers.Activation("relu", name=f"{name}_relu")(x)
 

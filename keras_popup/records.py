@@ -14,12 +14,24 @@ import csv
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 History = list[dict[str, float]]
+
+_UNFINISHED = ".unfinished-"
+# config.json last: while it is there, the folder is known to be a run's.
+_FILES = (
+    f"{_UNFINISHED}*",
+    "history.csv",
+    "checkpoint.json",
+    "checkpoint-*.weights.h5",
+    "model.keras",
+    "summary.json",
+    "curves.png",
+    "config.json",
+)
 
 
 class RunFolder:
@@ -39,16 +51,22 @@ class RunFolder:
 
         Raises:
             FileExistsError: if there is something in it, and neither `resume` nor `overwrite`.
-            ValueError: for both, a folder that is not a run's, or `resume` with another configuration.
+            ValueError: for both, a folder that is not a run's or cannot be made, damaged records, or `resume`
+                with another configuration.
         """
         if resume and overwrite:
             raise ValueError("Use --resume to go on with a run or --overwrite to start it anew, not both.")
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists():
+            parent = next(parent for parent in self.path.absolute().parents if parent.exists())
+            if not parent.is_dir() or not os.access(parent, os.W_OK):
+                raise ValueError(f"Cannot make the run folder '{self.path}': '{parent}' is no writable directory.")
             return
-        if not (self.path / "config.json").is_file():
+        if self.path.is_dir() and all(file.name.startswith(_UNFINISHED) for file in self.path.iterdir()):
+            return
+        if not self._is_run():
             raise ValueError(
-                f"'{self.path}' exists and is not the folder of a run: it has no config.json. Nothing was changed. "
-                "Name another folder, or move this one away."
+                f"'{self.path}' exists and is not the folder of a run: it has no config.json of a run. Nothing was "
+                "changed. Name another folder, or move this one away."
             )
         if overwrite:
             return
@@ -57,7 +75,7 @@ class RunFolder:
                 f"The run folder '{self.path}' exists. Use --resume to go on with it, --overwrite to start it "
                 "anew, or name another folder."
             )
-        recorded = self.read("config.json")["config"]
+        recorded = self.read("config.json", "config")["config"]
         differing = [name for name in {**recorded, **config} if recorded.get(name) != config.get(name)]
         if differing:
             raise ValueError(
@@ -66,20 +84,44 @@ class RunFolder:
                 + ". Use the recorded values, or another folder."
             )
 
+    def _is_run(self) -> bool:
+        try:
+            return {"config", "versions"} <= self.read("config.json").keys()
+        except (OSError, ValueError):
+            return False
+
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
-        """Makes the folder with its config.json, removing an old run if `overwrite`."""
+        """Makes the folder with its config.json. With `overwrite` the files of an old run go, and no others."""
         if overwrite and self.path.exists():
-            shutil.rmtree(self.path)
+            self._remove(_FILES)
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / "config.json").exists():
             self.write("config.json", {"config": config, "versions": versions})
 
+    def _remove(self, patterns: tuple[str, ...], but: Path | None = None) -> None:
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                if path != but:
+                    path.unlink()
+
     def summary(self) -> dict[str, Any] | None:
         """Returns the summary of a finished run, None before the end."""
-        return self.read("summary.json") if (self.path / "summary.json").exists() else None
+        return self.read("summary.json", "test") if (self.path / "summary.json").exists() else None
 
-    def read(self, name: str) -> dict[str, Any]:
-        return json.loads((self.path / name).read_text())
+    def read(self, name: str, *keys: str) -> dict[str, Any]:
+        """Returns a JSON file of the folder, which must hold an object with these keys.
+
+        Raises:
+            ValueError: naming the file, if it does not.
+        """
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"'{path}' is damaged: {error}. Start the run again with --overwrite.") from None
+        if not isinstance(content, dict) or not set(keys) <= content.keys():
+            raise ValueError(f"'{path}' is damaged: expected {list(keys)} in it. Start the run again with --overwrite.")
+        return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         text = json.dumps(content, indent=2) + "\n"
@@ -98,37 +140,37 @@ class RunFolder:
         weights = self._weights(len(history))
         write_atomically(weights, model.save_weights)
         self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
-        self._remove_weights(but=weights)
+        self._remove(("checkpoint-*.weights.h5",), but=weights)
         self.write_history(history)
 
     def load_checkpoint(self, model: Any) -> tuple[History, float]:
         """Restores a compiled model and its optimizer. Returns the history and seconds so far."""
         if not (self.path / "checkpoint.json").exists():
             return [], 0.0
-        state = self.read("checkpoint.json")
+        state = self.read("checkpoint.json", "epoch", "seconds", "history")
+        weights = self._weights(state["epoch"])
         model.optimizer.build(model.trainable_variables)
-        model.load_weights(self._weights(state["epoch"]))
+        try:
+            model.load_weights(weights)
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"The checkpoint '{weights}' is missing or damaged. Start the run again with --overwrite. ({error})"
+            ) from None
         self.write_history(state["history"])
         return state["history"], state["seconds"]
 
     def finish(self, summary: dict[str, Any]) -> None:
         """Writes the summary and removes the checkpoint, which model.keras replaces."""
         self.write("summary.json", summary)
-        (self.path / "checkpoint.json").unlink(missing_ok=True)
-        self._remove_weights()
+        self._remove(("checkpoint.json", "checkpoint-*.weights.h5"))
 
     def _weights(self, epoch: int) -> Path:
         return self.path / f"checkpoint-{epoch:04d}.weights.h5"
 
-    def _remove_weights(self, but: Path | None = None) -> None:
-        for path in self.path.glob("checkpoint-*.weights.h5"):
-            if path != but:
-                path.unlink()
-
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` make a file beside `path`, and renames it to `path` once it is whole."""
-    temporary = path.with_name(f".unfinished-{path.name}")
+    temporary = path.with_name(_UNFINISHED + path.name)
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_popup import _topk
@@ -99,7 +100,7 @@ def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
     # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
     scores = tf.convert_to_tensor(scores, tf.float32)
     size = _topk.static_size(scores)
-    kept = check_kept(k, size) if isinstance(k, (int, float)) else _topk.count_kept_tensor(k, size)
+    kept = check_kept(k, size) if isinstance(k, (int, float, np.number)) else _topk.count_kept_tensor(k, size)
     return scores, tf.convert_to_tensor(kept, tf.int32)
 
 

@@ -116,8 +116,10 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     keras.config.set_dtype_policy(config.precision)
     try:
         model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+        # Weight decay as the reference has it: coupled, of the scores or of the learned kernels.
+        l2 = keras.regularizers.L2(_given(config.l2) / 2) if config.l2 else None
         if config.method == "dense":
-            return model
+            return _regularized(model, l2)
         initializer = initializers.get(config.kernel_initializer)
         if config.scaled:
             if not isinstance(initializer, initializers.FrozenInitializer):
@@ -126,23 +128,33 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
                     f"Received: kernel_initializer={config.kernel_initializer!r}."
                 )
             initializer.scaled = True
-        return conversion.mask_model(model, k=config.k, kernel_initializer=initializer, seed=config.seed)
+        return conversion.mask_model(
+            model, k=config.k, kernel_initializer=initializer, scores_regularizer=l2, seed=config.seed
+        )
     finally:
         keras.config.set_dtype_policy(policy)
 
 
+def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
+    """Returns a copy of a model with a regularizer of its kernels."""
+
+    def with_regularizer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if "kernel_regularizer" in config:
+            config["kernel_regularizer"] = keras.regularizers.serialize(regularizer)
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=with_regularizer)
+
+
 def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
-    """Compiles a model with the optimizer, schedule, L2 and loss of a configuration.
+    """Compiles a model with the optimizer, schedule and loss of a configuration.
 
     Args:
         model: of `build_model`.
         config: the run's arguments, with the protocol's values.
         steps: int, steps an epoch.
     """
-    # Weight decay as the reference has it, coupled, on scores as on learned kernels.
-    for variable in model.trainable_variables:
-        if config.l2 and len(variable.shape) > 1:
-            variable.regularizer = keras.regularizers.L2(config.l2 / 2)
     warmup = round(_given(config.warmup_epochs) * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else config.learning_rate,

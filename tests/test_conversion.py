@@ -100,6 +100,20 @@ def test_shared_layers_stay_shared():
     assert len(model.trainable_variables) == 1
 
 
+def test_operations_between_layers():
+    inputs = keras.Input((4,))
+    outputs = keras.ops.relu(keras.layers.Dense(3)(inputs)) * 2.0 + 1.0
+    model = mask_model(keras.Model(inputs, outputs), k=0.5, seed=1)
+    x = np.ones((2, 4), np.float32)
+    (layer,) = masked_layers(model)
+    np.testing.assert_allclose(model.predict(x, verbose=0), 1 + 2 * np.maximum(layer(x), 0), rtol=1e-6)
+
+
+class Doubling(keras.Sequential):
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()
@@ -109,7 +123,7 @@ class Subclassed(keras.Model):
         return self.dense(inputs)
 
 
-@pytest.mark.parametrize("model", [None, "conv4", keras.layers.Dense(3), Subclassed()], ids=str)
+@pytest.mark.parametrize("model", [None, "conv4", keras.layers.Dense(3), Subclassed(), Doubling()], ids=repr)
 def test_not_a_model_it_can_take(model):
     with pytest.raises(TypeError, match="takes a Sequential or Functional keras.Model"):
         mask_model(model, k=0.5, seed=1)
@@ -129,5 +143,7 @@ def test_errors():
         mask_model(plain, k=0.5, kernel_initializer="best", seed=1)
     with pytest.raises(ValueError, match="must have no seed of its own"):
         mask_model(plain, k=0.5, kernel_initializer=initializers.SignedConstant(seed=4), seed=1)
+    with pytest.raises(ValueError, match="is masked already: layer 'dense1'"):
+        mask_model(mask_model(plain, k=0.5, seed=1), k=0.5, seed=1)
     with pytest.raises(ValueError, match="has no layer that can be masked"):
         mask_model(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()]), k=0.5, seed=1)

@@ -49,8 +49,8 @@ def test_values_are_a_function_of_the_seed(name, shape):
 @pytest.mark.parametrize("scaled", [False, True])
 def test_moments(name, scaled):
     fans, shape, k = (50, 20), (400, 500), 0.25
-    initializer = make(name, seed=5, scaled=scaled)
-    values = initializer(shape, fans=fans, k=k).numpy().astype(np.float64)
+    initializer = make(name, seed=5, scaled=scaled, k=k)
+    values = initializer(shape, fans=fans).numpy().astype(np.float64)
     sigma = {"score_uniform": (1 / 150) ** 0.5}.get(name, (2 / (70 if "xavier" in name else 50)) ** 0.5)
     sigma *= 2.0 if scaled else 1.0
     assert np.sqrt(np.mean(values**2)) == pytest.approx(sigma, rel=0.01)
@@ -81,10 +81,10 @@ def test_own_logarithm():
 
 
 def test_seed_fills_in_where_there_is_none():
-    assert initializers.get_seeded("kaiming_normal", 5).seed == 5
-    assert initializers.get_seeded(make("kaiming_normal", seed=4), 5).seed == 4
-    assert initializers.get_seeded("glorot_normal", 5).get_config()["seed"] == 5
-    assert type(initializers.get_seeded("zeros", 5)) is keras.initializers.Zeros
+    assert initializers.get_filled("kaiming_normal", seed=5).seed == 5
+    assert initializers.get_filled(make("kaiming_normal", seed=4), seed=5).seed == 4
+    assert initializers.get_filled("glorot_normal", seed=5).get_config()["seed"] == 5
+    assert type(initializers.get_filled("zeros", seed=5)) is keras.initializers.Zeros
 
 
 def test_a_call_without_seed_keeps_the_one_it_drew():
@@ -110,5 +110,5 @@ def test_bad_seed(seed):
 
 
 def test_scaled_needs_k():
-    with pytest.raises(ValueError, match="must be called with `k`"):
+    with pytest.raises(ValueError, match="needs `k` outside a masked layer"):
         make("signed_constant", seed=1, scaled=True)((3, 3))

@@ -195,8 +195,14 @@ def test_regularizers(case):
     l2 = keras.regularizers.L2(0.5)
     layer = case.make(scores_regularizer=l2, **{f"{case.kernel_argument}_regularizer": l2})
     layer(inputs_of(case))
-    expected = sorted(0.5 * np.sum(np.square(v)) for v in (layer.scores.numpy(), layer.kernel.numpy()))
-    np.testing.assert_allclose(sorted(float(loss) for loss in layer.losses), expected, rtol=1e-5)
+    layer(inputs_of(case))  # a second call of a shared layer adds nothing
+    expected = sum(0.5 * np.sum(np.square(v)) for v in (layer.scores.numpy(), layer.kernel.numpy()))
+    assert [float(loss) for loss in layer.losses] == pytest.approx([expected], rel=1e-5)
+    with tf.GradientTape() as tape:
+        loss = layer.losses[0]
+    masked = layer.kernel.numpy() * layer._kernel.numpy() * np.sign(layer.scores.numpy())
+    gradient = tape.gradient(loss, layer.scores.value)
+    np.testing.assert_allclose(gradient, layer.scores.numpy() + masked, rtol=1e-4, atol=1e-6)
     again = type(layer).from_config(layer.get_config())
     assert again.scores_regularizer.l2 == 0.5
 
@@ -307,6 +313,34 @@ def test_fans(layer, input_shape, fans):
     assert layer._fans(tuple(layer.scores.shape)) == fans
     limit = np.sqrt(1 / fans[0])
     assert 0.5 * limit < np.abs(layer.scores.numpy()).max() <= limit
+
+
+def test_a_scaled_kernel_is_that_of_the_first_k():
+    layer = layers.MaskedDense(
+        4, kernel_initializer={"class_name": "keras_popup>SignedConstant", "config": {"scaled": True}}, k=0.5, seed=1
+    )
+    layer.build((None, 8))
+    np.testing.assert_allclose(np.abs(layer._kernel.numpy()), np.sqrt(2 / 8 / 0.5), rtol=1e-6)
+    layer.k = 0.25
+    clone = layers.MaskedDense.from_config(layer.get_config())
+    clone.build((None, 8))
+    np.testing.assert_array_equal(clone._kernel.numpy(), layer._kernel.numpy())
+    assert clone.k == 0.25
+
+
+@pytest.mark.parametrize("channels", [None, 0])
+def test_unknown_or_no_channels(channels):
+    with pytest.raises((ValueError, TypeError), match="channels are known and not 0|None"):
+        layers.MaskedDense(4, name="x").build((None, channels))
+
+
+def test_help_of_a_subclass_is_its_own():
+    class Mine(layers.MaskedDense):
+        def __init__(self, size, **kwargs):
+            super().__init__(size, **kwargs)
+
+    assert list(inspect.signature(Mine).parameters) == ["size", "kwargs"]
+    assert Mine(3, k=0.2).k == 0.2
 
 
 def test_stock_arguments_by_position():
