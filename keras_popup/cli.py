@@ -1,6 +1,7 @@
 """The command line. Thin: flags are made from `RunConfig`, work is done by other modules."""
 
 import dataclasses
+import importlib
 import logging
 import os
 import sys
@@ -77,7 +78,7 @@ def _train(arguments: Sequence[str]) -> int:
     try:
         rest = values(list(arguments))
     except flags.Error as error:
-        raise UsageError(f"{error} See keras-popup train --help.") from None
+        raise UsageError(f"{str(error).rstrip(' ?.')}. See keras-popup train --help.") from None
     if values.help:
         print(_TRAIN_HELP + "\nflags:\n" + _flag_help(values))
         return 0
@@ -87,21 +88,42 @@ def _train(arguments: Sequence[str]) -> int:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
     try:
         config = RunConfig(**{field.name: values[field.name].value for field in dataclasses.fields(RunConfig)})
+        config.with_protocol()
     except ValueError as error:
         raise UsageError(str(error)) from None
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("keras_popup").setLevel(logging.INFO)
-    from keras_popup import training  # TensorFlow is loaded here, once the arguments are known to be good
-
     try:
+        training = _load_training()
         summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
-    except (ValueError, OSError, training.DivergenceError) as error:
+    except (ValueError, OSError, ImportError, ArithmeticError) as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(
+            "\nkeras-popup: interrupted. The same command with --resume goes on after the last epoch.", file=sys.stderr
+        )
+        return 130
     _print_summary(summary, values.out)
     return 0
+
+
+def _load_training() -> types.ModuleType:
+    """Imports what needs TensorFlow, now that the arguments are known to be good."""
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # What its libraries log before they have read that level goes to the file descriptor.
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        training = importlib.import_module("keras_popup.training")
+        training.find_devices()
+        return training
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _print_summary(summary: dict[str, Any], out: str) -> None:
@@ -145,13 +167,13 @@ def _flag_help(values: flags.FlagValues) -> str:
     lines = []
     for name in [*own, "out", "resume", "overwrite"]:
         flag = values[name]
-        text = flag.help
+        text = own[name].metadata["help"] if name in own else flag.help
         if name in own and own[name].metadata["choices"]:
             text += f" One of {', '.join(own[name].metadata['choices'])}."
         if flag.default is not None and not flag.boolean:
             text += f" Default: {flag.default}."
         elif name in own and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
-            text += f" Protocol, for conv4: {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
+            text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
         elif flag.boolean and flag.default:
             text += f" Default: on, --no{name} switches it off."
         lines.append(f"  --{name}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class Protocol:
 
 
 # Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.
+_DENSE_ADAM = Protocol(learning_rate=3e-4, batch_size=60, optimizer="adam", l2=0.0, schedule="constant")
 _SMALL = {"edge-popup": Protocol(learning_rate=0.1), "dense": Protocol(learning_rate=0.01)}
 _RESNET_ON_CIFAR = dict.fromkeys(_SMALL, Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
 _IMAGENET = dict.fromkeys(
@@ -59,32 +61,44 @@ class RunConfig:
         "digits", "'digits', a name of TensorFlow Datasets such as cifar10, or any name for a folder of images."
     )
     data_dir: str | None = _option(
-        None, "A folder of images, <split>/<class>/*.jpg or png, or the directory of TensorFlow Datasets."
+        None,
+        "A folder of images, <split>/<class>/*.jpg or png with the splits train and test, validation or val; or the "
+        "directory of TensorFlow Datasets.",
     )
     method: str = _option(
         "edge-popup", "How the network is found; 'dense' learns its weights.", ("edge-popup", "dense")
     )
     k: float = _option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
     width: float = _option(1.0, "Factor of the channels of every layer but the last.")
-    kernel_initializer: str = _option("signed_constant", "Of the frozen kernels.")
+    kernel_initializer: str = _option(
+        "signed_constant",
+        "Of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, xavier_normal, "
+        "xavier_signed_constant, or one of Keras's.",
+    )
     scaled: bool = _option(False, "Whether the frozen kernels are divided by sqrt(k).")
     epochs: int | None = _option(None, "Passes over the training images.")
-    batch_size: int | None = _option(None, "Images a step.")
-    optimizer: str | None = _option(None, "Of the scores, or of a dense network's weights.", ("sgd", "adam"))
-    learning_rate: float | None = _option(None, "At the start, after the warm-up.")
-    momentum: float | None = _option(None, "Of SGD.")
-    l2: float | None = _option(None, "Coupled weight decay wd of the scores: wd / 2 * sum(s**2) in the loss.")
+    batch_size: int | None = _option(None, "Images in a step of training.")
+    optimizer: str | None = _option(
+        None, "The optimizer of the scores, or of a dense network's weights.", ("sgd", "adam")
+    )
+    learning_rate: float | None = _option(None, "The learning rate at the start, after the warm-up.")
+    momentum: float | None = _option(None, "Momentum of SGD, in [0, 1).")
+    l2: float | None = _option(
+        None, "Coupled weight decay: l2 / 2 * sum(s**2) of the scores in the loss, or of a dense network's weights."
+    )
     schedule: str | None = _option(
-        None, "Of the learning rate: 'cosine' falls to 0 at the end.", ("cosine", "constant")
+        None, "Schedule of the learning rate; 'cosine' falls to 0 at the end.", ("cosine", "constant")
     )
     warmup_epochs: float | None = _option(None, "Epochs in which the learning rate rises from 0.")
-    label_smoothing: float | None = _option(None, "In [0, 1).")
+    label_smoothing: float | None = _option(None, "Label smoothing, in [0, 1).")
     augment: str | None = _option(
-        None, "Of the training images; chosen by the data if not given.", ("none", "crop_flip", "resized_crop")
+        None,
+        "Augmentation of the training images; chosen by the data if not given.",
+        ("none", "crop_flip", "resized_crop"),
     )
     image_size: int | None = _option(None, "Pixels that images are cropped and resized to.")
     validation: float = _option(0.1, "Share of the training images set apart; 0 trains on all of them.")
-    seed: int = _option(1, "Of the kernels, scores, cut, order and augmentation.")
+    seed: int = _option(1, "Seed of the kernels, scores, validation split, order and augmentation.")
     precision: str = _option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
     jit_compile: str = _option(
         "auto", "Whether XLA compiles the step; needs --nodeterministic.", ("auto", "true", "false")
@@ -94,8 +108,12 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
+        hints = typing.get_type_hints(RunConfig)
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata["choices"]
+            hint = hints[field.name]
+            if not isinstance(value, hint | int if float in (hint, *typing.get_args(hint)) else hint):
+                raise ValueError(f"`{field.name}` must be of type {hint}. Received: {value!r}.")
             if value is not None and choices and value not in choices:
                 raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
         xla_works = self.jit_compile != "true" or not self.deterministic
@@ -109,7 +127,7 @@ class RunConfig:
         self._check("l2", _in_range(self.l2), "a number >= 0")
         self._check("warmup_epochs", _in_range(self.warmup_epochs), "a number >= 0")
         if self.epochs is not None and self.warmup_epochs is not None:
-            expected = f"less than the epochs, {self.epochs}; --warmup_epochs 0 does without"
+            expected = f"less than the epochs, {self.epochs} (the protocol's, if not given); 0 does without"
             self._check("warmup_epochs", self.warmup_epochs < self.epochs, expected)
         self._check("label_smoothing", _in_range(self.label_smoothing, 1.0), "in [0, 1)")
         self._check("image_size", self.image_size is None or self.image_size >= 1, "1 or more")
@@ -121,10 +139,23 @@ class RunConfig:
             raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
 
     def with_protocol(self) -> "RunConfig":
-        """Returns this configuration with the protocol's values for those that are None."""
-        protocol = dataclasses.asdict(PROTOCOLS[self.model][self.method])
+        """Returns this configuration with the protocol's values for those that are None.
+
+        Raises:
+            ValueError: if there is no protocol, as for Adam on scores, and no learning rate.
+        """
+        protocol = PROTOCOLS[self.model][self.method]
+        if self.optimizer == "adam":
+            if protocol == _SMALL["dense"]:
+                protocol = _DENSE_ADAM
+            elif self.learning_rate is None:
+                raise ValueError(
+                    "There is no protocol of `optimizer`='adam' here. Give a learning rate, as --learning_rate 0.001. "
+                    f"Received: model={self.model!r}, method={self.method!r}."
+                )
+        values = dataclasses.asdict(protocol)
         return dataclasses.replace(
-            self, **{name: value for name, value in protocol.items() if getattr(self, name) is None}
+            self, **{name: value for name, value in values.items() if getattr(self, name) is None}
         )
 
 

@@ -285,11 +285,11 @@ def _load_folder(root: Path, image_size: int | None, augment: str | None) -> tup
     channels = 1 if all(_decode_file(path).shape[2] == 1 for path in looked_at) else 3
     size = image_size or _STREAMED_SIZE
     resized = augment in (None, "resized_crop")
-    sources = (
+    train_files, test_files = (
         FileSource(np.array([str(p) for p in paths]), labels, (size, size, channels), resized)
         for paths, labels in splits
     )
-    return classes, *sources
+    return classes, train_files, test_files
 
 
 def _list_images(split: Path) -> dict[str, list[Path]]:
@@ -430,9 +430,9 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
             f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
             f"channels) with one class label each. Received: {list(features)}."
         )
-    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or image.dtype != np.uint8:
+    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or tf.as_dtype(image.dtype) != tf.uint8:
         raise ValueError(
-            f"Images must be uint8 of shape (height, width, 1 or 3). Received: {image.dtype.__name__} of shape "
+            f"Images must be uint8 of shape (height, width, 1 or 3). Received: {tf.as_dtype(image.dtype).name} of shape "
             f"{image.shape} in dataset {name!r}."
         )
     return tuple(image.shape)

@@ -16,10 +16,11 @@ def draw_learning_curves(history: History, title: str, path: Path) -> None:
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, label in ((metric, "training"), (f"val_{metric}", "validation")):
             if name in history[0]:
-                axes.plot(epochs, [row[name] for row in history], marker=".", label=label)
+                axes.plot(epochs, [row[name] for row in history], marker="." if len(epochs) < 40 else "", label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(0.5, len(epochs) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     write_atomically(path, lambda unfinished: figure.savefig(unfinished, dpi=120, format="png"))

@@ -36,6 +36,9 @@ def train(
     The test images are used once, after the last epoch. Killed at any moment and called again with
     `resume`, a run goes on after the last finished epoch and ends with the history it would have had.
 
+    It sets the random seeds of the process, and with `config.deterministic` TensorFlow's deterministic
+    operations, which stay on.
+
     Args:
         config: the run's arguments.
         out: path of the run folder; `keras_popup.records` says what it holds.
@@ -46,8 +49,8 @@ def train(
         The content of summary.json: metrics, kept and total counts, time, versions.
 
     Raises:
-        ValueError, FileNotFoundError, FileExistsError: for arguments, data or a folder that cannot be used,
-            before anything is written.
+        ValueError, FileNotFoundError, FileExistsError, ImportError: for arguments, data, a folder or an
+            installation that cannot be used, before anything is written.
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
     config = config.with_protocol()
@@ -93,9 +96,10 @@ def train(
     test = model.evaluate(data.evaluation_batches("test", _given(config.batch_size)), return_dict=True, verbose=0)
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
-        reports.draw_learning_curves(history, _title(config), folder.curves)
+        title = f"{_title(config)}: test accuracy {test['accuracy']:.2%}"
+        reports.draw_learning_curves(history, title, folder.curves)
     else:
-        _logger.warning("No learning curves were drawn: matplotlib is missing. pip install 'keras-popup[plots]'")
+        _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
     summary = _summary(config, data, model, history, test, recorder.seconds)
     folder.finish(summary)
     return summary
@@ -158,7 +162,7 @@ def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
     warmup = round(_given(config.warmup_epochs) * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else config.learning_rate,
-        decay_steps=_given(config.epochs) * steps - warmup,
+        decay_steps=max(1, _given(config.epochs) * steps - warmup),
         alpha=1.0 if config.schedule == "constant" else 0.0,
         warmup_target=config.learning_rate if warmup else None,
         warmup_steps=warmup,
@@ -186,6 +190,13 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
+        self._started = time.perf_counter()
+
+    # Validation is not training time.
+    def on_test_begin(self, logs: Any = None) -> None:
+        self.seconds += time.perf_counter() - self._started
+
+    def on_test_end(self, logs: Any = None) -> None:
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -268,6 +279,11 @@ def _title(config: RunConfig) -> str:
     return f"{config.model}, width {config.width:g}, {config.dataset}, {chosen}"
 
 
+def find_devices() -> list[str]:
+    """Returns the types of the devices that TensorFlow finds, such as "CPU" and "GPU"."""
+    return [device.device_type for device in tf.config.list_physical_devices()]
+
+
 def _versions() -> dict[str, str]:
     packages = ("tensorflow", "keras", "numpy")
     return {
@@ -275,7 +291,7 @@ def _versions() -> dict[str, str]:
         **{package: importlib.metadata.version(package) for package in packages},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "devices": ", ".join(device.device_type for device in tf.config.list_physical_devices()),
+        "devices": ", ".join(find_devices()),
         "cpus": str(os.cpu_count()),
     }
 

@@ -87,6 +87,27 @@ def test_import_and_help_load_no_tensorflow():
     assert result.returncode == 0, result.stderr
 
 
+def test_load_model_finds_the_layers_after_importing_both(tmp_path):
+    code = "import keras, keras_popup, sys\nassert 'keras_popup>MaskedDense' in keras.saving.get_custom_objects()"
+    result = python(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_another_backend_in_the_environment_is_refused():
+    result = python("import keras_popup.layers", KERAS_BACKEND="jax")
+    assert result.stderr.strip().endswith("Set it to tensorflow, or unset it, before importing keras.")
+
+
+def test_interrupted(capsys, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_popup.training.train", interrupt)
+    status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
+    assert status == 130
+    assert "--resume goes on after the last epoch" in err
+
+
 def test_another_backend_is_refused():
     # Another backend need not be installed: Keras is told that it is in use.
     code = (

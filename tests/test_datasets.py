@@ -5,7 +5,7 @@ import urllib.error
 import numpy as np
 import pytest
 import tensorflow as tf
-from builders import PopupTestPhotos, PopupTestVaryingPhotos
+from builders import PopupTestCompetition, PopupTestPhotos, PopupTestVaryingPhotos
 
 from keras_popup import _sources, datasets
 
@@ -130,7 +130,7 @@ def test_crop_and_flip():
 
 @pytest.mark.parametrize(
     ("name", "augment", "expected"),
-    [("cifar10", None, "crop_flip"), ("pets", "none", "none"), ("pets", "resized_crop", "resized_crop")],
+    [("cifar10", None, "crop_flip"), ("pets", "none", "none"), ("pets", "crop_flip", "crop_flip")],
 )
 def test_preprocessing_of_folders(tmp_path, name, augment, expected):
     data = datasets.load(name, data_dir=str(write_images(tmp_path)), augment=augment, validation=0)
@@ -165,6 +165,10 @@ def test_wrong_names_and_arguments(tmp_path):
     for arguments in ({"validation": 1.0}, {"validation": -0.1}, {"augment": "mixup"}, {"image_size": 0}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             datasets.load("digits", **arguments)
+    with pytest.raises(ValueError, match="Unknown dataset 'pets'.*holds .*'popup_test"):
+        datasets.load("pets", data_dir=prepared(PopupTestPhotos, tmp_path))
+    with pytest.raises(ValueError, match="Unknown dataset 'cifar10:9.9.9'"):
+        datasets.load("cifar10:9.9.9", data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="leaves a part empty"):
         datasets.load("digits", validation=1e-6)
 
@@ -211,8 +215,78 @@ def test_broken_folders(tmp_path, how, message):
 def test_broken_file_in_a_streamed_folder(tmp_path):
     root = write_images(tmp_path)
     break_folder(root, "text")
-    with pytest.raises(ValueError, match="Not a JPEG or PNG file: '.*dog/3.png'"):
+    with pytest.raises(ValueError, match="Cannot decode the image '.*dog/3.png'"):
         datasets.load("pets", data_dir=str(root), image_size=8)
+
+
+def test_truncated_file_in_a_streamed_folder(tmp_path):
+    root = write_images(tmp_path)
+    break_folder(root, "truncated")
+    with pytest.raises(ValueError, match="Cannot decode the image '.*cat/2.JPG': not a whole"):
+        datasets.load("pets", data_dir=str(root), image_size=8)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("size", [45_000, 60_000])
+def test_orders_of_epochs_and_seeds_are_unrelated(seed, size):
+    orders = [
+        next(iter(_sources._shuffled_index(size, s, tf.constant(epoch, tf.int64)).batch(size))).numpy()
+        for s, epoch in ((seed, 0), (seed, 1), (seed, 2), (seed + 1, 0))
+    ]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+    correlations = np.corrcoef([np.arange(size), *orders])
+    assert np.abs(correlations - np.eye(5)).max() < 0.03
+
+
+def test_streamed_tfds_does_not_depend_on_the_global_seed(every_source):
+    data = every_source[_sources.TfdsSource]
+    orders = []
+    for global_seed in (0, 5):
+        tf.random.set_seed(global_seed)
+        orders.append(epochs_of(data, 0, 2, seed=0))
+    assert equal(*orders)
+
+
+def test_data_in_memory_is_no_constant_of_the_graph():
+    data = datasets.load("digits", validation=0)
+    list(data.training_batches(64, seed=1, epochs=1))
+    assert not any(tf.is_symbolic_tensor(tensor) for tensor in data.train._tensors)
+
+
+def test_random_resized_crops(tmp_path):
+    root = write_images(tmp_path, sizes=((40, 30),), per_class=2)
+    data = datasets.load("pets", data_dir=str(root), image_size=16, validation=0)
+    assert data.augment == "resized_crop"
+    plain = np.concatenate([x for x, _ in data.evaluation_batches("train", 4)])
+    seen = [np.concatenate([x for x, _ in batch]) for batch in zip(*[iter(epochs_of(data, 0, 8))] * 1, strict=True)]
+    assert all(not any(np.array_equal(x, y) for y in plain) for x in np.concatenate(seen))
+
+
+def test_one_grey_file_does_not_make_all_grey(tmp_path):
+    root = write_images(tmp_path)
+    grey = tf.io.encode_png(np.full((8, 8, 1), 7, np.uint8)).numpy()
+    rgba = tf.io.encode_png(np.full((8, 8, 4), 9, np.uint8)).numpy()
+    (root / "train" / "cat" / "0.png").write_bytes(grey)
+    (root / "train" / "cat" / "00.png").write_bytes(rgba)
+    (root / "train" / "cat" / ".hidden.png").write_bytes(b"")
+    for image_size in (None, 8):
+        data = datasets.load("pets", data_dir=str(root), image_size=image_size, validation=0)
+        assert data.image_shape == (8, 8, 3)
+        assert data.train.size == 14
+    for path in root.rglob("*.*"):
+        path.write_bytes(grey)
+    assert datasets.load("pets", data_dir=str(root), validation=0).image_shape == (8, 8, 1)
+
+
+def test_an_unlabelled_test_split_is_left_alone(tmp_path):
+    data = datasets.load("popup_test_competition", data_dir=prepared(PopupTestCompetition, tmp_path), validation=0)
+    assert data.test.size == 8
+
+
+def test_images_of_another_type(tmp_path):
+    with pytest.raises(ValueError, match="must be uint8 of shape"):
+        datasets.load("popup_test_deep_photos", data_dir=str(tmp_path))
 
 
 def test_a_single_class(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ def test_summary_is_of_the_saved_model(finished):
     data = training.datasets.load("digits", seed=SMALL.seed)
     test = model.evaluate(data.evaluation_batches("test", 64), return_dict=True, verbose=0)
     assert test["accuracy"] == summary["test"]["accuracy"] > 0.5
+    assert test["loss"] == pytest.approx(summary["test"]["loss"])
 
 
 def test_same_seed_same_history(finished, tmp_path):
@@ -169,6 +171,8 @@ def test_an_existing_folder_is_refused(finished, tmp_path):
         ({"k": 1e-6}, "keeps none of the .* weights of layer 'conv1a'"),
         ({"model": "conv8"}, "needs at least 16x16 pixels"),
         ({"width": 0.001}, "leaves no channel"),
+        ({"augment": "resized_crop"}, "crops images while they are decoded"),
+        ({"image_size": 16}, "leave out `data_dir` and `image_size`"),
         ({"validation": 1e-9}, "leaves a part empty"),
     ],
 )
@@ -177,7 +181,7 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
     folder = tmp_path / "run"
     if exists:
         folder.mkdir()
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text('{"config": {}, "versions": {}}')
     with pytest.raises(ValueError, match=message):
         training.train(dataclasses.replace(SMALL, **change), folder, overwrite=True)
     assert folder.exists() == exists
@@ -197,6 +201,8 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"momentum": 1.0}, "`momentum` must be"),
         ({"precision": "float8"}, "`precision` must be one of"),
         ({"seed": -1}, "`seed` must be"),
+        ({"epochs": "3"}, "`epochs` must be of type"),
+        ({"optimizer": "adam", "learning_rate": None}, "no protocol of `optimizer`='adam'"),
         ({"validation": 1.0}, "`validation` must be"),
         ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
         ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
@@ -205,6 +211,54 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
 def test_config_checks_itself(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change).with_protocol()
+
+
+def test_overwrite_removes_the_files_of_a_run_only(finished, tmp_path):
+    foreign = tmp_path / "model_hub"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(ValueError, match="is not the folder of a run"):
+        training.train(SMALL, foreign, overwrite=True)
+    with pytest.raises(ValueError, match="is not the folder of a run"):
+        training.train(SMALL, foreign, resume=True)
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    (folder / "notes.txt").write_text("keep")
+    training.train(dataclasses.replace(SMALL, epochs=1), folder, overwrite=True)
+    assert (folder / "notes.txt").read_text() == "keep"
+    assert len(history(folder)) == 1
+
+
+def test_killed_at_the_very_start(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / ".unfinished-config.json").write_text("{")
+    assert training.train(dataclasses.replace(SMALL, epochs=1), folder, resume=True)["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("summary.json", "{"),
+        ("summary.json", "[]"),
+        ("checkpoint.json", "{}"),
+        ("checkpoint.json", '{"epoch": 1, "seconds": 1, "history": []}'),
+    ],
+)
+def test_damaged_records_are_named(finished, tmp_path, name, content):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    if name != "summary.json":
+        (folder / "summary.json").unlink()
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match=r"(checkpoint|summary).*damaged.*--overwrite"):
+        training.train(SMALL, folder, resume=True)
+
+
+def test_a_run_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is no writable directory"):
+        training.train(SMALL, tmp_path / "file" / "run")
 
 
 def test_divergence_names_its_cause_and_keeps_the_checkpoint(tmp_path, monkeypatch):
@@ -276,6 +330,8 @@ def test_protocols():
     assert (conv4.optimizer, conv4.learning_rate, conv4.momentum, conv4.l2) == ("sgd", 0.1, 0.9, 1e-4)
     assert (conv4.epochs, conv4.batch_size, conv4.schedule, conv4.warmup_epochs) == (100, 128, "cosine", 0)
     assert RunConfig(model="conv4", method="dense").with_protocol().learning_rate == 0.01
+    adam = RunConfig(model="conv4", method="dense", optimizer="adam").with_protocol()
+    assert (adam.learning_rate, adam.batch_size, adam.schedule, adam.l2) == (3e-4, 60, "constant", 0.0)
     resnet18 = RunConfig(model="resnet18").with_protocol()
     assert (resnet18.batch_size, resnet18.l2, resnet18.learning_rate) == (256, 5e-4, 0.1)
     resnet50 = RunConfig(model="resnet50").with_protocol()

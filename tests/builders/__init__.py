@@ -36,6 +36,27 @@ class PopupTestVaryingPhotos(PopupTestPhotos):
     SHAPE = (None, None, 3)
 
 
+class PopupTestCompetition(PopupTestPhotos):
+    """The labels of the test images are kept secret."""
+
+    def _split_generators(self, dl_manager):
+        secret = ((i, {**example, "label": -1}) for i, example in self._generate_examples(6))
+        return {"train": self._generate_examples(20), "validation": self._generate_examples(8), "test": secret}
+
+
+class PopupTestDeepPhotos(PopupTestPhotos):
+    """Images of 16 bits."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 1), dtype=np.uint16, encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+
 class PopupTestNumbers(tfds.core.GeneratorBasedBuilder):
     """No images."""
 
