@@ -432,7 +432,8 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
         )
     if len(image.shape) != 3 or image.shape[2] not in (1, 3) or tf.as_dtype(image.dtype) != tf.uint8:
         raise ValueError(
-            f"Images must be uint8 of shape (height, width, 1 or 3). Received: {tf.as_dtype(image.dtype).name} of shape "
+            f"Images must be uint8 of shape (height, width, 1 or 3). "
+            f"Received: {tf.as_dtype(image.dtype).name} of shape "
             f"{image.shape} in dataset {name!r}."
         )
     return tuple(image.shape)
