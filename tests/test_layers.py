@@ -84,7 +84,10 @@ def test_scores_get_the_gradient_of_the_formula(case):
         ("float32", {"run_eagerly": True}),
         ("mixed_bfloat16", {}),
         ("mixed_bfloat16", {"jit_compile": True}),
+        ("mixed_bfloat16", {"run_eagerly": True}),
         ("mixed_float16", {}),
+        ("mixed_float16", {"jit_compile": True}),
+        ("mixed_float16", {"run_eagerly": True}),
     ],
     ids=str,
 )
