@@ -13,6 +13,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+# More than this, decoded, is streamed; at this size, where images have no common one.
+MEMORY_LIMIT = 2 * 2**30
+STREAMED_SIZE = 224
+
+# The split that is the test split, the first that there is.
+TEST_SPLITS = ("test", "validation", "val")
+
+NEEDS_EXTRA = "{} need {}: install keras-popup with its extra, pip install '.[datasets]' in its source folder."
+
 # Of the shorter side, what an evaluation crop takes: the usual 224 of 256 pixels.
 _CENTRE = 0.875
 _STREAM_BUFFER = 10_000

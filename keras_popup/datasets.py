@@ -1,37 +1,21 @@
 """Image classification data: the embedded digits, TensorFlow Datasets by name, folders of images."""
 
-import concurrent.futures
 import dataclasses
-import difflib
-import logging
-import math
-import urllib.error
-import urllib.request
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from keras_popup._sources import ArraySource, FileSource, Source, TfdsSource, decode
+from keras_popup._folders import load_folder
+from keras_popup._sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource
+from keras_popup._tfds import load_tfds
 
-_logger = logging.getLogger("keras_popup")
-
-# More than this, decoded, is streamed.
-_MEMORY_LIMIT = 2 * 2**30
-_STREAMED_SIZE = 224
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-_FORMATS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND"))  # how JPEG and PNG begin and end
-_TEST_FOLDERS = ("test", "validation", "val")
 _PADDING = 4
 
 _CIFAR_MOMENTS = ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262))
 _IMAGENET_MOMENTS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _MOMENTS = {"cifar10": _CIFAR_MOMENTS, "cifar100": _CIFAR_MOMENTS, "imagenet2012": _IMAGENET_MOMENTS}
-
-_NEEDS_EXTRA = "{} need {}: install keras-popup with its extra, pip install '.[datasets]' in its source folder."
 
 AUGMENTATIONS = ("none", "crop_flip", "resized_crop")
 
@@ -161,11 +145,11 @@ def load(
     train: Any
     test: Any
     if data_dir is not None and (Path(data_dir) / "train").is_dir():
-        classes, train, test = _load_folder(Path(data_dir), image_size, augment)
+        classes, train, test = load_folder(Path(data_dir), image_size, augment)
     elif name == "digits":
         classes, train, test = _load_digits()
     else:
-        classes, train, test = _load_tfds(name, data_dir, image_size, augment)
+        classes, train, test = load_tfds(name, data_dir, image_size, augment)
     held_out = None
     if validation:
         train, held_out = _cut(train, validation, seed)
@@ -186,7 +170,7 @@ def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise ImportError(_NEEDS_EXTRA.format("the digits", "scikit-learn")) from None
+        raise ImportError(NEEDS_EXTRA.format("the digits", "scikit-learn")) from None
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     everything = ArraySource(images, digits.target.astype(np.int64))
@@ -245,222 +229,3 @@ def _augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
         images = tf.gather(images, shifts[1] + tf.range(width), axis=1, batch_dims=1)
         images = tf.transpose(images, [0, 2, 1, 3])
     return tf.where(flips, tf.reverse(images, [2]), images)
-
-
-# Folders of images
-
-
-def _load_folder(root: Path, image_size: int | None, augment: str | None) -> tuple[list[str], Source, Source]:
-    test_root = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
-    if test_root is None:
-        raise FileNotFoundError(
-            f"A folder of images needs a test split. Expected one of {_TEST_FOLDERS} beside "
-            f"'{root / 'train'}'. Received: {sorted(p.name for p in root.iterdir())}."
-        )
-    train, test = _list_images(root / "train"), _list_images(test_root)
-    if train.keys() != test.keys():
-        missing = {str(test_root): sorted(train.keys() - test.keys()), "train": sorted(test.keys() - train.keys())}
-        raise ValueError(
-            "Every split must have the same classes, one folder each. Missing: "
-            + "; ".join(f"{names} in '{split}'" for split, names in missing.items() if names)
-            + "."
-        )
-    classes = sorted(train)
-    if len(classes) < 2:
-        raise ValueError(f"Expected folders of two classes or more in '{root / 'train'}'. Received: {classes}.")
-    splits = [_flatten(listing, classes) for listing in (train, test)]
-    first = _decode_file(splits[0][0][0])
-    if image_size is None:
-        bytes_needed = math.prod(first.shape[:2]) * 3 * sum(len(labels) for _, labels in splits)
-        if bytes_needed <= _MEMORY_LIMIT:
-            arrays = _read_arrays([path for paths, _ in splits for path in paths], first.shape[:2])
-            if arrays is not None:
-                size = len(splits[0][1])
-                train_source, test_source = arrays[:size], arrays[size:]
-                return classes, ArraySource(train_source, splits[0][1]), ArraySource(test_source, splits[1][1])
-        _logger.info("Streaming images, resized to %d pixels; --image_size sets another size.", _STREAMED_SIZE)
-    for paths, _ in splits:
-        _check_ends(paths)
-    looked_at = splits[0][0][:: max(1, len(splits[0][0]) // 100)]
-    channels = 1 if all(_decode_file(path).shape[2] == 1 for path in looked_at) else 3
-    size = image_size or _STREAMED_SIZE
-    resized = augment in (None, "resized_crop")
-    train_files, test_files = (
-        FileSource(np.array([str(p) for p in paths]), labels, (size, size, channels), resized)
-        for paths, labels in splits
-    )
-    return classes, train_files, test_files
-
-
-def _list_images(split: Path) -> dict[str, list[Path]]:
-    """Returns the image files of every class of a split."""
-    listing = {
-        folder.name: sorted(
-            path
-            for path in folder.iterdir()
-            if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.startswith(".")
-        )
-        for folder in split.iterdir()
-        if folder.is_dir() and not folder.name.startswith(".")
-    }
-    if not listing:
-        raise ValueError(f"No class folders in '{split}'. Expected images as '{split}/<class>/*.jpg' or '*.png'.")
-    for name, paths in listing.items():
-        if not paths:
-            raise ValueError(
-                f"No images in '{split / name}'. Expected files with the suffixes {sorted(_IMAGE_SUFFIXES)}. "
-                "Remove the folder if there is no such class."
-            )
-    return listing
-
-
-def _flatten(listing: dict[str, list[Path]], classes: list[str]) -> tuple[list[Path], NDArray[np.int64]]:
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), [len(listing[name]) for name in classes])
-    return [path for name in classes for path in listing[name]], labels
-
-
-def _decode_file(path: Path) -> Any:
-    """Returns an image as uint8 `(height, width, 1 or 3)`: alpha is dropped."""
-    try:
-        image = decode(path.read_bytes(), 0)
-        if image.shape[2] not in (1, 3):
-            image = decode(path.read_bytes(), 3)
-        return image.numpy()
-    except tf.errors.InvalidArgumentError:
-        raise ValueError(f"Cannot decode the image '{path}'. Remove or replace it.") from None
-
-
-def _read_arrays(paths: list[Path], size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Returns all images in one array, grey only if all are, or None if they do not have one size."""
-    images = np.empty((len(paths), *size, 3), np.uint8)
-    grey = True
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for place, image in enumerate(pool.map(_decode_file, paths)):
-            if image.shape[:2] != size:
-                pool.shutdown(wait=False, cancel_futures=True)
-                return None
-            images[place] = image
-            grey = grey and image.shape[2] == 1
-    return images[..., :1] if grey else images
-
-
-def _check_ends(paths: Iterable[Path]) -> None:
-    """Checks how every file begins and ends. Decoding all of a streamed dataset first would take too long."""
-
-    def check(path: Path) -> None:
-        with path.open("rb") as file:
-            start = file.read(8)
-            file.seek(max(0, path.stat().st_size - 4096))
-            end = file.read()
-        if not any(start.startswith(magic) and last in end for magic, last in _FORMATS):
-            raise ValueError(
-                f"Cannot decode the image '{path}': not a whole JPEG or PNG file, it begins with {start!r} and has "
-                f"{path.stat().st_size} bytes. Remove or replace it."
-            )
-
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for _ in pool.map(check, paths):
-            pass
-
-
-# TensorFlow Datasets
-
-
-def _load_tfds(
-    name: str, data_dir: str | None, image_size: int | None, augment: str | None
-) -> tuple[list[str], Source, Source]:
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        raise ImportError(_NEEDS_EXTRA.format("named datasets", "tensorflow-datasets")) from None
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # of several types: no such name, version or community dataset
-        close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()])
-        raise ValueError(
-            f"Unknown dataset {name!r}. Expected 'digits', a name of TensorFlow Datasets"
-            + (f" (did you mean {' or '.join(close)}?)" if close else "")
-            + ", or a folder of images with a 'train' folder in it, given by --data_dir."
-            + (f" '{data_dir}' holds {sorted(p.name for p in Path(data_dir).iterdir())[:10]}." if data_dir else "")
-        ) from error
-    shape = _check_features(name, builder)
-    _prepare(name, builder)
-    splits = builder.info.splits
-    test_split = next((split for split in _TEST_FOLDERS if split in splits and _has_labels(builder, split)), None)
-    if "train" not in splits or test_split is None:
-        raise ValueError(
-            f"Dataset {name!r} must have the split 'train' and, with labels, one of {_TEST_FOLDERS}. "
-            f"Received: {sorted(splits)}."
-        )
-    _, label_key = builder.info.supervised_keys
-    classes = builder.info.features[label_key].names
-    channels = 1 if shape[2] == 1 else 3
-    size = image_size or _STREAMED_SIZE
-    if image_size is None and None not in shape[:2]:
-        total = splits["train"].num_examples + splits[test_split].num_examples
-        if total * math.prod(shape) <= _MEMORY_LIMIT:
-            arrays = (
-                tfds.as_numpy(builder.as_dataset(split=split, as_supervised=True, batch_size=-1))
-                for split in ("train", test_split)
-            )
-            train, test = (ArraySource(images, labels.astype(np.int64)) for images, labels in arrays)
-            return classes, train, test
-        fitted = (*shape[:2], channels)
-        resized = augment == "resized_crop"
-    else:
-        fitted = (size, size, channels)
-        resized = augment in (None, "resized_crop")
-    return (
-        classes,
-        TfdsSource(builder, "train", fitted, resized),
-        TfdsSource(builder, test_split, fitted, resized),
-    )
-
-
-def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
-    """Returns the shape of the images of a dataset, after checking that it has images and labels."""
-    import tensorflow_datasets as tfds
-
-    features = builder.info.features
-    keys = builder.info.supervised_keys or ()
-    image, label = (features[key] for key in keys) if len(keys) == 2 else (None, None)
-    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
-        raise ValueError(
-            f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
-            f"channels) with one class label each. Received: {list(features)}."
-        )
-    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or tf.as_dtype(image.dtype) != tf.uint8:
-        raise ValueError(
-            f"Images must be uint8 of shape (height, width, 1 or 3). "
-            f"Received: {tf.as_dtype(image.dtype).name} of shape "
-            f"{image.shape} in dataset {name!r}."
-        )
-    return tuple(image.shape)
-
-
-def _has_labels(builder: Any, split: str) -> bool:
-    """Tells whether a split is labelled: the test images of a competition have the label -1."""
-    (_, label) = next(iter(builder.as_dataset(split=f"{split}[:1]", as_supervised=True)))
-    return int(label) >= 0
-
-
-def _prepare(name: str, builder: Any) -> None:
-    """Downloads and prepares a dataset that is not on disk, unless there is no network to do so."""
-    if builder.is_prepared():
-        return
-    try:
-        urllib.request.urlopen("https://storage.googleapis.com", timeout=5).close()
-    except urllib.error.HTTPError:
-        pass  # An answer: there is a network.
-    except OSError as error:
-        raise FileNotFoundError(
-            f"Dataset {name!r} is not prepared in '{builder.data_dir}', and there is no network to download it "
-            f"({error}). Ways out: (1) run this once where there is a network; (2) prepare it elsewhere, copy the "
-            "directory of TensorFlow Datasets and name it by --data_dir; (3) name a folder of images, "
-            "<split>/<class>/*.jpg or png, by --data_dir. The dataset 'digits' needs neither."
-        ) from None
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # a manual download that is missing is an AssertionError, say
-        raise FileNotFoundError(f"Dataset {name!r} could not be prepared in '{builder.data_dir}': {error}") from error
