@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from keras_popup._sources import (
     MEMORY_LIMIT,
@@ -86,10 +85,10 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
             f"Dataset {name!r} is not an image classification dataset: expected images of shape (height, width, "
             f"channels) with one class label each. Received: {list(features)}."
         )
-    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or tf.as_dtype(image.dtype) != tf.uint8:
+    if len(image.shape) != 3 or image.shape[2] not in (1, 3) or image.np_dtype != np.uint8:
         raise ValueError(
             f"Images must be uint8 of shape (height, width, 1 or 3). "
-            f"Received: {tf.as_dtype(image.dtype).name} of shape "
+            f"Received: {np.dtype(image.np_dtype).name} of shape "
             f"{image.shape} in dataset {name!r}."
         )
     return tuple(image.shape)

@@ -55,9 +55,10 @@ def compiled(function: Callable[..., tf.Tensor], *key: Hashable) -> Callable[...
     Args:
         function: a function of tensors at the top of a module.
         key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
-            trace anew for every layer, and warn of it.
+            trace anew for every layer.
     """
-    return tf.function(function, jit_compile=True, autograph=False)
+    # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
+    return tf.function(functools.partial(function), jit_compile=True, autograph=False)
 
 
 def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Every masked layer, against the stock layer that holds `kernel * mask`."""
 
 import inspect
+import logging
 
 import keras
 import numpy as np
@@ -362,6 +363,20 @@ def test_help_shows_all_arguments(masked):
     assert {"k", "selector", "scores_initializer", "scores_regularizer", "seed"} <= parameters.keys()
     assert parameters[f"{masked.kernel_argument}_initializer"].default == "signed_constant"
     assert "fraction of the kernel's weights" in masked.__doc__
+
+
+def test_many_layers_called_eagerly_warn_of_no_retracing():
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(handler)
+    for units in range(20, 32):
+        layer = layers.MaskedDense(units, seed=1)
+        layer(np.ones((1, 3), np.float32))
+        layer.mask()
+    logger.removeHandler(handler)
+    assert not messages
 
 
 def test_in_a_subclassed_model(tmp_path):
