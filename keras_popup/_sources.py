@@ -139,7 +139,7 @@ class TfdsSource:
         # Of the function that tf.data traces this in: else the order would depend on the global seed, and fail
         # with a global seed of 0.
         tf.compat.v1.set_random_seed(1)
-        order = tf.random.stateless_uniform([], _key(seed, epoch), 1, tf.int64.max, tf.int64)
+        order = tf.random.stateless_uniform([], epoch_key(seed, epoch), 1, tf.int64.max, tf.int64)
         examples = self._examples().shuffle(_STREAM_BUFFER, seed=order)
         seeds = _example_seeds(seed, epoch) if self.random_resized_crop else None
         return self._batches(examples, batch_size, seeds)
@@ -176,17 +176,18 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
 def _shuffled_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns every number below `size` once, in an order that `seed` and `epoch` determine."""
     # tf.random.experimental.index_shuffle would do without the sort; its orders of neighbouring epochs are alike.
-    keys = tf.random.stateless_uniform([size], _key(seed, epoch), None, None, tf.int64, alg="philox")
+    keys = tf.random.stateless_uniform([size], epoch_key(seed, epoch), None, None, tf.int64, alg="philox")
     return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
 
 
-def _key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+def epoch_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the seed of an epoch for the stateless operations of `tf.random`: int64 `(2,)`."""
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
 def _example_seeds(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns an endless stream of seeds for the stateless operations of `tf.random` and `tf.image`."""
-    first = _key(seed, epoch)
+    first = epoch_key(seed, epoch)
     return tf.data.Dataset.range(2**31).map(lambda i: tf.random.fold_in(first, i))
 
 

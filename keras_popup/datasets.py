@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup._folders import load_folder
-from keras_popup._sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource
+from keras_popup._sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource, epoch_key
 from keras_popup._tfds import load_tfds
 
 _PADDING = 4
@@ -65,7 +65,7 @@ class Dataset:
 
         def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
             batches = self.train.shuffled(batch_size, seed, epoch).enumerate()
-            first = tf.stack([tf.constant(seed, tf.int64), epoch])
+            first = epoch_key(seed, epoch)
             return batches.map(
                 lambda number, batch: (_augment(batch[0], self.augment, tf.random.fold_in(first, number)), batch[1]),
                 num_parallel_calls=tf.data.AUTOTUNE,
@@ -119,6 +119,7 @@ def load(
         ValueError: if there is no such dataset, or for images or arguments that cannot be used.
         FileNotFoundError: if a folder or split is missing, or the dataset is not prepared and cannot be
             downloaded.
+        ImportError: if the package that reads it is not installed.
 
     Example:
 

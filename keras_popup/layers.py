@@ -59,12 +59,12 @@ class MaskedLayer(_StockLayer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        stock_class = next(base for base in cls.__mro__ if not issubclass(base, MaskedLayer))
         if cls.__module__ != __name__:
             if "__init__" in vars(cls):  # a user's class speaks for itself
                 _, *parameters = inspect.signature(cls.__init__).parameters.values()
                 cls.__signature__ = inspect.Signature(parameters)
             return
+        stock_class = next(base for base in cls.__mro__ if not issubclass(base, MaskedLayer))
         if stock_class is object:
             return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
@@ -85,6 +85,7 @@ class MaskedLayer(_StockLayer):
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        k = selectors.check_k(k)
         seed = initializers.fresh_seed() if seed is None else initializers.check_seed(seed)
         signature = inspect.signature(super().__init__)
         stock = signature.bind_partial(*args, **kwargs).arguments
@@ -93,7 +94,7 @@ class MaskedLayer(_StockLayer):
             stock.setdefault("use_bias", False)
         kernel_initializer = f"{self.kernel_argument}_initializer"
         identifier = stock.get(kernel_initializer) or "signed_constant"
-        stock[kernel_initializer] = initializers.get_filled(identifier, seed=seed, k=selectors.check_k(k))
+        stock[kernel_initializer] = initializers.get_filled(identifier, seed=seed, k=k)
         super().__init__(**stock)
         if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
@@ -102,7 +103,7 @@ class MaskedLayer(_StockLayer):
         scores_seed = initializers.derive_seed(seed, "scores")
         self.scores_initializer = initializers.get_filled(scores_initializer, seed=scores_seed, k=k)
         self.scores_regularizer = keras.regularizers.get(scores_regularizer)
-        self._k_value = selectors.check_k(k)
+        self._k_value = k
         self._k: Any = None
         self.scores: Any = None
         self._kernel_in_use: tf.Tensor | None = None

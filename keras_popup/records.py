@@ -75,7 +75,7 @@ class RunFolder:
                 f"The run folder '{self.path}' exists. Use --resume to go on with it, --overwrite to start it "
                 "anew, or name another folder."
             )
-        recorded = self.read("config.json", "config")["config"]
+        recorded = self.read("config.json")["config"]
         differing = [name for name in {**recorded, **config} if recorded.get(name) != config.get(name)]
         if differing:
             raise ValueError(
@@ -86,9 +86,10 @@ class RunFolder:
 
     def _is_run(self) -> bool:
         try:
-            return {"config", "versions"} <= self.read("config.json").keys()
+            self.read("config.json", "config", "versions")
         except (OSError, ValueError):
             return False
+        return True
 
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
         """Makes the folder with its config.json. With `overwrite` the files of an old run go, and no others."""
