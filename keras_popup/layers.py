@@ -106,6 +106,7 @@ class MaskedLayer(_StockLayer):
         self._k_value = k
         self._k: Any = None
         self.scores: Any = None
+        self._hint: Any = None
         self._kernel_in_use: tf.Tensor | None = None
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
@@ -142,6 +143,15 @@ class MaskedLayer(_StockLayer):
             initializer=lambda shape, dtype: tf.constant(self._k_value, dtype),
             trainable=False,
         )
+        # Not a weight: nothing is lost with it, and each replica has its own.
+        with tf.init_scope():
+            self._hint = tf.Variable(
+                tf.zeros((), tf.int64),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+                name="hint",
+            )
         return kernel
 
     def _penalty(self, scores: Any) -> tf.Tensor:
@@ -209,7 +219,8 @@ class MaskedLayer(_StockLayer):
     def _masked_kernel(self, training: bool = False) -> tf.Tensor:
         self._check_built("kernel")
         k = tf.convert_to_tensor(self._k)
-        return self.selector.masked_kernel(self._kernel.value, self.scores.value, k, training, self.compute_dtype)
+        kernel, scores = self._kernel.value, self.scores.value
+        return self.selector.masked_kernel(kernel, scores, k, training, self.compute_dtype, self._hint)
 
     def _check_built(self, attribute: str) -> None:
         if self.scores is None:

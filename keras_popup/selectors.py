@@ -34,8 +34,15 @@ class Selector:
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
 
-    def masked_kernel(self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str) -> tf.Tensor:
-        """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the two."""
+    def masked_kernel(
+        self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str, hint: Any = None
+    ) -> tf.Tensor:
+        """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the two.
+
+        Args:
+            hint: None, or an int64 scalar variable, 0 at first, for this selector and these scores alone. What
+                a selector leaves there may make its next choice quicker, and must not change it.
+        """
         return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training), dtype)
 
     def get_config(self) -> dict[str, Any]:
@@ -87,8 +94,14 @@ class TopK(Selector):
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
         return _straight_through_mask(*_checked(scores, k))
 
-    def masked_kernel(self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str) -> tf.Tensor:
-        return _straight_through_kernel(kernel, *_checked(scores, k), dtype)
+    def masked_kernel(
+        self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str, hint: Any = None
+    ) -> tf.Tensor:
+        hints = () if hint is None else (tf.convert_to_tensor(hint),)
+        masked, threshold = _straight_through_kernel(dtype, kernel, *_checked(scores, k), *hints)
+        if hint is not None:
+            hint.assign(threshold)
+        return masked
 
 
 def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
@@ -116,23 +129,27 @@ def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     return _topk.compiled(_mask, scores.shape)(scores, kept), gradient
 
 
-def _straight_through_kernel(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, dtype: str) -> tf.Tensor:
+def _straight_through_kernel(
+    dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     @tf.custom_gradient
-    def masked(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor, None]:
-            return None, _topk.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores), None
+    def masked(*inputs: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
+            of_scores = _topk.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
+            return None, of_scores, *[None] * (len(inputs) - 2)
 
-        return _topk.compiled(_masked, scores.shape, dtype)(kernel, scores, kept, dtype), gradient
+        return _topk.compiled(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
 
-    return masked(kernel, scores, kept)
+    return masked(kernel, scores, kept, *hint)
 
 
 def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.cast(_topk.chosen(scores, kept), tf.float32)
+    return tf.cast(_topk.above(scores, _topk.threshold(scores, kept)), tf.float32)
 
 
-def _masked(kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, dtype: str) -> tf.Tensor:
-    return tf.cast(kernel * tf.cast(_topk.chosen(scores, kept), kernel.dtype), dtype)
+def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:
+    threshold = _topk.threshold(scores, kept, *hint)
+    return tf.cast(kernel * tf.cast(_topk.above(scores, threshold), kernel.dtype), dtype), threshold
 
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

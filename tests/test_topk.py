@@ -46,20 +46,20 @@ def test_equals_a_sort(topk, data):
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
 
 
+LARGE = [
+    pytest.param(lambda rng, n: rng.standard_normal(n), id="normal"),
+    pytest.param(lambda rng, n: np.sort(rng.standard_normal(n)), id="sorted"),
+    pytest.param(lambda rng, n: np.ones(n), id="all_equal"),
+    pytest.param(lambda rng, n: rng.integers(0, 2, n), id="two_values"),
+    pytest.param(lambda rng, n: rng.integers(-3, 4, n), id="many_ties"),
+    pytest.param(lambda rng, n: np.where(np.arange(n) == n // 3, 1e30, 1e-30), id="outlier"),
+    pytest.param(lambda rng, n: np.full(n, np.nan), id="all_nan"),
+    pytest.param(lambda rng, n: rng.standard_normal(n) * 1e-44, id="subnormal"),
+]
+
+
 @pytest.mark.parametrize("topk", PATHS)
-@pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(lambda rng, n: rng.standard_normal(n), id="normal"),
-        pytest.param(lambda rng, n: np.sort(rng.standard_normal(n)), id="sorted"),
-        pytest.param(lambda rng, n: np.ones(n), id="all_equal"),
-        pytest.param(lambda rng, n: rng.integers(0, 2, n), id="two_values"),
-        pytest.param(lambda rng, n: rng.integers(-3, 4, n), id="many_ties"),
-        pytest.param(lambda rng, n: np.where(np.arange(n) == n // 3, 1e30, 1e-30), id="outlier"),
-        pytest.param(lambda rng, n: np.full(n, np.nan), id="all_nan"),
-        pytest.param(lambda rng, n: rng.standard_normal(n) * 1e-44, id="subnormal"),
-    ],
-)
+@pytest.mark.parametrize("make", LARGE)
 @pytest.mark.parametrize("k", [1e-4, 0.1, 0.5, 0.9, 1.0])
 def test_large_inputs(topk, make, k):
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
@@ -67,6 +67,70 @@ def test_large_inputs(topk, make, k):
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     assert mask.sum() == kept
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
+
+
+def passes_of(scores, kept, hint=None):
+    """How many passes the search takes."""
+    flat = tf.constant(scores)
+    guess = _topk._near(tf.constant(hint, tf.int64), flat.shape[0]) if hint is not None else None
+    if hint is None and scores.size >= _topk._SAMPLE_LEAST:
+        guess = _topk._sampled(flat, tf.constant(scores.size - kept))
+    return int(_topk._search(flat, tf.constant(scores.size - kept), guess)[0])
+
+
+def fooling_the_sample(rng, n):
+    """Largest where the sample looks, and nowhere else."""
+    scores = rng.standard_normal(n)
+    stride = n // _topk._SAMPLE_RUNS
+    scores[: _topk._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : _topk._SAMPLE_RUN] += 1e6
+    return scores
+
+
+@pytest.mark.parametrize("hint", [None, 0, 1 << 62])
+@pytest.mark.parametrize("make", [make for make in LARGE if make.id != "normal"] + [pytest.param(fooling_the_sample)])
+@pytest.mark.parametrize("k", [0.01, 0.5])
+def test_no_input_takes_many_passes(make, k, hint):
+    # The usual input takes 5 passes, and the mask the time of 3: so none takes four times the usual.
+    scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
+    assert passes_of(scores, _topk.count_kept(k, scores.size), hint) <= 22
+
+
+@pytest.mark.parametrize("k", [0.01, 0.1, 0.5, 0.9, 0.99])
+def test_few_passes_are_usual(k):
+    rng = np.random.default_rng(4)
+    passes = []
+    for _ in range(5):
+        scores = rng.uniform(-1, 1, 50_000).astype(np.float32)
+        kept = _topk.count_kept(k, scores.size)
+        passes.append(passes_of(scores, kept))
+        right = int(_topk.threshold(tf.constant(scores), tf.constant(kept)))
+        assert passes_of(scores, kept, right) == 1
+        # Fewer still from a threshold that is nearly right, as after a step of training.
+        scores[rng.integers(0, scores.size, 500)] *= 1.01
+        assert passes_of(scores, kept, right) <= 5
+    assert np.mean(passes) <= 7
+
+
+@hypothesis.given(
+    hint=st.integers(-(2**63), 2**63 - 1),
+    scores=npst.arrays(np.float32, (70,), elements=VALUES, fill=st.sampled_from(_AWKWARD)),
+    kept=st.integers(1, 70),
+)
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+def test_a_hint_never_changes_the_mask(hint, scores, kept):
+    threshold = _topk.compiled(_topk.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
+    np.testing.assert_array_equal(_topk.above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept))
+
+
+@pytest.mark.parametrize("make", LARGE)
+def test_passes_of_a_fixed_number(make, monkeypatch):
+    # What runs where a GPU is visible: the end of the loop does not depend on the scores.
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    topk = tf.function(_topk.chosen, jit_compile=True)
+    scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
+    for kept in (1, 200, 10_005, 20_011):
+        mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
+        np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
 
 
 def test_golden():
@@ -110,6 +174,10 @@ def test_no_sort_and_no_retracing():
     for k in (0.1, 0.5, 0.9):
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
+    # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
+    program = _topk.compiled(_topk.threshold, scores.shape, 1)
+    text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
+    assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
     definition = select.get_concrete_function(scores, tf.constant(0.5, tf.float64)).graph.as_graph_def()
     operations = {node.op for function in definition.library.function for node in function.node_def}
     operations |= {node.op for node in definition.node}
