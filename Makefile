@@ -20,6 +20,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 bench: .venv/installed
+	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/train_step.py
 
 # Builds the wheel, installs it in an empty environment and trains with it.

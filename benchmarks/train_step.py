@@ -1,68 +1,92 @@
 """Times a training step of a masked network against the same network with learned weights.
 
-The two are measured in turn, in one process, on the same random batch. Printed: the median ratio of the
-paired runs with its quartiles, then the medians.
+The two are measured in turn, in one process, on the same random batch, as `keras-popup train` makes them. With
+--memory, on Linux: the peak memory of each instead, in a process of its own; "process" is all of it, "step" leaves
+out what compiling the XLA programs leaves behind.
 
 python benchmarks/train_step.py --models conv2,conv4 --precisions float32,mixed_bfloat16
+python benchmarks/train_step.py --models conv2,resnet18 --memory
 """
 
-import argparse
-import statistics
-import time
+import ctypes
+import itertools
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+from pairs import Table, compare, parser, timed
 
 from keras_popup import training
 from keras_popup.config import RunConfig
 
+METHODS = ("edge-popup", "dense")
 
-def stepper(config: RunConfig, images: np.ndarray, labels: np.ndarray, steps: int):
-    """Returns a function that trains for some steps and returns the seconds a step took."""
-    config = config.with_protocol()
-    model = training.build_model(config, images.shape[1:], labels.shape[1])
+
+def build(name: str, precision: str, method: str, batch_size: int) -> tuple[keras.Model, tf.data.Dataset]:
+    """Returns a compiled model and its one batch, again and again."""
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((batch_size, *((28, 28, 1) if name == "fc" else (32, 32, 3)))).astype(np.float32)
+    labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch_size)]
+    config = RunConfig(model=name, method=method, precision=precision).with_protocol()
+    model = training.build_model(config, images.shape[1:], 10)
     training.compile_model(model, config, steps=100)
-    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    return model, tf.data.Dataset.from_tensors((images, labels)).repeat()
 
-    def run() -> float:
-        start = time.perf_counter()
-        model.fit(batches, steps_per_epoch=steps, verbose=0, shuffle=False)
-        return (time.perf_counter() - start) / steps
 
-    run()
-    return run
+def stepper(name: str, precision: str, method: str, batch_size: int, steps: int) -> Callable[[], object]:
+    """Returns a function that trains for some steps, compiled and ready."""
+    model, batches = build(name, precision, method, batch_size)
+    model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
+    iterator = iter(batches)
+    return lambda: [model.train_function(iterator) for _ in range(steps)]
+
+
+def memory(*case) -> tuple[float, float]:
+    """Returns MB that this process, which does nothing else, held at most: in all, and without what compiling left."""
+    model, batches = build(*case)
+    built = status("VmRSS")
+    model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
+    first = status("VmHWM")
+    ctypes.CDLL(None).malloc_trim(0)
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False)
+    return max(first, status("VmHWM")), built + status("VmHWM") - before
+
+
+def status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(key)) / 1024
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default="fc,conv2,conv4")
-    parser.add_argument("--precisions", default="float32,mixed_bfloat16")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=5, help="steps a run")
-    parser.add_argument("--runs", type=int, default=9, help="paired runs")
-    arguments = parser.parse_args()
-
-    keras.utils.set_random_seed(1)
-    rng = np.random.default_rng(1)
-    labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, arguments.batch_size)]
-    print("model, precision: masked / dense (quartiles), masked ms, dense ms")
-    for name in arguments.models.split(","):
-        shape = (28, 28, 1) if name == "fc" else (32, 32, 3)
-        images = rng.standard_normal((arguments.batch_size, *shape)).astype(np.float32)
-        for precision in arguments.precisions.split(","):
-            masked, dense = (
-                stepper(RunConfig(model=name, method=method, precision=precision), images, labels, arguments.steps)
-                for method in ("edge-popup", "dense")
-            )
-            pairs = [(masked(), dense()) for _ in range(arguments.runs)]
-            low, median, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-            milliseconds = [1e3 * statistics.median(times) for times in zip(*pairs, strict=True)]
-            print(
-                f"{name}, {precision}: {median:.2f} ({low:.2f}-{high:.2f}), "
-                f"{milliseconds[0]:.1f}, {milliseconds[1]:.1f}",
-                flush=True,
-            )
+    arguments = parser(__doc__, runs=16)
+    arguments.add_argument("--models", default="fc,conv2,conv4")
+    arguments.add_argument("--precisions", default="float32,mixed_bfloat16")
+    arguments.add_argument("--batch_size", type=int, default=128)
+    arguments.add_argument("--memory", action="store_true", help="measure memory, in MB, instead of time")
+    arguments = arguments.parse_args()
+    cases = itertools.product(arguments.models.split(","), arguments.precisions.split(","))
+    if arguments.memory:
+        table = Table(("model", "precision", "of"), arguments, "MB")
+        for case in cases:
+            sides = []
+            for method in METHODS:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    sides.append(pool.apply(memory, (*case, method, arguments.batch_size)))
+            for part, (own, base) in zip(("process", "step"), zip(*sides, strict=True), strict=True):
+                table.add({"ratio": own / base, "own": own, "base": base}, *case, part)
+    else:
+        table = Table(("model", "precision"), arguments)
+        for case in cases:
+            steps = {"fc": 50, "resnet18": 1}.get(case[0], 3)
+            runs = [timed(stepper(*case, method, arguments.batch_size, steps), steps) for method in METHODS]
+            table.add(compare(*runs, arguments.runs), *case)
+    table.write()
 
 
 if __name__ == "__main__":

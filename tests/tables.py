@@ -92,3 +92,10 @@ def small_model(case: LayerCase, **arguments: Any) -> keras.Model:
     """A Functional model of the case's layer alone."""
     inputs = keras.Input(case.input_shape[1:])
     return keras.Model(inputs, case.make(**arguments)(inputs))
+
+
+def operations_of(concrete_function: Any) -> set[str]:
+    """The kinds of operations in a graph and the functions it calls."""
+    definition = concrete_function.graph.as_graph_def()
+    operations = {node.op for function in definition.library.function for node in function.node_def}
+    return operations | {node.op for node in definition.node}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src import testing
-from tables import LAYERS, POLICIES, small_model
+from tables import LAYERS, POLICIES, operations_of, small_model
 
 import keras_popup
-from keras_popup import layers
+from keras_popup import _topk, layers
 
 every_layer = pytest.mark.parametrize("case", LAYERS)
 
@@ -298,6 +298,17 @@ def test_k_changes_inside_a_compiled_fit_without_a_new_trace():
     assert layer.get_config()["k"] == 0.2
 
 
+@every_layer
+def test_no_sort_in_a_whole_step(case):
+    model = small_model(case)
+    model.compile("sgd", "mse")
+    x = inputs_of(case)
+    data = x, np.ones(model.compute_output_shape(x.shape), np.float32)
+    operations = operations_of(tf.function(model.train_step).get_concrete_function(data))
+    assert "While" in operations or "StatelessWhile" in operations  # the search is among what is looked at
+    assert not {op for op in operations if "Sort" in op or "TopK" in op}
+
+
 @pytest.mark.parametrize(
     ("layer", "input_shape", "fans"),
     [
@@ -363,6 +374,37 @@ def test_help_shows_all_arguments(masked):
     assert {"k", "selector", "scores_initializer", "scores_regularizer", "seed"} <= parameters.keys()
     assert parameters[f"{masked.kernel_argument}_initializer"].default == "signed_constant"
     assert "fraction of the kernel's weights" in masked.__doc__
+
+
+@every_layer
+def test_what_a_layer_remembers_changes_nothing(case):
+    x = inputs_of(case)
+    layer, fresh = case.make(), case.make()
+    outputs = layer(x).numpy()
+    for hint in (0, 1 << 62, -5):
+        layer._hint.assign(hint)
+        np.testing.assert_array_equal(layer(x), outputs)
+    scores = np.random.default_rng(1).standard_normal(layer.scores.shape)
+    fresh.build(case.input_shape)
+    for either in (layer, fresh):
+        either.scores.assign(scores)
+    np.testing.assert_array_equal(layer(x), fresh(x))
+    assert layer._hint is not fresh._hint
+    assert len(layer.weights) == len(fresh.weights) == 3 + len(biases(layer))
+
+
+@pytest.mark.parametrize("use", ["predict", "evaluate"])
+def test_inference_does_not_choose_again(use):
+    layer = layers.MaskedDense(50, k=0.3, seed=1)
+    model = keras.Sequential([keras.Input((60,)), layer])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x, y = np.ones((8, 60), np.float32), np.ones((8, 50), np.float32)
+    model.fit(x, y, verbose=0)
+    {"predict": model.predict, "evaluate": lambda *args, **kwargs: model.evaluate(x, y, **kwargs)}[use](x, verbose=0)
+    flat = tf.reshape(layer.scores.value, [-1])
+    left_out = tf.constant(3000 - layer.kept)
+    passes, _ = _topk._search(flat, left_out, _topk._near(tf.convert_to_tensor(layer._hint), 3000))
+    assert int(passes) == 1  # what the next batch takes: one pass to see that nothing has changed
 
 
 def test_many_layers_called_eagerly_warn_of_no_retracing():

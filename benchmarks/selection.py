@@ -1,0 +1,103 @@
+"""Times the choice of the k best of n scores against one elementwise pass over them, `tf.abs(scores) * 2`.
+
+Three ways: "call" is `TopK()(scores, k)`, a choice from nothing; "step" is a choice as in a step of training, from
+the threshold of the step before, the scores having moved a little; "still" is that of scores that have not moved,
+as in predict. Under XLA the pass is compiled as well.
+
+python benchmarks/selection.py --sizes 4194304 --ks 0.01,0.1,0.5,0.9,0.99
+python benchmarks/selection.py --inputs normal,sorted,equal,two_values,outlier,fools_the_sample --ks 0.5
+"""
+
+import functools
+import itertools
+
+import numpy as np
+import tensorflow as tf
+from pairs import Table, compare, parser, repeated
+
+from keras_popup import _topk, selectors
+
+
+def fools_the_sample(rng: np.random.Generator, n: int) -> np.ndarray:
+    scores = rng.standard_normal(n)
+    stride = n // _topk._SAMPLE_RUNS
+    scores[: _topk._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : _topk._SAMPLE_RUN] += 1e6
+    return scores
+
+
+INPUTS = {
+    "uniform": lambda rng, n: rng.uniform(-1, 1, n),
+    "normal": lambda rng, n: rng.standard_normal(n),
+    "sorted": lambda rng, n: np.sort(rng.standard_normal(n)),
+    "equal": lambda rng, n: np.ones(n),
+    "two_values": lambda rng, n: rng.integers(0, 2, n),
+    "outlier": lambda rng, n: np.where(np.arange(n) == n // 3, 1e30, 1e-30),
+    "fools_the_sample": fools_the_sample,
+}
+
+
+def choose(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    threshold = _topk.threshold(scores, kept, hint)
+    return tf.cast(_topk.above(scores, threshold), tf.float32), threshold
+
+
+class Choices:
+    """The ways to choose the k best of some values: each a function without arguments."""
+
+    compiled_call = staticmethod(tf.function(selectors.TopK(), jit_compile=True))
+    compiled_pass = staticmethod(tf.function(lambda scores: tf.abs(scores) * 2, jit_compile=True))
+
+    def __init__(self, values: np.ndarray, rng: np.random.Generator, k: float) -> None:
+        self.k = tf.constant(k, tf.float64)
+        # Each step of training moves some 300 of 4,194,304 scores past the threshold: so does this.
+        moved = values * (1 + 2e-4 * rng.standard_normal(values.size))
+        self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
+        self.scores = tf.constant(values)
+        self.kept = tf.constant(_topk.count_kept(k, values.size))
+        self.choose = _topk.compiled(choose, self.scores.shape)
+        self.right_hint = _topk.compiled(_topk.threshold, self.scores.shape)(self.scores, self.kept)
+        self.last_hint = self.right_hint
+
+    def call(self) -> None:
+        selectors.TopK()(self.scores, self.k)
+
+    def step(self) -> None:
+        _, self.last_hint = self.choose(next(self.turns), self.kept, self.last_hint)
+
+    def still(self) -> None:
+        self.choose(self.scores, self.kept, self.right_hint)
+
+    def xla(self) -> None:
+        self.compiled_call(self.scores, self.k)
+
+    def elementwise(self, way: str) -> None:
+        if way == "xla":
+            self.compiled_pass(self.scores)
+        else:
+            tf.abs(self.scores) * 2
+
+
+def main() -> None:
+    arguments = parser(__doc__, runs=16)
+    arguments.add_argument("--sizes", default="4194304", help="numbers of scores (default: %(default)s)")
+    arguments.add_argument("--ks", default="0.01,0.1,0.5,0.9,0.99")
+    arguments.add_argument("--inputs", default="uniform,normal", help=f"of {', '.join(INPUTS)}")
+    arguments.add_argument("--ways", default="call,step,still,xla", help="of call, step, still, xla")
+    arguments = arguments.parse_args()
+    table = Table(("scores", "input", "k", "way"), arguments)
+    rng = np.random.default_rng(1)
+    for n in map(int, arguments.sizes.split(",")):
+        calls = 2 * max(1, 2**20 // n)
+        for name in arguments.inputs.split(","):
+            values = INPUTS[name](rng, n).astype(np.float32)
+            for k in map(float, arguments.ks.split(",")):
+                choices = Choices(values, rng, k)
+                for way in arguments.ways.split(","):
+                    run = repeated(getattr(choices, way), calls)
+                    base = repeated(functools.partial(choices.elementwise, way), calls)
+                    table.add(compare(run, base, arguments.runs), n, name, k, way)
+    table.write()
+
+
+if __name__ == "__main__":
+    main()
