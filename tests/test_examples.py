@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import runpy
@@ -33,6 +34,23 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     assert accuracy >= at_least
     assert f"test accuracy {accuracy:.2%}" in capsys.readouterr().out
     assert len(path.read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments"),
+    [
+        ("selection.py", "--sizes 5000 --ks 0.5 --inputs uniform,fools_the_sample --runs 2"),
+        ("train_step.py", "--models fc --precisions mixed_bfloat16 --batch_size 8 --runs 2"),
+    ],
+)
+def test_benchmark(path, arguments, monkeypatch, tmp_path, capsys):
+    results = tmp_path / "results.json"
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(sys, "argv", [path, *arguments.split(), "--json", str(results)])
+    runpy.run_path(str(ROOT / "benchmarks" / path))["main"]()
+    rows = json.loads(results.read_text())["rows"]
+    assert len(rows) == len(capsys.readouterr().out.splitlines()) - 1
+    assert all(row["ratio"] > 0 for row in rows)
 
 
 MODULES = [
