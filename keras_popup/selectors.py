@@ -144,7 +144,7 @@ def _straight_through_kernel(
 
 
 def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.cast(_topk.above(scores, _topk.threshold(scores, kept)), tf.float32)
+    return tf.cast(_topk.chosen(scores, kept), tf.float32)
 
 
 def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:

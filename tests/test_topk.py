@@ -61,7 +61,7 @@ LARGE = [
 
 @pytest.mark.parametrize("topk", PATHS)
 @pytest.mark.parametrize("make", LARGE)
-@pytest.mark.parametrize("k", [1e-4, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("k", [1e-4, 0.1, 0.5, 1.0])
 def test_large_inputs(topk, make, k):
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
     kept = _topk.count_kept(k, scores.size)
