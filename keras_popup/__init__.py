@@ -15,8 +15,8 @@ __version__ = "0.1.0"
 
 # Where each public name lives. Resolved on first use, so that `import keras_popup`, `--help` and
 # `--version` do not wait for TensorFlow.
-_MODULES = ("config", "conversion", "datasets", "initializers", "layers", "models", "selectors", "training")
-_NAMES = {"mask_model": "conversion"}
+_MODULES = ("composites", "config", "conversion", "datasets", "initializers", "layers", "models", "selectors", "summary", "training")
+_NAMES = {"mask_model": "conversion", "mask_summary": "summary", "strip_masks": "conversion"}
 
 __all__ = [*_MODULES, *_NAMES, "__version__"]
 
@@ -35,4 +35,5 @@ def __dir__() -> list[str]:
 
 if "keras" in sys.modules:
     # Registers the layers, so that keras.models.load_model finds them. It costs nothing more here.
+    importlib.import_module("keras_popup.composites")
     importlib.import_module("keras_popup.layers")

@@ -28,6 +28,7 @@ _MASKED_ARGUMENTS = """
         scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`.
         scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
             is `keras.regularizers.L2(wd / 2)`.
+        train_bias: bool, whether the bias of a layer with `use_bias=True` is trained, or frozen like the kernel.
         seed: integer in [0, 2**64), for kernel and scores where their initializers have none of their own.
             None draws one. It is kept in the config, so a copy of the layer has the same kernel.
 
@@ -82,6 +83,7 @@ class MaskedLayer(_StockLayer):
         selector: Any = "top_k",
         scores_initializer: Any = "score_uniform",
         scores_regularizer: Any = None,
+        train_bias: bool = True,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -103,6 +105,7 @@ class MaskedLayer(_StockLayer):
         scores_seed = initializers.derive_seed(seed, "scores")
         self.scores_initializer = initializers.get_filled(scores_initializer, seed=scores_seed, k=k)
         self.scores_regularizer = keras.regularizers.get(scores_regularizer)
+        self.train_bias = bool(train_bias)
         self._k_value = k
         self._k: Any = None
         self.scores: Any = None
@@ -111,6 +114,8 @@ class MaskedLayer(_StockLayer):
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Creates a weight; the stock layer's request for its kernel makes the scores and `k` too."""
+        if name == "bias" and not self.train_bias:
+            kwargs["trainable"] = False
         if name != "kernel":
             return super().add_weight(*args, name=name, **kwargs)
         shape = tuple(kwargs["shape"])
@@ -162,6 +167,11 @@ class MaskedLayer(_StockLayer):
         if self._kernel_regularizer is not None:
             penalty += tf.cast(self._kernel_regularizer(self._masked_kernel()), tf.float32)
         return penalty
+
+    @property
+    def frozen_initializer(self) -> Any:
+        """The initializer of the frozen kernel, whatever the stock layer calls it."""
+        return getattr(self, f"{self.kernel_argument}_initializer")
 
     @property
     def _kernel_regularizer(self) -> Any:
@@ -216,11 +226,23 @@ class MaskedLayer(_StockLayer):
         # Some stock layers keep their kernel under this name, others under the private one.
         self._kernel = variable
 
-    def _masked_kernel(self, training: bool = False) -> tf.Tensor:
+    def _masked_kernel(self, training: bool = False, dtype: str | None = None) -> tf.Tensor:
         self._check_built("kernel")
         k = tf.convert_to_tensor(self._k)
         kernel, scores = self._kernel.value, self.scores.value
-        return self.selector.masked_kernel(kernel, scores, k, training, self.compute_dtype, self._hint)
+        return self.selector.masked_kernel(kernel, scores, k, training, dtype or self.compute_dtype, self._hint)
+
+    def baked_kernel(self) -> tf.Tensor:
+        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
+        return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
+
+    def stock_copy(self) -> Any:
+        """Returns a new stock layer of the same config, not built."""
+        config = self.get_config()
+        own = [p.name for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+        for name in (*own, f"{self.kernel_argument}_initializer"):
+            config.pop(name)
+        return next(stock for stock, masked in MASKED_LAYERS.items() if masked is type(self)).from_config(config)
 
     def _check_built(self, attribute: str) -> None:
         if self.scores is None:
@@ -230,11 +252,30 @@ class MaskedLayer(_StockLayer):
             )
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
+        self._check_exporter()
         self._kernel_in_use = self._masked_kernel(bool(training))
         try:
             return super().call(inputs)
         finally:
             self._kernel_in_use = None
+
+    def _check_exporter(self) -> None:
+        """Raises ValueError inside Keras's exports to formats that cannot choose weights.
+
+        Their converters write a file all the same, which no runtime can read. Nothing but the call stack tells
+        a layer which export it is traced for; eager calls and graphs that are there already do not come here.
+        """
+        if tf.executing_eagerly():
+            return
+        frame = inspect.currentframe()
+        while frame is not None:
+            if frame.f_globals.get("__name__") in ("keras.src.export.onnx", "keras.src.export.litert"):
+                raise ValueError(
+                    f"Layer '{self.name}' ({type(self).__name__}) cannot be exported to this format with its mask. "
+                    "Use keras_popup.export(model, path), or strip the masks first: "
+                    "keras_popup.strip_masks(model).export(path, ...)."
+                )
+            frame = frame.f_back
 
     # The stock layers save what `kernel` returns, and know nothing of scores.
     def save_own_variables(self, store: Any) -> None:
@@ -255,7 +296,7 @@ class MaskedLayer(_StockLayer):
     def _goes_round_the_mask(self, what: str) -> str:
         return (
             f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "
-            "first: put `layer.kernel` into a stock layer, and use that one."
+            "first, with keras_popup.strip_masks(model)."
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -265,6 +306,7 @@ class MaskedLayer(_StockLayer):
             "selector": selectors.serialize(self.selector),
             "scores_initializer": initializers.serialize(self.scores_initializer),
             "scores_regularizer": keras.regularizers.serialize(self.scores_regularizer),
+            "train_bias": self.train_bias,
             "seed": self.seed,
         }
 

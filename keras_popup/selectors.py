@@ -98,10 +98,13 @@ class TopK(Selector):
         self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str, hint: Any = None
     ) -> tf.Tensor:
         hints = () if hint is None else (tf.convert_to_tensor(hint),)
-        masked, threshold = _straight_through_kernel(dtype, kernel, *_checked(scores, k), *hints)
+        scores, kept = _checked(scores, k)
+        # Flat, as kernels of one size share a program then.
+        flat = tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
+        masked, threshold = _straight_through_kernel(dtype, *flat, kept, *hints)
         if hint is not None:
             hint.assign(threshold)
-        return masked
+        return tf.reshape(masked, kernel.shape)
 
 
 def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,144 @@
+"""What a masked model consists of: `mask_summary`."""
+
+import dataclasses
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import rich.console
+import rich.table
+
+from keras_popup import composites, conversion, initializers, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSummary:
+    """One layer that has weights of its own.
+
+    Attributes:
+        path: str, its name, behind those of the layers that hold it.
+        kind: str, its class.
+        weights: int, how many weights its kernel has, or itself if it is not masked.
+        kept: int, how many of them the mask keeps. None if it is not masked.
+        k: float, the fraction kept. None if it is not masked.
+        seed: int, of which the kernel and the initial scores are drawn. None if the kernel is not drawn from it.
+        not_masked: str, why it is not masked. Empty if it is.
+    """
+
+    path: str
+    kind: str
+    weights: int
+    kept: int | None = None
+    k: float | None = None
+    seed: int | None = None
+    not_masked: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskSummary:
+    """The layers of a model that have weights, and totals over its masked ones. As a str, a table.
+
+    Attributes:
+        name: str, the model's name.
+        layers: tuple of `LayerSummary`.
+        weights: int, how many weights the masked kernels have.
+        kept: int, how many of them the masks keep.
+        one_bit_bytes: int, the size of all masks at one bit per weight: sum of ceil(n / 8).
+        entropy_bytes: int, their size at the entropy limit, each layer's log2 C(n, kept) bits rounded up.
+        other_weights: int, how many weights other layers have, and biases.
+    """
+
+    name: str
+    layers: tuple[LayerSummary, ...]
+    weights: int
+    kept: int
+    one_bit_bytes: int
+    entropy_bytes: int
+    other_weights: int
+
+    def __str__(self) -> str:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        for title in ("layer", "kind", "weights", "kept", "k", "seed", "not masked"):
+            numeric = title in ("weights", "kept", "k", "seed")
+            table.add_column(title, justify="right" if numeric else "left", max_width=70)
+        for row in self.layers:
+            masked = (f"{row.kept:,}", f"{row.k:.4g}") if row.kept is not None and row.k is not None else ("", "")
+            seed = "" if row.seed is None else str(row.seed)
+            table.add_row(row.path, row.kind, f"{row.weights:,}", *masked, seed, row.not_masked)
+        text = io.StringIO()
+        rich.console.Console(file=text, width=250, color_system=None, highlight=False).print(table)
+        masked_layers = sum(not row.not_masked for row in self.layers)
+        lines = [
+            f"Masked model: {self.name}",
+            "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()),
+            f" Masked layers: {masked_layers}, {self.kept:,} of {self.weights:,} weights kept "
+            f"({self.kept / self.weights:.2%})",
+            f" Masks at one bit per weight: {self.one_bit_bytes:,} bytes",
+            f" Masks at the entropy limit: {self.entropy_bytes:,} bytes",
+            f" Other weights: {self.other_weights:,}",
+        ]
+        return "\n".join(lines)
+
+
+def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = print) -> MaskSummary:
+    """Prints a table of what is masked in a model, what is not and why, and returns it.
+
+    Args:
+        model: a masked `keras.Model`, built.
+        print_fn: what the table is given to, `print` by default. None prints nothing.
+
+    Returns:
+        A `MaskSummary`: the table's rows and totals.
+
+    Raises:
+        TypeError: if `model` is no model.
+        ValueError: if it has no masked layer or is not built.
+
+    Example:
+
+    >>> import keras_popup
+    >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
+    >>> keras_popup.mask_summary(masked, print_fn=None).entropy_bytes
+    29325
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"mask_summary takes a keras.Model. Received: {type(model).__name__}.")
+    found = list(composites.walk(model))
+    masked = [layer for _, layer in found if isinstance(layer, layers.MaskedLayer)]
+    if not masked:
+        raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
+    if not all(layer.built for layer in masked):
+        raise ValueError(f"Model '{model.name}' is not built. Call it on data first.")
+    rows, other_weights = [], 0
+    for path, layer in ("", model), *found:
+        weights = sum(math.prod(weight.shape) for weight in composites.own_weights(layer))
+        if isinstance(layer, layers.MaskedLayer):
+            size = math.prod(layer.scores.shape)
+            other_weights += weights - 2 * size - 1  # its kernel, scores and k
+            seed = layer.seed if isinstance(layer.frozen_initializer, initializers.FrozenInitializer) else None
+            rows.append(LayerSummary(path, type(layer).__name__, size, layer.kept, layer.k, seed))
+        elif weights:
+            other_weights += weights
+            why = getattr(layer, "_not_masked_because", "") or conversion.why_not(layer)
+            rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=why))
+    sizes = [(math.prod(layer.scores.shape), layer.kept) for layer in masked]
+    summary = MaskSummary(
+        name=model.name,
+        layers=tuple(rows),
+        weights=sum(size for size, _ in sizes),
+        kept=sum(kept for _, kept in sizes),
+        one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
+        entropy_bytes=sum(math.ceil(entropy_bits(*each) / 8) for each in sizes),
+        other_weights=other_weights,
+    )
+    if print_fn is not None:
+        print_fn(str(summary))
+    return summary
+
+
+def entropy_bits(size: int, kept: int) -> float:
+    """Returns log2 C(size, kept): the bits that a mask takes of which nothing else is known."""
+    ways = math.lgamma(size + 1) - math.lgamma(kept + 1) - math.lgamma(size - kept + 1)
+    return max(0.0, ways) / math.log(2)
