@@ -15,7 +15,19 @@ __version__ = "0.1.0"
 
 # Where each public name lives. Resolved on first use, so that `import keras_popup`, `--help` and
 # `--version` do not wait for TensorFlow.
-_MODULES = ("composites", "config", "conversion", "datasets", "exports", "initializers", "layers", "models", "selectors", "summary", "training")
+_MODULES = (
+    "composites",
+    "config",
+    "conversion",
+    "datasets",
+    "exports",
+    "initializers",
+    "layers",
+    "models",
+    "selectors",
+    "summary",
+    "training",
+)
 _NAMES = {"export": "exports", "mask_model": "conversion", "mask_summary": "summary", "strip_masks": "conversion"}
 
 __all__ = [*_MODULES, *_NAMES, "__version__"]

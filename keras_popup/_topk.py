@@ -10,9 +10,11 @@ thus cannot change the mask.
 docs/performance.md tells how it works and what it costs.
 """
 
+import contextlib
+import contextvars
 import functools
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -63,7 +65,6 @@ def count_kept_tensor(k: tf.Tensor, n: int) -> tf.Tensor:
     return tf.cast(tf.minimum(half_up, n), tf.int32)
 
 
-@functools.cache
 def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
     """Returns `function` as a small XLA program, which may run inside a graph that is not compiled.
 
@@ -72,8 +73,26 @@ def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]
         key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
             trace anew for every layer.
     """
+    return function if _interpreting.get() else _program(function, *key)
+
+
+@functools.cache
+def _program(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
     # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
     return tf.function(functools.partial(function), jit_compile=True, autograph=False)
+
+
+_interpreting = contextvars.ContextVar("interpreting", default=False)
+
+
+@contextlib.contextmanager
+def interpreted() -> Iterator[None]:
+    """Has eager choices made operation by operation: slower, but a single choice does not wait for a compiler."""
+    token = _interpreting.set(True)
+    try:
+        yield
+    finally:
+        _interpreting.reset(token)
 
 
 def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:

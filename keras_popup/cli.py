@@ -21,8 +21,12 @@ keras-popup: find subnetworks of randomly weighted networks
 
 usage:
   keras-popup train [flags]     train a network and leave a run folder
+  keras-popup summary MODEL     what is masked in a model, and how large its masks are
+  keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
+
+MODEL is a run folder or a .keras file.
 
 a first try, in under a minute:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/first
@@ -44,6 +48,46 @@ the run folder:
   config.json, history.csv, curves.png, model.keras, summary.json
 """
 
+_SUMMARY_HELP = """\
+keras-popup summary: what is masked in a model, and how large its masks are
+
+usage:
+  keras-popup summary MODEL     MODEL is a run folder or a .keras file
+
+A row per layer that has weights: how many, how many the mask keeps, the fraction k, the seed of the kernel, and
+why a layer is not masked. Below, the bytes of all masks at one bit per weight and at the entropy limit.
+
+example:
+  keras-popup summary runs/first
+"""
+
+_EXPORT_HELP = """\
+keras-popup export: write a model for TensorFlow Serving, LiteRT or ONNX Runtime
+
+usage:
+  keras-popup export MODEL [flags]     MODEL is a run folder or a .keras file
+
+Masks are baked in. Each file is read back by its runtime and its outputs compared with the model's, on images of
+the run's test set where MODEL is a run folder; a file that computes something else is removed. The runtimes are
+installed by pip install 'keras-popup[export]'.
+
+examples:
+  keras-popup export runs/first                             writes runs/first/saved_model
+  keras-popup export runs/first --format litert_int8,onnx   writes runs/first/model_int8.tflite and model.onnx
+  keras-popup export model.keras --format litert --out phone.tflite
+"""
+
+# How `export` names what it writes beside a model.
+_EXPORT_NAMES = {
+    "saved_model": "saved_model",
+    "litert": "model.tflite",
+    "litert_sparse": "model_sparse.tflite",
+    "litert_int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+
+_COMPARED = 32  # test images
+
 
 class UsageError(Exception):
     """The command line cannot be understood."""
@@ -59,13 +103,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"keras-popup {__version__}")
         return 0
+    commands = {"train": _train, "summary": _summary, "export": _export}
     try:
-        if command != "train":
-            raise UsageError(f"Unknown command {command!r}. Expected: train. See keras-popup --help.")
-        return _train(arguments)
+        if command not in commands:
+            raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
+        return commands[command](arguments)
     except UsageError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return 2
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        print(f"keras-popup: {error}", file=sys.stderr)
+        return 1
 
 
 def _train(arguments: Sequence[str]) -> int:
@@ -74,16 +122,8 @@ def _train(arguments: Sequence[str]) -> int:
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
     flags.DEFINE_boolean("resume", False, "Go on with the run in --out.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
-    flags.DEFINE_boolean("help", False, "Print this.", short_name="h", flag_values=values)
-    try:
-        rest = values(list(arguments))
-    except flags.Error as error:
-        raise UsageError(f"{str(error).rstrip(' ?.')}. See keras-popup train --help.") from None
-    if values.help:
-        print(_TRAIN_HELP + "\nflags:\n" + _flag_help(values))
+    if _parse(values, arguments, _TRAIN_HELP) is None:
         return 0
-    if len(rest) > 1:
-        raise UsageError(f"Unexpected arguments {rest[1:]}. Flags begin with --. See keras-popup train --help.")
     if not values.out:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
     try:
@@ -91,15 +131,9 @@ def _train(arguments: Sequence[str]) -> int:
         config.with_protocol()
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("keras_popup").setLevel(logging.INFO)
     try:
-        training = _load_training()
+        training = _load("training")
         summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
-    except (ValueError, OSError, ImportError, ArithmeticError) as error:
-        print(f"keras-popup: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print(
             "\nkeras-popup: interrupted. The same command with --resume goes on after the last epoch.", file=sys.stderr
@@ -109,7 +143,103 @@ def _train(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _load_training() -> types.ModuleType:
+def _summary(arguments: Sequence[str]) -> int:
+    path = _parse(flags.FlagValues(), arguments, _SUMMARY_HELP, "MODEL")
+    if path is not None:
+        _load("summary").mask_summary(_load_model(_model_file(path)))
+    return 0
+
+
+def _export(arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    names = ", ".join(_EXPORT_NAMES)
+    flags.DEFINE_list("format", ["saved_model"], f"What to write: one or more of {names}, or all.", flag_values=values)
+    flags.DEFINE_string(
+        "out", None, "The file or folder, for one format. Beside the model if not given.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "tolerance",
+        None,
+        "The largest difference of outputs to accept, in units of the largest output. By default 1e-4, and 0.1 for "
+        "int8 kernels that had to be rounded.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    path = _parse(values, arguments, _EXPORT_HELP, "MODEL")
+    if path is None:
+        return 0
+    formats = list(_EXPORT_NAMES) if values.format == ["all"] else values.format
+    if unknown := [name for name in formats if name not in _EXPORT_NAMES]:
+        raise UsageError(f"--format must be one or more of {names}, or all. Received: {', '.join(unknown)}.")
+    if values.out and len(formats) > 1:
+        raise UsageError(
+            f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
+        )
+    file = _model_file(path)
+    exports = _load("exports")
+    model = _load_model(file)
+    inputs = _test_images(path) if os.path.isdir(path) else None
+    if inputs is not None:
+        print(f"compared on {len(inputs)} images of the run's test set:")
+    for name in formats:
+        out = values.out or os.path.join(os.path.dirname(file), _EXPORT_NAMES[name])
+        result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
+        print(f"{name:14} {result.bytes:>12,} bytes   largest difference {result.difference:.1e}   {result.path}")
+    return 0
+
+
+def _model_file(path: str) -> str:
+    file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
+    if not os.path.isfile(file) or not file.endswith(".keras"):
+        hint = "The run in it is not finished." if os.path.exists(os.path.join(path, "config.json")) else ""
+        raise UsageError(f"MODEL must be a finished run's folder or a .keras file. Received: '{path}'. {hint}".rstrip())
+    return file
+
+
+def _load_model(file: str) -> Any:
+    import keras
+
+    _load("layers")
+    try:
+        return keras.models.load_model(file)
+    except Exception as error:
+        raise ValueError(f"'{file}' cannot be read as a Keras model: {error}") from error
+
+
+def _test_images(folder: str) -> Any:
+    """Returns some test images of a run, None if its data are gone."""
+    training, records = _load("training"), _load("records")
+    config = RunConfig(**records.RunFolder(folder).read("config.json", "config")["config"])
+    try:
+        images, _ = next(iter(training.load_data(config).evaluation_batches("test", _COMPARED)))
+    except (OSError, ValueError, ImportError) as error:
+        print(f"keras-popup: comparing on made-up images, as the run's cannot be read: {error}", file=sys.stderr)
+        return None
+    return images.numpy()
+
+
+def _parse(values: flags.FlagValues, arguments: Sequence[str], usage: str, positional: str = "") -> str | None:
+    """Reads the flags. Returns the argument that is no flag, "" where none is to be, or None for --help, printed."""
+    own = list(values)
+    flags.DEFINE_boolean("help", False, "Print this.", short_name="h", flag_values=values)
+    command = arguments[0]
+    try:
+        rest = values(list(arguments))[1:]
+    except flags.Error as error:
+        raise UsageError(f"{str(error).rstrip(' ?.')}. See keras-popup {command} --help.") from None
+    if values.help:
+        print(usage + ("\nflags:\n" + _flag_help(values, own) if own else ""))
+        return None
+    if positional and not rest:
+        raise UsageError(f"{positional} is missing. See keras-popup {command} --help.")
+    if unexpected := rest[bool(positional) :]:
+        raise UsageError(f"Unexpected arguments {unexpected}. Flags begin with --. See keras-popup {command} --help.")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("keras_popup").setLevel(logging.INFO)
+    return rest[0] if positional else ""
+
+
+def _load(module: str) -> types.ModuleType:
     """Imports what needs TensorFlow, now that the arguments are known to be good."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -117,9 +247,8 @@ def _load_training() -> types.ModuleType:
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        training = importlib.import_module("keras_popup.training")
-        training.find_devices()
-        return training
+        importlib.import_module("keras_popup.training").find_devices()
+        return importlib.import_module(f"keras_popup.{module}")
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -161,18 +290,18 @@ def _plain_type(hint: Any) -> Any:
     return hint
 
 
-def _flag_help(values: flags.FlagValues) -> str:
-    """Returns one entry per flag, those of the configuration in its order, then those of the run folder."""
-    own = {field.name: field for field in dataclasses.fields(RunConfig)}
+def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
+    """Returns one entry per flag."""
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)} if "epochs" in names else {}
     lines = []
-    for name in [*own, "out", "resume", "overwrite"]:
+    for name in [*fields, *(name for name in names if name not in fields)]:
         flag = values[name]
-        text = own[name].metadata["help"] if name in own else flag.help
-        if name in own and own[name].metadata["choices"]:
-            text += f" One of {', '.join(own[name].metadata['choices'])}."
+        text = fields[name].metadata["help"] if name in fields else flag.help
+        if name in fields and fields[name].metadata["choices"]:
+            text += f" One of {', '.join(fields[name].metadata['choices'])}."
         if flag.default is not None and not flag.boolean:
-            text += f" Default: {flag.default}."
-        elif name in own and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
+            text += f" Default: {flag.default if not isinstance(flag.default, list) else ','.join(flag.default)}."
+        elif name in fields and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
             text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
         elif flag.boolean and flag.default:
             text += f" Default: on, --no{name} switches it off."

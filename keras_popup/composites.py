@@ -14,16 +14,22 @@ else:
     _AnyLayer = object
 
 # What Keras keeps for itself in every layer and model; TensorFlow's own begins with "_self_".
-_BOOKKEEPING = {*vars(keras.layers.Layer()), *vars(keras.Model()), "_functional", "_compiled_trainable_state", "_exchange"}
+_BOOKKEEPING = {
+    *vars(keras.layers.Layer()),
+    *vars(keras.Model()),
+    "_functional",
+    "_compiled_trainable_state",
+    "_exchange",
+}
 
 
 _INPUT = keras.Input((1,))
-_FUNCTIONAL = type(keras.Model(_INPUT, _INPUT))  # a class that Keras does not export
+_GRAPHS = (keras.Sequential, type(keras.Model(_INPUT, _INPUT)))  # Keras does not export its Functional
 
 
 def is_graph(layer: Any) -> bool:
     """Tells whether a layer is a Sequential or Functional model without a forward pass of its own."""
-    return any(isinstance(layer, kind) and type(layer).call is kind.call for kind in (keras.Sequential, _FUNCTIONAL))
+    return any(isinstance(layer, kind) and type(layer).call is kind.call for kind in _GRAPHS)
 
 
 def parts(layer: Any) -> dict[tuple[Any, ...], Any]:
@@ -32,7 +38,7 @@ def parts(layer: Any) -> dict[tuple[Any, ...], Any]:
     A place is the layer's name in a Sequential or Functional model, and elsewhere the attribute, with index or
     key where the attribute is a list or dict: ("ffn",), ("blocks", 0).
     """
-    if is_graph(layer):
+    if isinstance(layer, _GRAPHS):
         return {(part.name,): part for part in layer.layers}
     found = {}
     for name, value in vars(layer).items():
@@ -53,7 +59,7 @@ def walk(layer: Any, path: str = "", seen: set[int] | None = None) -> Iterator[t
     A step of a path is a layer's name, or its place where Keras has made up the name: "encoder/attention/query".
     """
     seen = set() if seen is None else seen
-    named = is_graph(layer)
+    named = isinstance(layer, _GRAPHS)
     for place, part in parts(layer).items():
         if id(part) not in seen:
             seen.add(id(part))
@@ -107,13 +113,12 @@ def exchanged(layer: Any, exchange: dict[tuple[Any, ...], Any]) -> Any:
     Raises:
         Exception: whatever the layer's own code raises.
     """
+    if isinstance(layer, _GRAPHS):
+        raise ValueError("it is a Sequential or Functional model with a forward pass of its own")
     config = layer.get_config()
     if all(len(place) == 1 and _is_serialized_layer(config.get(place[0])) for place in exchange):
         arguments = {name: keras.saving.serialize_keras_object(part) for (name,), part in exchange.items()}
         return type(layer).from_config({**config, **arguments})
-    held = [id(part) for part in parts(layer).values()]
-    if len(set(held)) < len(held):
-        raise ValueError("it holds one layer under two names")
     return _composite(type(layer), _without_build(keras.saving.serialize_keras_object(layer)), exchange)
 
 

@@ -347,7 +347,7 @@ def _fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
 
 def _left_alone(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
     """Returns why layers of maskable classes are left as they are, by their ids."""
-    left = {}
+    left: dict[int, str] = {}
     holders: dict[int, list[Any]] = {}
     for layer in (model, *(layer for _, layer in found)):
         for part in composites.parts(layer).values():
@@ -355,9 +355,11 @@ def _left_alone(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
         if isinstance(layer, keras.layers.SpectralNormalization):
             left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in composites.walk(layer)}
     for _, layer in found:
-        if len(holders[id(layer)]) > 1 and not all(map(composites.is_graph, holders[id(layer)])):
-            names = " and ".join(f"'{holder.name}'" for holder in holders[id(layer)])
-            left[id(layer)] = f"shared by {names}, which are not all Sequential or Functional"
+        shared_by = holders[id(layer)]
+        if len(shared_by) > 1 and not all(map(composites.is_graph, shared_by)):
+            names = " and ".join(dict.fromkeys(f"'{holder.name}'" for holder in shared_by))
+            under = " under two names" if len(set(map(id, shared_by))) == 1 else ", not all Sequential or Functional"
+            left[id(layer)] = f"held by {names}{under}: its copies would no longer be one layer"
         elif getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
             left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
     return left
@@ -381,4 +383,7 @@ def why_not(layer: Any) -> str:
 
 
 def _listed(found: list[tuple[str, Any]], left: dict[int, str]) -> list[str]:
-    return [f"{path} ({type(layer).__name__}: {left.get(id(layer), 'no masked layer of its kind')})" for path, layer in found]
+    return [
+        f"{path} ({type(layer).__name__}: {left.get(id(layer), 'no masked layer of its kind')})"
+        for path, layer in found
+    ]

@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import importlib.util
+import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,16 +131,20 @@ def export(
         plain = _in_float32(plain)
     expected = [np.asarray(output) for output in keras.tree.flatten(plain(_structured(plain, batch), training=False))]
     if not all(np.isfinite(output).all() for output in expected):
-        raise ValueError(f"Model '{model.name}' gives outputs that are not finite numbers: there is nothing to compare.")
+        raise ValueError(
+            f"Model '{model.name}' gives outputs that are not finite numbers: there is nothing to compare."
+        )
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         unproved = Path(folder) / f"model{_SUFFIXES.get(format, '')}"
-        exact = _write(plain, unproved, format)
+        with _quiet():
+            exact = _write(plain, unproved, format)
         if tolerance is None:
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
-            outputs = _RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch)
+            with _quiet():
+                outputs = _RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch)
             difference = _difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
@@ -216,6 +222,20 @@ def _in_float32(model: keras.Model) -> keras.Model:
     copy = type(model).from_config(in_float32(model.get_config()))
     copy.set_weights(model.get_weights())
     return copy
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what the converters and loaders say of themselves: deprecations, old NumPy names."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write(plain: keras.Model, path: Path, format: str) -> bool:
@@ -300,4 +320,6 @@ def _difference(expected: list[np.ndarray], outputs: list[np.ndarray]) -> float:
     if [x.shape for x in expected] != [x.shape for x in outputs]:
         raise ValueError(f"outputs of shapes {[x.shape for x in outputs]}, not {[x.shape for x in expected]}")
     scale = max(float(np.abs(x).max()) for x in expected) or 1.0
-    return max(float(np.abs(np.float64(x) - np.float64(y)).max()) for x, y in zip(expected, outputs, strict=True)) / scale
+    return (
+        max(float(np.abs(np.float64(x) - np.float64(y)).max()) for x, y in zip(expected, outputs, strict=True)) / scale
+    )

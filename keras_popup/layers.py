@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from keras_popup import initializers, selectors
+from keras_popup import _topk, initializers, selectors
 
 # What the mixin's `self` and `super()` are, in every class that is used.
 if TYPE_CHECKING:
@@ -234,7 +234,12 @@ class MaskedLayer(_StockLayer):
 
     def baked_kernel(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
+        with _topk.interpreted():
+            return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
+
+    def __dir__(self) -> list[str]:
+        # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.
+        return [name for name in super().__dir__() if name != "kernel"]
 
     def stock_copy(self) -> Any:
         """Returns a new stock layer of the same config, not built."""
@@ -242,7 +247,13 @@ class MaskedLayer(_StockLayer):
         own = [p.name for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
         for name in (*own, f"{self.kernel_argument}_initializer"):
             config.pop(name)
-        return next(stock for stock, masked in MASKED_LAYERS.items() if masked is type(self)).from_config(config)
+        stock: Any = next((stock for stock, masked in MASKED_LAYERS.items() if masked is type(self)), None)
+        if stock is None:
+            raise ValueError(
+                f"Layer '{self.name}' ({type(self).__name__}) has code of its own on top of a masked layer's. No "
+                "stock layer does what it does."
+            )
+        return stock.from_config(config)
 
     def _check_built(self, attribute: str) -> None:
         if self.scores is None:

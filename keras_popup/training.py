@@ -62,14 +62,7 @@ def train(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    data = datasets.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        validation=config.validation,
-        augment=config.augment,
-        seed=config.seed,
-    )
+    data = load_data(config)
     model = build_model(config, data.image_shape, len(data.classes))
     steps = math.ceil(data.train.size / _given(config.batch_size))
     compile_model(model, config, steps)
@@ -103,6 +96,18 @@ def train(
     summary = _summary(config, data, model, history, test, recorder.seconds)
     folder.finish(summary)
     return summary
+
+
+def load_data(config: RunConfig) -> datasets.Dataset:
+    """Loads the dataset of a configuration, cut and augmented as it says. Raises what `datasets.load` does."""
+    return datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        validation=config.validation,
+        augment=config.augment,
+        seed=config.seed,
+    )
 
 
 def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:

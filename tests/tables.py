@@ -1,8 +1,11 @@
 """The tables that drive the behavioural tests: a new entry inherits every test."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import blocks
 import keras
+import numpy as np
 import pytest
 
 from keras_popup import initializers, layers, selectors
@@ -79,6 +82,100 @@ LAYERS = [
         kernel_size=3,
         padding="same",
         use_bias=True,
+    ),
+]
+
+
+class ModelCase(NamedTuple):
+    """A plain model, and which of its layers cannot be masked, with a part of the reason."""
+
+    name: str
+    make: Callable[[], keras.Model]
+    not_masked: dict[str, str] = {}  # noqa: RUF012
+
+    def inputs(self, model: keras.Model, batch: int = 4) -> list[np.ndarray]:
+        rng = np.random.default_rng(0)
+        shapes = [x.shape[1:] for x in model.inputs] if getattr(model, "inputs", None) else [(6, 6, 3)]
+        return [rng.random((batch, *shape)).astype(np.float32) for shape in shapes]
+
+
+def _functional(shape: tuple[int, ...], *stack: Any) -> keras.Model:
+    inputs = keras.Input(shape, name="inputs")
+    outputs = inputs
+    for layer in stack:
+        outputs = layer(outputs, outputs) if "Attention" in type(layer).__name__ else layer(outputs)
+    return keras.Model(inputs, outputs)
+
+
+def _nested_sequential() -> keras.Model:
+    block = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3), keras.layers.BatchNormalization()])
+    norm = keras.layers.LayerNormalization(name="norm")
+    return keras.Sequential([keras.Input((6, 6, 3)), block, keras.layers.Flatten(), norm, keras.layers.Dense(3)])
+
+
+def _shared_two_in_two_out() -> keras.Model:
+    left, right = keras.Input((5,), name="left"), keras.Input((5,), name="right")
+    tower = _functional((5,), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(4))
+    shared = keras.layers.Dense(4, name="shared")
+    both = keras.layers.Concatenate()([shared(tower(left)), shared(tower(right))])
+    outputs = [keras.layers.Dense(3, name="classes")(both), keras.layers.Dense(1, name="value")(both * 2.0 + 1.0)]
+    return keras.Model([left, right], outputs)
+
+
+def _subclassed() -> keras.Model:
+    model = blocks.Classifier(3)
+    model(np.zeros((1, 6, 6, 3), np.float32))
+    return model
+
+
+def _transformer() -> keras.Model:
+    tokens = keras.Input((6,), name="tokens")
+    x = keras.layers.Embedding(7, 8, name="embedding")(tokens)
+    for number in (1, 2):
+        attention = keras.layers.MultiHeadAttention(2, 4, name=f"attention{number}")
+        x = keras.layers.LayerNormalization()(x + attention(x, x))
+        hidden = keras.layers.Dense(16, activation="gelu")(x)
+        x = keras.layers.LayerNormalization()(x + keras.layers.Dense(8)(hidden))
+    return keras.Model(tokens, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(x)))
+
+
+MODELS = [
+    ModelCase("nested_sequential", _nested_sequential),
+    ModelCase("shared_two_in_two_out", _shared_two_in_two_out),
+    ModelCase("subclassed", _subclassed),
+    ModelCase("transformer", _transformer, {"embedding": "no masked layer of its kind"}),
+    ModelCase("grouped_query_attention", lambda: _functional((6, 8), keras.layers.GroupQueryAttention(4, 4, 2))),
+    ModelCase("time_distributed", lambda: _functional((6, 5), keras.layers.TimeDistributed(keras.layers.Dense(3)))),
+    ModelCase("block", lambda: _functional((5,), blocks.FeedForward(4))),
+    ModelCase(
+        "block_of_blocks",
+        lambda: _functional((6, 8), blocks.Encoder(2, name="encoder")),
+        {"encoder": "weights made by its own code (positions)"},
+    ),
+    ModelCase("given_a_layer", lambda: _functional((4,), blocks.Residual(keras.layers.Dense(4)))),
+    ModelCase(
+        "recurrent",
+        lambda: _functional((6, 5), keras.layers.Dense(4), keras.layers.LSTM(3, name="lstm"), keras.layers.Dense(3)),
+        {"lstm/cell": "several kernels (kernel, recurrent_kernel, bias)"},
+    ),
+    ModelCase(
+        "separable",
+        lambda: _functional((6, 6, 3), keras.layers.SeparableConv2D(4, 3, name="separable"), keras.layers.Conv2D(4, 3)),
+        {"separable": "several kernels (depthwise_kernel, pointwise_kernel, bias)"},
+    ),
+    ModelCase(
+        "spectral",
+        lambda: _functional(
+            (5,),
+            keras.layers.SpectralNormalization(keras.layers.Dense(4, name="inner"), name="spectral"),
+            keras.layers.Dense(3),
+        ),
+        {"spectral/inner": "SpectralNormalization rescales its kernel"},
+    ),
+    ModelCase(
+        "unknown",
+        lambda: _functional((5,), blocks.Twice(name="twice"), blocks.MyDense(4, name="mine"), keras.layers.Dense(3)),
+        {"twice/first": "held by 'twice' under two names", "mine": "a Dense with code of its own"},
     ),
 ]
 
