@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench wheel clean
+.PHONY: demo test test-slow lint format bench wheel clean
 
 demo: .venv/installed
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
 
 test: .venv/installed
 	$(BIN)/pytest
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
 
 lint: .venv/installed
 	$(BIN)/ruff check .

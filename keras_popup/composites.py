@@ -83,10 +83,12 @@ def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple
         return
     seen.add(id(layer))
     yield layer, twin
-    twins = parts(twin)
-    for place, part in parts(layer).items():
-        if place in twins:
-            yield from pairs(part, twins[place], seen)
+    here, there = parts(layer), parts(twin)
+    if isinstance(layer, _GRAPHS) and set(here) != set(there):  # with names that Keras has made up anew
+        there = dict(zip(here, there.values(), strict=True))
+    for place, part in here.items():
+        if place in there:
+            yield from pairs(part, there[place], seen)
 
 
 def own_weights(layer: Any) -> list[Any]:
@@ -150,6 +152,7 @@ class MaskedComposite(_AnyLayer):
             stock, part = there[place], self._exchange[place]
             if stock.built and not part.built:
                 part.build_from_config(stock.get_build_config())
+                part.built = True
             self._tracker.unlock()
             self._tracker.replace_tracked_value("layers", stock, part)
             name, *path = place

@@ -278,6 +278,7 @@ def _rebuilt(model: keras.Model, convert: Callable[[Any], Any], left: dict[int, 
     rebuilt, _ = rebuild(model)
     if model.built and not rebuilt.built:
         rebuilt.build_from_config(model.get_build_config())
+        rebuilt.built = True  # as Keras itself does when it loads a model
     return rebuilt
 
 

@@ -244,6 +244,7 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
         _write_saved_model(plain, path)
     elif format == "onnx":
         plain.export(str(path), format="onnx", verbose=False)
+        _mend_onnx(path)
     else:
         sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
         plain.export(str(path), format="litert", verbose=False, **sparse)
@@ -269,6 +270,33 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
     module.weights = [variable.value for variable in plain.variables]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
+
+
+def _mend_onnx(path: Path) -> None:
+    """Mends what tf2onnx 1.17 gets wrong."""
+    import onnx
+
+    content = onnx.load(path)
+    graph = content.graph
+    # Constants that it has folded away stay inputs, which a caller would have to feed: of keras.layers.Normalization.
+    used = {name for node in graph.node for name in node.input}
+    inputs = [value for value in graph.input if value.name in used]
+    # ONNX has no erfc(x), as in an exact GELU: it is 1 - erf(x).
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        erf, one = f"{node.output[0]}_erf", f"{node.output[0]}_one"
+        tensor = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, (), [1.0])
+        nodes.append(onnx.helper.make_node("Erf", node.input, [erf]))
+        nodes.append(onnx.helper.make_node("Constant", [], [one], value=tensor))
+        nodes.append(onnx.helper.make_node("Sub", [one, erf], node.output))
+    if len(nodes) > len(graph.node) or len(inputs) < len(graph.input):
+        del graph.node[:], graph.input[:]
+        graph.node.extend(nodes)
+        graph.input.extend(inputs)
+        onnx.save(content, path)
 
 
 def _run_saved_model(path: Path, names: list[str], batch: list[np.ndarray]) -> list[np.ndarray]:
