@@ -34,20 +34,23 @@ def _case(name: str, masked: type, shape: tuple[int, ...], **arguments: Any) -> 
     return pytest.param(LayerCase(masked, arguments, shape), id=name)
 
 
+# Kernels of 108 weights, all of them: layers of one size share their XLA programs, and those take long to compile.
 LAYERS = [
-    _case("dense", layers.MaskedDense, (2, 5), units=4),
-    _case("dense_rank3_bias", layers.MaskedDense, (2, 3, 5), units=4, use_bias=True, activation="relu"),
-    _case("einsum_dense", layers.MaskedEinsumDense, (2, 3, 4), equation="abc,cde->abde", output_shape=(3, 2, 3)),
+    _case("dense", layers.MaskedDense, (2, 9), units=12),
+    _case("dense_rank3_bias", layers.MaskedDense, (2, 3, 9), units=12, use_bias=True, activation="relu"),
+    _case("einsum_dense", layers.MaskedEinsumDense, (2, 3, 6), equation="abc,cde->abde", output_shape=(3, 3, 6)),
     _case(
         "einsum_dense_bias",
         layers.MaskedEinsumDense,
-        (2, 3, 4),
+        (2, 3, 9),
         equation="...x,xy->...y",
-        output_shape=5,
+        output_shape=12,
         bias_axes="y",
     ),
-    _case("conv1d", layers.MaskedConv1D, (2, 7, 3), filters=4, kernel_size=3),
-    _case("conv1d_causal", layers.MaskedConv1D, (2, 7, 3), filters=4, kernel_size=3, padding="causal", dilation_rate=2),
+    _case("conv1d", layers.MaskedConv1D, (2, 7, 3), filters=12, kernel_size=3),
+    _case(
+        "conv1d_causal", layers.MaskedConv1D, (2, 7, 3), filters=12, kernel_size=3, padding="causal", dilation_rate=2
+    ),
     _case("conv2d", layers.MaskedConv2D, (2, 6, 6, 3), filters=4, kernel_size=3, padding="same"),
     _case("conv2d_groups", layers.MaskedConv2D, (2, 6, 6, 4), filters=6, kernel_size=3, groups=2, strides=2),
     _case("conv2d_dilated", layers.MaskedConv2D, (2, 7, 7, 3), filters=4, kernel_size=3, dilation_rate=2),
@@ -55,19 +58,19 @@ LAYERS = [
         "conv2d_bias",
         layers.MaskedConv2D,
         (2, 6, 6, 3),
-        filters=4,
+        filters=12,
         kernel_size=(3, 1),
         use_bias=True,
         bias_initializer="ones",
         activation="tanh",
     ),
-    _case("conv3d", layers.MaskedConv3D, (2, 4, 4, 4, 2), filters=3, kernel_size=2),
-    _case("depthwise1d", layers.MaskedDepthwiseConv1D, (2, 7, 3), kernel_size=3, depth_multiplier=2),
-    _case("depthwise2d", layers.MaskedDepthwiseConv2D, (2, 6, 6, 3), kernel_size=3, padding="same"),
+    _case("conv3d", layers.MaskedConv3D, (2, 4, 4, 4, 3), filters=3, kernel_size=(3, 2, 2)),
+    _case("depthwise1d", layers.MaskedDepthwiseConv1D, (2, 7, 9), kernel_size=3, depth_multiplier=4),
+    _case("depthwise2d", layers.MaskedDepthwiseConv2D, (2, 6, 6, 12), kernel_size=3, padding="same"),
     _case(
         "depthwise2d_bias",
         layers.MaskedDepthwiseConv2D,
-        (2, 6, 6, 3),
+        (2, 6, 6, 6),
         kernel_size=3,
         depth_multiplier=2,
         strides=2,

@@ -32,7 +32,7 @@ def test_every_model(name):
     assert all(not layer.center and not layer.scale and layer.moving_mean is not None for layer in norms)
 
 
-@pytest.mark.parametrize("name", ["fc", "conv2", "resnet18"])
+@pytest.mark.parametrize("name", ["fc", "conv2", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_save_and_load(name, tmp_path):
     model = mask_model(models.get(name)((32, 32, 3), 10, width=0.06), k=0.3, seed=1)
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)

@@ -84,8 +84,6 @@ def test_scores_get_the_gradient_of_the_formula(case):
         ("float32", {"jit_compile": True}),
         ("float32", {"run_eagerly": True}),
         ("mixed_bfloat16", {}),
-        ("mixed_bfloat16", {"jit_compile": True}),
-        ("mixed_bfloat16", {"run_eagerly": True}),
         ("mixed_float16", {}),
     ],
     ids=str,

@@ -1,0 +1,65 @@
+"""A trained network learns a second task by a mask alone: its weights stay, frozen, for both.
+
+Trained on half of the classes, its kernels are masked for the other half (mask_model with weights="keep") under a
+new, trained head. Compared with the same head on the network as it is.
+
+python examples/new_task.py --dataset fashion_mnist --data_dir ~/tensorflow_datasets
+"""
+
+import argparse
+
+import keras
+import numpy as np
+
+import keras_popup
+
+
+def classes(data, split, wanted):
+    """Returns the images and labels of some classes; the labels count from 0."""
+    batches = list(data.evaluation_batches(split, 1000))
+    images, labels = (np.concatenate([batch[part].numpy() for batch in batches]) for part in (0, 1))
+    of_these = np.isin(labels.argmax(-1), wanted)
+    return images[of_these], labels[of_these][:, wanted]
+
+
+def fit(model, train, test, learning_rate, epochs):
+    steps = epochs * -(-len(train[0]) // 128)
+    optimizer = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(learning_rate, steps), momentum=0.9)
+    model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.fit(*train, batch_size=128, epochs=epochs, verbose=0)
+    return model.evaluate(*test, verbose=0)[1]
+
+
+def main() -> float:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="fashion_mnist")
+    parser.add_argument("--data_dir", help="directory of TensorFlow Datasets")
+    parser.add_argument("--epochs", type=int, default=10, help="of each of the three trainings")
+    parser.add_argument("--width", type=float, default=0.5)
+    parser.add_argument("--k", type=float, default=0.7, help="fraction of weights kept for the second task")
+    arguments = parser.parse_args()
+
+    keras.utils.set_random_seed(1)
+    data = keras_popup.datasets.load(
+        arguments.dataset, data_dir=arguments.data_dir, validation=0, augment="none", seed=1
+    )
+    first, second = (
+        [classes(data, split, wanted) for split in ("train", "test")] for wanted in (range(5), range(5, 10))
+    )
+
+    network = keras_popup.models.Conv2(data.image_shape, classes=5, width=arguments.width)
+    print(f"first task, all weights trained: {fit(network, *first, 0.05, arguments.epochs):.2%}")
+
+    features = network.layers[-2].output
+    transfer = keras.Model(network.input, keras.layers.Dense(5, name="head")(features))
+    masked = keras_popup.mask_model(transfer, k=arguments.k, weights="keep", exclude="head", seed=1)
+    for layer in transfer.layers[:-1]:
+        layer.trainable = False
+    print(f"second task, a head alone: {fit(transfer, *second, 0.05, arguments.epochs):.2%}")
+    accuracy = fit(masked, *second, 0.05, arguments.epochs)
+    print(f"second task, a head and masks: test accuracy {accuracy:.2%}")
+    return accuracy
+
+
+if __name__ == "__main__":
+    main()
