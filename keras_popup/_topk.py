@@ -135,15 +135,17 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
     size = static_size(scores)
     flat = tf.reshape(scores, [-1])
     left_out = size - kept
-    guess = None
-    if hint is not None:
-        guess = _near(hint, size)
-    elif size >= _SAMPLE_LEAST:
-        guess = _sampled(flat, left_out)
-    low, high = tf.unstack(_search(flat, left_out, guess)[1])
+    low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
     end = _end_of_ties(flat, low[0], (high - low)[2:], high[1] - left_out)
     end = tf.where(tf.equal(low[1], left_out), size, end)
     return tf.cast(low[0], tf.int64) * 2**_INDEX_BITS + tf.cast(end, tf.int64)
+
+
+def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:
+    """Returns where to count first, as `_near` does, or None to begin with all ranks."""
+    if hint is not None:
+        return _near(hint, static_size(flat))
+    return _sampled(flat, left_out) if static_size(flat) >= _SAMPLE_LEAST else None
 
 
 def _near(hint: tf.Tensor, size: int) -> tf.Tensor:

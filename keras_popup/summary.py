@@ -101,7 +101,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
     >>> import keras_popup
     >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
     >>> keras_popup.mask_summary(masked, print_fn=None).entropy_bytes
-    29325
+    29323
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"mask_summary takes a keras.Model. Received: {type(model).__name__}.")

@@ -78,7 +78,7 @@ def test_every_model(case, tmp_path):
         assert keras_popup.export(model, tmp_path / path, name, inputs=inputs).difference <= 1e-4
 
 
-@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.parametrize("case", [case for case in LAYERS if "bias" not in case.id])
 def test_every_layer_as_int8(case, tmp_path):
     model = small_model(case, k=0.5)
     result = keras_popup.export(model, tmp_path / "model.tflite", "litert_int8")

@@ -61,7 +61,7 @@ LARGE = [
 
 @pytest.mark.parametrize("topk", PATHS)
 @pytest.mark.parametrize("make", LARGE)
-@pytest.mark.parametrize("k", [1e-4, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("k", [1e-4, 0.5, 1.0])
 def test_large_inputs(topk, make, k):
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
     kept = _topk.count_kept(k, scores.size)
@@ -72,11 +72,9 @@ def test_large_inputs(topk, make, k):
 
 def passes_of(scores, kept, hint=None):
     """How many passes the search takes."""
-    flat = tf.constant(scores)
-    guess = _topk._near(tf.constant(hint, tf.int64), flat.shape[0]) if hint is not None else None
-    if hint is None and scores.size >= _topk._SAMPLE_LEAST:
-        guess = _topk._sampled(flat, tf.constant(scores.size - kept))
-    return int(_topk._search(flat, tf.constant(scores.size - kept), guess)[0])
+    flat, left_out = tf.constant(scores), tf.constant(scores.size - kept)
+    guess = _topk._guess(flat, left_out, None if hint is None else tf.constant(hint, tf.int64))
+    return int(_topk._search(flat, left_out, guess)[0])
 
 
 def fooling_the_sample(rng, n):
