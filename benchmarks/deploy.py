@@ -19,7 +19,7 @@ from pairs import Table, compare, parser, repeated
 import keras_popup
 from keras_popup import exports
 
-SHAPES = {"conv6": (32, 32, 3), "resnet50": (224, 224, 3)}
+SHAPES = {"fc": (28, 28, 1), "conv6": (32, 32, 3), "resnet50": (224, 224, 3)}
 FILES = {"litert": "f.tflite", "litert_sparse": "s.tflite", "litert_int8": "i.tflite", "onnx": "m.onnx"}
 
 
@@ -72,7 +72,7 @@ def main() -> None:
     table = Table(("model", "format", "bytes", "gzip"), arguments)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models.split(","):
-            shape = SHAPES.get(name, (32, 32, 3))
+            shape = SHAPES[name]
             images = np.random.default_rng(0).random((arguments.batch_size, *shape)).astype(np.float32)
             dense = keras_popup.models.get(name)(shape, 1000 if name == "resnet50" else 10, arguments.width)
             masked = keras_popup.mask_model(dense, k=arguments.k, seed=1)

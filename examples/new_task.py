@@ -48,15 +48,15 @@ def main() -> float:
     )
 
     network = keras_popup.models.Conv2(data.image_shape, classes=5, width=arguments.width)
-    print(f"first task, all weights trained: {fit(network, *first, 0.05, arguments.epochs):.2%}")
+    print(f"first task, all weights trained: {fit(network, *first, 0.01, arguments.epochs):.2%}")
 
-    features = network.layers[-2].output
+    features = network.get_layer("classes").input
     transfer = keras.Model(network.input, keras.layers.Dense(5, name="head")(features))
     masked = keras_popup.mask_model(transfer, k=arguments.k, weights="keep", exclude="head", seed=1)
     for layer in transfer.layers[:-1]:
         layer.trainable = False
-    print(f"second task, a head alone: {fit(transfer, *second, 0.05, arguments.epochs):.2%}")
-    accuracy = fit(masked, *second, 0.05, arguments.epochs)
+    print(f"second task, a head alone: {fit(transfer, *second, 0.1, arguments.epochs):.2%}")
+    accuracy = fit(masked, *second, 0.1, arguments.epochs)
     print(f"second task, a head and masks: test accuracy {accuracy:.2%}")
     return accuracy
 

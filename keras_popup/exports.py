@@ -72,7 +72,7 @@ def export(
 
     - "saved_model": a folder for TensorFlow Serving, read back by TensorFlow's SavedModel loader;
     - "litert": a float32 file for LiteRT (TensorFlow Lite), read back by `ai-edge-litert`, as are the next two;
-    - "litert_sparse": the same with sparsely encoded kernels, smaller for a `k` of some 0.5 and below;
+    - "litert_sparse": the same with sparsely encoded kernels, smaller below a `k` of some 0.6;
     - "litert_int8": the same with int8 kernels and float32 arithmetic. Signed constants lose nothing: they are
       -1, 0 and +1 times one scale, or one per channel where a normalization was folded in. Other kernels are
       rounded to 127 steps per channel;

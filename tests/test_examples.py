@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = {
     "digits_from_scratch.py": (["--epochs", "4"], 0.8),
     "convert_and_train.py": (["--dataset", "popup_test_photos", "--epochs", "3"], 0.0),
+    "new_task.py": (["--dataset", "digits", "--width", "0.25", "--epochs", "4"], 0.7),
     "custom_training_loop.py": (["--steps", "100"], 0.7),
 }
 
@@ -25,7 +26,7 @@ EXAMPLES = {
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_example(path, monkeypatch, tmp_path, capsys):
     arguments, at_least = EXAMPLES[path.name]
-    if "--dataset" in arguments:
+    if "popup_test_photos" in arguments:
         PopupTestPhotos(data_dir=tmp_path).download_and_prepare()
         arguments = [*arguments, "--data_dir", str(tmp_path)]
     monkeypatch.chdir(tmp_path)
@@ -40,6 +41,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     ("path", "arguments"),
     [
         ("selection.py", "--sizes 5000 --ks 0.5 --inputs uniform,fools_the_sample --runs 2"),
+        ("deploy.py", "--models fc --runs 2"),
         ("train_step.py", "--models fc --precisions mixed_bfloat16 --batch_size 8 --runs 2"),
     ],
 )
