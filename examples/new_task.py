@@ -1,7 +1,6 @@
 """A trained network learns a second task by a mask alone: its weights stay, frozen, for both.
 
-Trained on half of the classes, its kernels are masked for the other half (mask_model with weights="keep") under a
-new, trained head. Compared with the same head on the network as it is.
+Trained on half of the classes, it is masked for the other half under a new head, and compared with a head alone.
 
 python examples/new_task.py --dataset fashion_mnist --data_dir ~/tensorflow_datasets
 """
@@ -35,19 +34,15 @@ def main() -> float:
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--data_dir", help="directory of TensorFlow Datasets")
     parser.add_argument("--epochs", type=int, default=10, help="of each of the three trainings")
-    parser.add_argument("--width", type=float, default=0.5)
     parser.add_argument("--k", type=float, default=0.7, help="fraction of weights kept for the second task")
     arguments = parser.parse_args()
 
     keras.utils.set_random_seed(1)
-    data = keras_popup.datasets.load(
-        arguments.dataset, data_dir=arguments.data_dir, validation=0, augment="none", seed=1
-    )
-    first, second = (
-        [classes(data, split, wanted) for split in ("train", "test")] for wanted in (range(5), range(5, 10))
-    )
+    data = keras_popup.datasets.load(arguments.dataset, data_dir=arguments.data_dir, validation=0, augment="none")
+    tasks = range(5), range(5, 10)
+    first, second = ([classes(data, split, task) for split in ("train", "test")] for task in tasks)
 
-    network = keras_popup.models.Conv2(data.image_shape, classes=5, width=arguments.width)
+    network = keras_popup.models.Conv2(data.image_shape, classes=5, width=0.5)
     print(f"first task, all weights trained: {fit(network, *first, 0.01, arguments.epochs):.2%}")
 
     features = network.get_layer("classes").input

@@ -153,7 +153,12 @@ def _summary(arguments: Sequence[str]) -> int:
 def _export(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     names = ", ".join(_EXPORT_NAMES)
-    flags.DEFINE_list("format", ["saved_model"], f"What to write: one or more of {names}, or all.", flag_values=values)
+    flags.DEFINE_list(
+        "format",
+        None,
+        f"What to write: one or more of {names}, or all. By the ending of --out if that is given, else saved_model.",
+        flag_values=values,
+    )
     flags.DEFINE_string(
         "out", None, "The file or folder, for one format. Beside the model if not given.", flag_values=values
     )
@@ -168,7 +173,8 @@ def _export(arguments: Sequence[str]) -> int:
     path = _parse(values, arguments, _EXPORT_HELP, "MODEL")
     if path is None:
         return 0
-    formats = list(_EXPORT_NAMES) if values.format == ["all"] else values.format
+    by_ending = {".tflite": "litert", ".onnx": "onnx"}.get(os.path.splitext(values.out or "")[1], "saved_model")
+    formats = list(_EXPORT_NAMES) if values.format == ["all"] else values.format or [by_ending]
     if unknown := [name for name in formats if name not in _EXPORT_NAMES]:
         raise UsageError(f"--format must be one or more of {names}, or all. Received: {', '.join(unknown)}.")
     if values.out and len(formats) > 1:
@@ -181,11 +187,17 @@ def _export(arguments: Sequence[str]) -> int:
     inputs = _test_images(path) if os.path.isdir(path) else None
     if inputs is not None:
         print(f"compared on {len(inputs)} images of the run's test set:")
+    failed = False
     for name in formats:
         out = values.out or os.path.join(os.path.dirname(file), _EXPORT_NAMES[name])
-        result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
+        try:
+            result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
+        except (exports.ExportError, ImportError, OSError) as error:
+            print(f"keras-popup: {error}", file=sys.stderr)
+            failed = True
+            continue
         print(f"{name:14} {result.bytes:>12,} bytes   largest difference {result.difference:.1e}   {result.path}")
-    return 0
+    return int(failed)
 
 
 def _model_file(path: str) -> str:

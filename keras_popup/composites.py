@@ -1,7 +1,8 @@
 """Layers that hold other layers: what they hold, and the exchange of some of it for masked layers."""
 
+import contextlib
+import copy as copy_module
 import functools
-import operator
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -40,17 +41,44 @@ def parts(layer: Any) -> dict[tuple[Any, ...], Any]:
     """
     if isinstance(layer, _GRAPHS):
         return {(part.name,): part for part in layer.layers}
-    found = {}
+    found: dict[tuple[Any, ...], Any] = {}
     for name, value in vars(layer).items():
-        if name in _BOOKKEEPING or name.startswith("_self_"):
-            continue
-        if isinstance(value, keras.layers.Layer):
-            found[(name,)] = value
-        elif isinstance(value, (list, tuple, dict)):
-            for path, part in keras.tree.flatten_with_path(value):
-                if isinstance(part, keras.layers.Layer):
-                    found[(name, *path)] = part
+        if name not in _BOOKKEEPING and not name.startswith("_self_"):
+            found |= {(name, *path): part for path, part in _held(value)}
     return found
+
+
+def _held(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(value, keras.layers.Layer):
+        yield (), value
+    elif isinstance(value, (list, tuple, dict)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(key, (str, int)):
+                for path, part in _held(inner):
+                    yield (key, *path), part
+
+
+def put(layer: Any, place: tuple[Any, ...], part: Any) -> None:
+    """Puts a layer at a place in one that holds others, instead of what is there."""
+
+    def exchanged_in(value: Any, path: tuple[Any, ...]) -> Any:
+        if not path:
+            return part
+        if isinstance(value, tuple):
+            changed = [*value]
+            changed[path[0]] = exchanged_in(value[path[0]], path[1:])
+            return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
+        value[path[0]] = exchanged_in(value[path[0]], path[1:])
+        return value
+
+    name, *path = place
+    before = parts(layer)[place]
+    layer._tracker.unlock()
+    if layer._tracker.is_in_store("layers", part):
+        layer._tracker.untrack(before)
+    else:
+        layer._tracker.replace_tracked_value("layers", before, part)
+    setattr(layer, name, exchanged_in(getattr(layer, name), tuple(path)))
 
 
 def walk(layer: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
@@ -79,12 +107,17 @@ def _is_made_up(layer: Any) -> bool:
 def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
     """Yields (layer, its twin) for a layer and all it holds that its twin holds at the same place, each layer once."""
     seen = set() if seen is None else seen
-    if id(layer) in seen or twin is layer:
+    if id(layer) in seen:
         return
     seen.add(id(layer))
     yield layer, twin
     here, there = parts(layer), parts(twin)
     if isinstance(layer, _GRAPHS) and set(here) != set(there):  # with names that Keras has made up anew
+        if len(here) != len(there):
+            raise ValueError(
+                f"A copy of '{layer.name}' ({type(layer).__name__}), made from its config, holds other layers than it "
+                f"does: {len(there)}, not {len(here)}. Its `get_config` must tell all that its constructor is given."
+            )
         there = dict(zip(here, there.values(), strict=True))
     for place, part in here.items():
         if place in there:
@@ -99,14 +132,14 @@ def own_weights(layer: Any) -> list[Any]:
 
 def copy(layer: Any) -> Any:
     """Returns a new layer of the same class and config. Its weights are new, too."""
-    return type(layer).from_config(layer.get_config())
+    return type(layer).from_config(copy_module.deepcopy(layer.get_config()))
 
 
 def exchanged(layer: Any, exchange: dict[tuple[Any, ...], Any]) -> Any:
     """Returns a copy of a layer that holds other layers at some places.
 
-    Layers that were given to its constructor are given to the copy's. Those that its code makes are
-    exchanged after the code has run, in a subclass made for the purpose: see `MaskedComposite`.
+    Where the layer was given those layers by its constructor, it stays of its class. Where its own code
+    makes them they are exchanged after the code has run, in a subclass made for it: see `MaskedComposite`.
 
     Args:
         layer: a layer or model that holds layers, no Sequential or Functional model.
@@ -117,20 +150,40 @@ def exchanged(layer: Any, exchange: dict[tuple[Any, ...], Any]) -> Any:
     """
     if isinstance(layer, _GRAPHS):
         raise ValueError("it is a Sequential or Functional model with a forward pass of its own")
-    config = layer.get_config()
+    config = copy_module.deepcopy(layer.get_config())
     if all(len(place) == 1 and _is_serialized_layer(config.get(place[0])) for place in exchange):
-        arguments = {name: keras.saving.serialize_keras_object(part) for (name,), part in exchange.items()}
-        return type(layer).from_config({**config, **arguments})
-    return _composite(type(layer), _without_build(keras.saving.serialize_keras_object(layer)), exchange)
+        arguments = {name: _plainly_serialized(part) for (name,), part in exchange.items()}
+        twin = type(layer).from_config({**config, **arguments})
+        if not set(exchange) <= set(parts(twin)):
+            raise ValueError(f"its copy does not hold layers at {sorted(exchange)}")
+        for place, part in exchange.items():
+            put(twin, place, part)  # the layer itself, which others may share
+        return twin
+    return _composite(type(layer), _plainly_serialized(layer), exchange)
 
 
 def _is_serialized_layer(value: Any) -> bool:
     return isinstance(value, dict) and {"class_name", "config"} <= set(value)
 
 
-def _without_build(serialized: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out what would build a layer where it is read, when the one that holds it will do so."""
-    return {key: value for key, value in serialized.items() if key != "build_config"}
+def _plainly_serialized(layer: Any) -> dict[str, Any]:
+    """Serializes a layer without what would build or compile it where it is read: who holds it does so."""
+    with uncompiled(layer):
+        serialized = keras.saving.serialize_keras_object(layer)
+    return {key: value for key, value in serialized.items() if key not in ("build_config", "compile_config")}
+
+
+@contextlib.contextmanager
+def uncompiled(layer: Any) -> Iterator[None]:
+    """Hides from Keras that a model is compiled, so that it does not compile a copy, which takes an optimizer."""
+    compiled = getattr(layer, "compiled", False)
+    try:
+        if compiled:
+            layer.compiled = False
+        yield
+    finally:
+        if compiled:
+            layer.compiled = True
 
 
 class MaskedComposite(_AnyLayer):
@@ -144,49 +197,61 @@ class MaskedComposite(_AnyLayer):
     _stock_class: Any
     _stock: dict[str, Any]  # the stock layer, serialized
     _places: tuple[tuple[Any, ...], ...]  # where layers are exchanged
+    _frozen: tuple[tuple[Any, ...], ...]  # where others are frozen; () stands for the layer's own weights
     _exchange: dict[tuple[Any, ...], Any]  # what is still to be put in
 
     def _put_in(self) -> None:
         there = parts(self)
         for place in [place for place in self._exchange if place in there]:
-            stock, part = there[place], self._exchange[place]
+            stock, part = there[place], self._exchange.pop(place)
             if stock.built and not part.built:
                 part.build_from_config(stock.get_build_config())
                 part.built = True
-            self._tracker.unlock()
-            self._tracker.replace_tracked_value("layers", stock, part)
-            name, *path = place
-            if path:
-                functools.reduce(operator.getitem, path[:-1], getattr(self, name))[path[-1]] = part
-            else:
-                setattr(self, name, part)
-            del self._exchange[place]
+            put(self, place, part)
+        for place, part in parts(self).items():
+            if place in self._frozen:
+                part.trainable = False
+        if () in self._frozen:
+            for weight in own_weights(self):
+                weight.trainable = False
 
     def stock_copy(self) -> Any:
         """Returns a new layer of the stock class, with the layers that its own code makes."""
-        return self._stock_class.from_config(dict(self._stock["config"]))
+        return self._stock_class.from_config(copy_module.deepcopy(self._stock["config"]))
 
     def get_config(self) -> dict[str, Any]:
         there = parts(self)
-        stock = {**self._stock, "config": {**self._stock["config"], "trainable": self.trainable}}
-        exchanged = [
-            [list(place), _without_build(keras.saving.serialize_keras_object(there[place]))] for place in self._places
-        ]
-        return {"layer": stock, "exchange": exchanged}
+        frozen = [place for place, part in there.items() if place not in self._places and not part.trainable]
+        if self.trainable and own_weights(self) and not any(weight.trainable for weight in own_weights(self)):
+            frozen.append(())
+        return {
+            "layer": {**self._stock, "config": {**self._stock["config"], "trainable": self.trainable}},
+            "exchange": [[list(place), _plainly_serialized(there[place])] for place in self._places],
+            "frozen": [list(place) for place in frozen],
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         exchange = {tuple(place): keras.saving.deserialize_keras_object(part) for place, part in config["exchange"]}
-        stock_class = type(keras.saving.deserialize_keras_object(config["layer"]))
-        return _composite(stock_class, config["layer"], exchange)
+        frozen = tuple(tuple(place) for place in config["frozen"])
+        stock_class = type(keras.saving.deserialize_keras_object(copy_module.deepcopy(config["layer"])))
+        return _composite(stock_class, config["layer"], exchange, frozen)
 
 
-def _composite(stock_class: Any, stock: dict[str, Any], exchange: dict[tuple[Any, ...], Any]) -> Any:
+def _composite(
+    stock_class: Any,
+    stock: dict[str, Any],
+    exchange: dict[tuple[Any, ...], Any],
+    frozen: tuple[tuple[Any, ...], ...] = (),
+) -> Any:
     """Returns a layer of `stock_class`, serialized in `stock`, with other layers at some places."""
     composite_class = _composite_class(stock_class)
-    layer = super(MaskedComposite, composite_class).from_config(dict(stock["config"]))
-    layer._stock, layer._places = stock, tuple(exchange)
-    # Past Keras, which would track what is in it as parts of the layer.
+    layer = super(MaskedComposite, composite_class).from_config(copy_module.deepcopy(stock["config"]))
+    if type(layer) is not composite_class:
+        raise ValueError(f"its `from_config` does not make an object of the class that it is called on: {type(layer)}")
+    layer._places, layer._frozen = tuple(exchange), frozen
+    # Past Keras, which would track what is in them as parts of the layer.
+    object.__setattr__(layer, "_stock", stock)
     object.__setattr__(layer, "_exchange", dict(exchange))
     layer._put_in()
     if layer._exchange and not hasattr(composite_class, "_builds"):

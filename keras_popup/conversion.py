@@ -1,12 +1,15 @@
 """Conversion of models: `mask_model` puts masks in, `strip_masks` bakes them in."""
 
+import copy
 import fnmatch
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
 from keras_popup import composites, initializers, layers, selectors
 
@@ -58,8 +61,8 @@ def mask_model(
         scores_initializer: of the scores, likewise.
         scores_regularizer: Keras regularizer of the scores.
         weights: "random" or "keep".
-        exclude: layers to leave as they are: a pattern, several of them, or a function of the given model's
-            layer that returns a bool.
+        exclude: layers to leave as they are: a pattern, one of the model's layers, several of them in a list, or
+            a function of the given model's layer that returns a bool.
         train_biases: bool, whether masked layers have trainable biases, rather than none ("random") or the
             model's own, frozen ("keep").
         train_norms: bool, likewise for gamma and beta of normalizations.
@@ -110,8 +113,10 @@ def mask_model(
     for path, layer in found:
         if isinstance(layer, layers.MaskedLayer):
             raise ValueError(f"Model '{model.name}' is masked already: layer '{path}' is a {type(layer).__name__}.")
+    _check_built(model, found)
     excluded = _excluded(found, exclude)
-    left = _left_alone(model, found) | dict.fromkeys(excluded, "excluded")
+    shared = _shared(model, found)
+    left = _left_alone(model, found) | shared | dict.fromkeys(excluded, "excluded")
     maskable = [(path, layer) for path, layer in found if type(layer) in layers.MASKED_LAYERS]
     seeds = {id(layer): initializers.derive_seed(seed, place) for place, (_, layer) in enumerate(maskable)}
     fractions = _fractions([(path, layer) for path, layer in maskable if id(layer) not in left], k)
@@ -132,7 +137,17 @@ def mask_model(
             return type(layer).from_config(config if train_norms else {**config, "center": False, "scale": False})
         return None
 
-    masked = _rebuilt(model, convert, left)
+    norms = {id(layer) for _, layer in found if type(layer) in _NORMS} if not keep else set()
+    targets = {*fractions, *norms, *shared} - excluded
+    try:
+        masked = _rebuilt(model, convert, targets, left)
+    except TypeError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"Model '{model.name}' cannot be run with masked layers in it: {error} If a layer's code reads a bias, "
+            "gamma or beta of another, train_biases=True or train_norms=True keeps them; `exclude` leaves layers alone."
+        ) from error
     twins = list(composites.pairs(model, masked))
     if not any(isinstance(twin, layers.MaskedLayer) for _, twin in twins):
         raise ValueError(
@@ -144,24 +159,34 @@ def mask_model(
     for layer, twin in twins:  # those that hold others come first, so that these have the last word
         is_excluded = id(layer) in excluded
         is_norm = type(layer) in _NORMS and not is_excluded
-        held = [id(part) for _, part in composites.walk(layer)]
-        holds_masked = any(isinstance(part, layers.MaskedLayer) for _, part in composites.walk(twin))
-        if isinstance(twin, layers.MaskedLayer) or holds_masked or not excluded.isdisjoint(held):
-            twin.trainable = True
-        elif keep and not is_excluded:
-            twin.trainable = is_norm and train_norms
-        else:
-            twin.trainable = layer.trainable
-        if keep or not (is_norm or isinstance(twin, layers.MaskedLayer)):
-            _copy_weights(layer, twin)
-        if isinstance(twin, layers.MaskedLayer) or is_norm or not composites.own_weights(layer):
+        own = composites.own_weights(layer)
+        trainable = {id(weight) for weight in layer.trainable_variables}
+        if twin is not layer:
+            _set_trainable(layer, twin, excluded, keep, is_norm and train_norms)
+            if keep or not (is_norm or isinstance(twin, layers.MaskedLayer)):
+                _copy_weights(layer, twin)
+        if isinstance(twin, layers.MaskedLayer) or is_norm or not own:
             continue
         twin._not_masked_because = left.get(id(layer)) or why_not(layer)
-        if not is_excluded and layer is not model and any(w.trainable for w in composites.own_weights(layer)):
+        if not is_excluded and layer is not model and any(id(weight) in trainable for weight in own):
             not_masked.append(f"{paths[id(layer)]} ({type(layer).__name__}): {twin._not_masked_because}")
     if not_masked:
         _logger.warning("Copied without a mask: %s.", "; ".join(not_masked))
     return masked
+
+
+def _set_trainable(layer: Any, twin: Any, excluded: set[int], keep: bool, as_norm: bool) -> None:
+    held = {id(part) for _, part in composites.walk(layer)}
+    holds_masked = any(isinstance(part, layers.MaskedLayer) for _, part in composites.walk(twin))
+    frozen = keep and id(layer) not in excluded and not as_norm
+    if isinstance(twin, layers.MaskedLayer):
+        twin.trainable = True
+    elif holds_masked or held & excluded:
+        twin.trainable = True
+        for weight in composites.own_weights(twin):
+            weight.trainable = weight.trainable and layer.trainable and not frozen
+    else:
+        twin.trainable = not frozen if keep and id(layer) not in excluded else layer.trainable
 
 
 def strip_masks(model: keras.Model) -> keras.Model:
@@ -196,100 +221,124 @@ def strip_masks(model: keras.Model) -> keras.Model:
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
 
-    def convert(layer: Any) -> Any:
-        if isinstance(layer, composites.MaskedComposite):
-            return layer.stock_copy()
-        if isinstance(layer, layers.MaskedLayer):
-            return layer.stock_copy()
-        return None
-
-    plain = _rebuilt(model, convert, {})
-    for path, layer in composites.walk(plain):
-        if isinstance(layer, (layers.MaskedLayer, composites.MaskedComposite)):
+    masked = (layers.MaskedLayer, composites.MaskedComposite)
+    found = list(composites.walk(model))
+    targets = {id(layer) for _, layer in found if isinstance(layer, masked)} | set(_shared(model, found))
+    left: dict[int, str] = {}
+    plain = _rebuilt(model, lambda layer: layer.stock_copy() if isinstance(layer, masked) else None, targets, left)
+    twins = list(composites.pairs(model, plain))
+    for layer, twin in twins:
+        if isinstance(twin, masked):
+            why = left.get(id(layer), "its own code, or that of the layer which holds it, makes masked layers")
             raise ValueError(
-                f"The masks of layer '{path}' cannot be stripped: its own code, or that of the layer which holds "
-                "it, makes masked layers. Make stock layers there, and mask them with mask_model."
+                f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: {why}. Make stock "
+                "layers there, and mask them with mask_model."
             )
-    for layer, twin in composites.pairs(model, plain):
-        twin.trainable = layer.trainable
-        _copy_weights(layer, twin)
+    for layer, twin in twins:
+        if twin is not layer:
+            twin.trainable = layer.trainable
+            _copy_weights(layer, twin)
     return plain
 
 
-def _rebuilt(model: keras.Model, convert: Callable[[Any], Any], left: dict[int, str]) -> keras.Model:
+def copy_model(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
+    """Returns a copy of a plain model, from its config as `change` returns it, with the same weights."""
+    with SafeModeScope(False):
+        twin = type(model).from_config(change(copy.deepcopy(model.get_config())))
+        _build_like(model, twin)
+    for layer, other in composites.pairs(model, twin):
+        _copy_weights(layer, other)
+    return twin
+
+
+def _rebuilt(model: keras.Model, convert: Callable[[Any], Any], targets: set[int], left: dict[int, str]) -> keras.Model:
     """Returns a copy of a model with other layers in it.
 
     Args:
         convert: returns what takes a layer's place, or None for a copy of it.
+        targets: the ids of the layers that are converted, and of those that must stay one layer.
         left: notes, by the layers' ids, why some are left as they are. What holds layers that cannot be
             exchanged is added.
     """
-    made: dict[int, tuple[Any, bool]] = {}  # by the id of a layer: what takes its place, whether it was converted
+    made: dict[int, Any] = {}  # what takes a layer's place, by its id
 
-    def rebuild(layer: Any) -> tuple[Any, bool]:
+    def rebuild(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):
-            return layer, False  # an operation without weights, such as keras.ops.relu
+            return layer  # an operation without weights, such as keras.ops.relu
         if id(layer) not in made:
             made[id(layer)] = convert_or_copy(layer)
         return made[id(layer)]
 
-    def convert_or_copy(layer: Any) -> tuple[Any, bool]:
+    def convert_or_copy(layer: Any) -> Any:
         converted = convert(layer)
         if converted is not None:
-            return converted, True
+            return converted
         if composites.is_graph(layer):
             return clone(layer)
-        rebuilt = {place: rebuild(part) for place, part in composites.parts(layer).items()}
-        exchange = {place: part for place, (part, is_converted) in rebuilt.items() if is_converted}
+        exchange = {
+            place: part
+            for place, part in composites.parts(layer).items()
+            if not targets.isdisjoint({id(part), *(id(held) for _, held in composites.walk(part))})
+        }
         try:
-            return (composites.exchanged(layer, exchange), True) if exchange else (composites.copy(layer), False)
+            if exchange:
+                return composites.exchanged(layer, {place: rebuild(part) for place, part in exchange.items()})
+            return composites.copy(layer)
         except Exception as error:  # of code that is not ours, and must not fail the rest
             if layer is model:
                 raise TypeError(
                     f"Model '{model.name}' ({type(model).__name__}) cannot be copied with other layers in it: {error}"
                 ) from error
             why = f"{type(layer).__name__} '{layer.name}' cannot be copied with masked layers in it: {error}"
-            left.update({id(part): why for _, part in composites.walk(layer)})
+            left.update({id(part): why for _, part in [("", layer), *composites.walk(layer)]})
         try:
-            return composites.copy(layer), False
+            return composites.copy(layer)
         except Exception as error:
-            left[id(layer)] = f"cannot be copied, so it is shared with the given model: {error}"
-            return layer, False
+            why = f"cannot be copied, so it is shared with the given model: {error}"
+            left.update({id(part): why for _, part in [("", layer), *composites.walk(layer)]})
+            return layer
 
-    def clone(graph: Any) -> tuple[Any, bool]:
-        is_converted = []
-
-        def clone_layer(layer: Any) -> Any:
-            twin, converted = rebuild(layer)
-            is_converted.append(converted)
-            return twin
-
+    def clone(graph: Any) -> Any:
         inputs = None  # a Sequential model's are cloned well; a Functional one's would lose their names
         if not isinstance(graph, keras.Sequential):
             inputs = keras.tree.map_structure(lambda x: composites.copy(x._keras_history.operation).output, graph.input)
-        # A compiled model would be compiled again, its optimizer's variables made.
-        compiled, graph.compiled = graph.compiled, False
-        try:
-            twin = keras.models.clone_model(graph, inputs, clone_function=clone_layer)
-            return twin, any(is_converted)
-        finally:
-            graph.compiled = compiled
+        with composites.uncompiled(graph):
+            twin = keras.models.clone_model(graph, inputs, clone_function=rebuild)
+        if type(twin) is not type(graph):
+            _logger.warning(
+                "The copy of '%s' (%s) is a %s: it has not what its class adds.",
+                graph.name,
+                type(graph).__name__,
+                type(twin).__name__,
+            )
+        return twin
 
-    rebuilt, _ = rebuild(model)
-    if model.built and not rebuilt.built:
-        rebuilt.build_from_config(model.get_build_config())
-        rebuilt.built = True  # as Keras itself does when it loads a model
+    with SafeModeScope(False):  # these are live objects, no files: what is in a Lambda has been run before
+        rebuilt = rebuild(model)
+        _build_like(model, rebuilt)
     return rebuilt
+
+
+def _build_like(layer: Any, twin: Any) -> None:
+    if layer.built and not twin.built:
+        twin.build_from_config(layer.get_build_config())
+        twin.built = True  # as Keras itself does when it loads a model
 
 
 def _copy_weights(layer: Any, twin: Any) -> None:
     """Gives a layer's twin the weights that it holds itself, masks baked into kernels that have one."""
-    if not (layer.built and twin.built):
+    if not layer.built:
         return
+    _build_like(layer, twin)
     weights, twins = composites.own_weights(layer), composites.own_weights(twin)
-    if [weight.name for weight in weights] == [weight.name for weight in twins]:
-        for weight, other in zip(weights, twins, strict=True):
-            other.assign(weight)
+    if type(layer) is type(twin) and [weight.name for weight in weights] == [weight.name for weight in twins]:
+        store: dict[str, Any] = {}
+        layer.save_own_variables(store)
+        twin.load_own_variables(store)  # a Normalization computes from them what it uses
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                twin.load_assets(folder)
         return
     values = {weight.name: weight.value for weight in weights}
     if isinstance(layer, layers.MaskedLayer):
@@ -319,12 +368,22 @@ def _check_patterns(argument: str, patterns: Iterable[str], found: list[tuple[st
 
 def _excluded(found: list[tuple[str, Any]], exclude: Any) -> set[int]:
     """Returns the ids of the layers that `exclude` names, and of those they hold."""
-    if callable(exclude):
+    if callable(exclude) and not isinstance(exclude, keras.layers.Layer):
         chosen = [layer for _, layer in found if exclude(layer)]
-        return {id(part) for layer in chosen for part in (layer, *(held for _, held in composites.walk(layer)))}
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude)
-    _check_patterns("exclude", patterns, found)
-    return {id(layer) for path, layer in found if any(_matches(path, pattern) for pattern in patterns)}
+    else:
+        several = list(exclude) if isinstance(exclude, (list, tuple, set, frozenset)) else [exclude]
+        if not all(isinstance(item, (str, keras.layers.Layer)) for item in several):
+            raise TypeError(
+                "`exclude` must be a pattern, a layer, several of them in a list, or a function of a layer. "
+                f"Received: {exclude!r}."
+            )
+        patterns = [item for item in several if isinstance(item, str)]
+        _check_patterns("exclude", patterns, found)
+        chosen = [layer for path, layer in found if any(_matches(path, pattern) for pattern in patterns)]
+        chosen += [item for item in several if not isinstance(item, str)]
+        if strangers := [layer.name for layer in chosen if not any(layer is other for _, other in found)]:
+            raise ValueError(f"`exclude` has layers that are not the model's. Received: {strangers}.")
+    return {id(part) for layer in chosen for part in (layer, *(held for _, held in composites.walk(layer)))}
 
 
 def _fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
@@ -346,21 +405,46 @@ def _fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
     return fractions
 
 
+def _check_built(model: Any, found: list[tuple[str, Any]]) -> None:
+    """Checks that what is not built has no layers yet to make."""
+    for path, layer in found:
+        is_simple = composites.is_graph(layer) or type(layer) in (*layers.MASKED_LAYERS, *_NORMS)
+        if not (model.built or layer.built or is_simple or getattr(type(layer).build, "_is_default", False)):
+            raise ValueError(
+                f"Model '{model.name}' is not built, and layer '{path}' ({type(layer).__name__}) may make others when "
+                "it is. Call the model on data first, or give it an Input."
+            )
+
+
+def _shared(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
+    """Returns which layers are shared across the border of a layer that is no graph, by their ids, and says so.
+
+    Keras saves and loads the two as different layers.
+    """
+    everything = [model, *(layer for _, layer in found)]
+    holders: dict[int, list[Any]] = {}
+    for layer in everything:
+        for part in composites.parts(layer).values():
+            holders.setdefault(id(part), []).append(layer)
+    shared = {}
+    for layer in everything:
+        held = [part for _, part in composites.walk(layer)]
+        inside = {id(layer), *map(id, held)}
+        for part in held:
+            if not composites.is_graph(layer) and any(id(holder) not in inside for holder in holders[id(part)]):
+                names = " and ".join(f"'{holder.name}'" for holder in holders[id(part)])
+                shared[id(part)] = f"shared by {names}, and no file keeps it one layer"
+    return shared
+
+
 def _left_alone(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
     """Returns why layers of maskable classes are left as they are, by their ids."""
     left: dict[int, str] = {}
-    holders: dict[int, list[Any]] = {}
     for layer in (model, *(layer for _, layer in found)):
-        for part in composites.parts(layer).values():
-            holders.setdefault(id(part), []).append(layer)
+        held = list(composites.parts(layer).values())
+        left |= {id(part): f"held by '{layer.name}' under two names" for part in held if held.count(part) > 1}
         if isinstance(layer, keras.layers.SpectralNormalization):
             left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in composites.walk(layer)}
-    for _, layer in found:
-        shared_by = holders[id(layer)]
-        if len(shared_by) > 1 and not all(map(composites.is_graph, shared_by)):
-            names = " and ".join(dict.fromkeys(f"'{holder.name}'" for holder in shared_by))
-            under = " under two names" if len(set(map(id, shared_by))) == 1 else ", not all Sequential or Functional"
-            left[id(layer)] = f"held by {names}{under}: its copies would no longer be one layer"
         elif getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
             left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
     return left

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, composites, conversion, layers
+from keras_popup import _litert, _topk, composites, conversion, layers
 
 # What each format needs beyond TensorFlow, and how its files are called.
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -26,6 +26,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "tf2onnx"),
 }
 _SUFFIXES = {"litert": ".tflite", "litert_sparse": ".tflite", "litert_int8": ".tflite", "onnx": ".onnx"}
+
+_SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 FORMATS = tuple(_NEEDS)
 """The formats that `export` knows."""
@@ -47,7 +49,7 @@ class Export:
         format: str.
         bytes: int, its size, of all files together.
         difference: float, the largest difference between its outputs and the model's, in units of the largest
-            output. As the runtime computed them.
+            value of the output that it is in. As the runtime computed them.
         tolerance: float, what it was allowed to be.
     """
 
@@ -88,8 +90,8 @@ def export(
         inputs: a batch as `model.predict` takes it, arrays in the model's own structure, to compare the outputs
             on: best, some real ones. None draws uniform numbers in [0, 1) with a fixed seed, for
             integers 0 and 1, with 32 for each dimension but the batch's that the model leaves open.
-        tolerance: float, the largest difference to accept, in units of the largest output. By default 1e-4,
-            and 0.1 for int8 kernels that had to be rounded.
+        tolerance: float, the largest difference to accept, in units of the largest value of the output that it is
+            in. By default 1e-4, and 0.1 for int8 kernels that had to be rounded.
 
     Returns:
         An `Export` with path, size and difference.
@@ -111,7 +113,7 @@ def export(
     >>> result.format, result.difference <= result.tolerance
     ('saved_model', True)
     """
-    target = Path(path)
+    target = Path(path).resolve()  # of a link, what it leads to is replaced
     format = _checked_format(target, format)
     if not isinstance(model, keras.Model):
         raise TypeError(f"export takes a keras.Model. Received: {type(model).__name__}.")
@@ -123,16 +125,26 @@ def export(
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be a number of 0 or more. Received: {tolerance!r}.")
     batch = _examples(model) if inputs is None else _checked_inputs(model, inputs)
 
     has_masks = any(isinstance(layer, layers.MaskedLayer) for _, layer in composites.walk(model))
     plain = conversion.strip_masks(model) if has_masks else model
     if format != "saved_model":
         plain = _in_float32(plain)
-    expected = [np.asarray(output) for output in keras.tree.flatten(plain(_structured(plain, batch), training=False))]
-    if not all(np.isfinite(output).all() for output in expected):
+    with _topk.interpreted():
+        given = _outputs(model, batch)
+    expected = _outputs(plain, batch)
+    if not all(np.isfinite(output).all() for output in expected.values()):
         raise ValueError(
             f"Model '{model.name}' gives outputs that are not finite numbers: there is nothing to compare."
+        )
+    rounding = _difference(given, expected)
+    if rounding > (_TOLERANCE if plain is model or not _is_half(model) else _ROUNDED_TOLERANCE):
+        raise ExportError(
+            f"The stripped model, in the types to export, differs from model '{model.name}' by {rounding:.3g} of the "
+            "largest output. Nothing was written."
         )
 
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +156,7 @@ def export(
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
             with _quiet():
-                outputs = _RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch)
+                outputs = _RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
             difference = _difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
@@ -154,10 +166,22 @@ def export(
                 f"differ by {difference:.3g} of the largest one, where {tolerance:.3g} is accepted. It was removed."
             )
         size = sum(file.stat().st_size for file in (unproved, *unproved.rglob("*")) if file.is_file())
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(target, Path(folder) / "replaced")
-        os.replace(unproved, target)
-    return Export(str(target), format, size, difference, tolerance)
+        _hand_over(unproved, target)
+    return Export(str(path), format, size, difference, tolerance)
+
+
+def _hand_over(proved: Path, target: Path) -> None:
+    """Puts a file or folder in the place of what may be there, which comes back if that fails."""
+    if not target.is_dir():
+        os.replace(proved, target)
+        return
+    replaced = proved.with_name("replaced")
+    os.replace(target, replaced)
+    try:
+        os.replace(proved, target)
+    except BaseException:
+        os.replace(replaced, target)
+        raise
 
 
 def _checked_format(target: Path, format: str | None) -> str:
@@ -170,13 +194,14 @@ def _checked_format(target: Path, format: str | None) -> str:
         raise ValueError(f"A path for format='{format}' must end in '{suffix}'. Received: '{target}'.")
     if suffix and target.is_dir():
         raise FileExistsError(f"'{target}' is a folder, where format='{format}' is to write a file.")
-    if not suffix and target.exists() and not (target / "saved_model.pb").exists() and any(_entries(target)):
-        raise FileExistsError(f"'{target}' is there and is no SavedModel. Remove it, or choose another path.")
+    if not suffix and target.exists():
+        others = {entry.name for entry in target.iterdir()} - _SAVED_MODEL if target.is_dir() else {target.name}
+        if others:
+            raise FileExistsError(
+                f"'{target}' is there and is no SavedModel, or holds more than one: {', '.join(sorted(others))}. "
+                "Remove that, or choose another path."
+            )
     return format
-
-
-def _entries(target: Path) -> Iterator[Path]:
-    return target.iterdir() if target.is_dir() else iter([target])
 
 
 def _examples(model: keras.Model) -> list[np.ndarray]:
@@ -185,7 +210,7 @@ def _examples(model: keras.Model) -> list[np.ndarray]:
     for x in model.inputs:
         shape = (x.shape[0] or _EXAMPLES, *(size or 32 for size in x.shape[1:]))
         numbers = rng.random(shape) if "float" in x.dtype else rng.integers(0, 2, shape)
-        batch.append(numbers.astype(x.dtype))
+        batch.append(numbers.astype(_numpy_type(x)))
     return batch
 
 
@@ -198,30 +223,85 @@ def _checked_inputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
     )
     if not fits or any(array.shape[0] == 0 for array in batch):
         raise ValueError(f"`inputs` must be arrays of shapes {expected}. Received: {[x.shape for x in batch]}.")
-    return [array.astype(x.dtype) for array, x in zip(batch, model.inputs, strict=True)]
+    return [array.astype(_numpy_type(x)) for array, x in zip(batch, model.inputs, strict=True)]
 
 
-def _structured(model: Any, batch: list[np.ndarray]) -> Any:
+def _numpy_type(x: Any) -> Any:
+    if x.dtype == "string":
+        raise ValueError(
+            "export has no way to compare a model that is given strings. Export what follows their lookup."
+        )
+    return tf.as_dtype(x.dtype).as_numpy_dtype
+
+
+def _structured(model: Any, batch: list[Any]) -> Any:
     structure = getattr(model, "_inputs_struct", None)
     return keras.tree.pack_sequence_as(structure, batch) if structure is not None else batch[0]
 
 
+def _named(outputs: Any) -> dict[str, Any]:
+    """Returns the outputs as a SavedModel and LiteRT name them, in the order that ONNX has."""
+    flat = keras.tree.flatten(outputs)
+    if isinstance(outputs, dict) and len(flat) == len(outputs):
+        return {name: outputs[name] for name in sorted(outputs)}
+    return {f"output_{number}": output for number, output in enumerate(flat)}
+
+
+def _outputs(model: Any, batch: list[Any]) -> dict[str, np.ndarray]:
+    outputs = _named(model(_structured(model, batch), training=False))
+    return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
+
+
+def _is_half(model: keras.Model) -> bool:
+    """Tells whether some layers compute in a type of 16 bits."""
+    return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in composites.walk(model))
+
+
 def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns the model, or a copy in float32 if some of its layers compute in another type."""
-    policies = {layer.dtype_policy.name for _, layer in composites.walk(model)}
-    if policies <= {"float32"}:
+    """Returns the model, or a copy in float32 if some of its layers compute in a type of 16 bits."""
+    if not _is_half(model):
         return model
 
     def in_float32(config: Any) -> Any:
         if isinstance(config, dict):
-            if config.get("class_name") == "DTypePolicy":
+            if config.get("class_name") == "DTypePolicy" and "float16" in config["config"]["name"]:
                 return {**config, "config": {"name": "float32"}}
             return {key: in_float32(value) for key, value in config.items()}
         return [in_float32(value) for value in config] if isinstance(config, (list, tuple)) else config
 
-    copy = type(model).from_config(in_float32(model.get_config()))
-    copy.set_weights(model.get_weights())
-    return copy
+    return conversion.copy_model(model, in_float32)
+
+
+def _write(plain: keras.Model, path: Path, format: str) -> bool:
+    """Writes a file, and returns whether its weights have kept their values."""
+    if format == "saved_model":
+        _write_saved_model(plain, path)
+    elif format == "onnx":
+        with _constant_statistics(plain):
+            plain.export(str(path), format="onnx", verbose=False)
+        _mend_onnx(path)
+    else:
+        sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
+        plain.export(str(path), format="litert", verbose=False, **sparse)
+    if format != "litert_int8":
+        return True
+    content, exact = _litert.with_int8_weights(path.read_bytes())
+    path.write_bytes(content)
+    return exact
+
+
+@contextlib.contextmanager
+def _constant_statistics(plain: keras.Model) -> Iterator[None]:
+    """Has a Normalization's statistics traced as constants: as tensors they become inputs of an ONNX file."""
+    found = [layer for _, layer in composites.walk(plain) if isinstance(layer, keras.layers.Normalization)]
+    tensors = [(layer.mean, layer.variance) for layer in found]
+    try:
+        for layer in found:
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+        yield
+    finally:
+        for layer, (mean, variance) in zip(found, tensors, strict=True):
+            layer.mean, layer.variance = mean, variance
 
 
 @contextlib.contextmanager
@@ -238,33 +318,13 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write(plain: keras.Model, path: Path, format: str) -> bool:
-    """Writes a file, and returns whether its weights have kept their values."""
-    if format == "saved_model":
-        _write_saved_model(plain, path)
-    elif format == "onnx":
-        plain.export(str(path), format="onnx", verbose=False)
-        _mend_onnx(path)
-    else:
-        sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
-        plain.export(str(path), format="litert", verbose=False, **sparse)
-    if format != "litert_int8":
-        return True
-    content, exact = _litert.with_int8_weights(path.read_bytes())
-    path.write_bytes(content)
-    return exact
-
-
 def _write_saved_model(plain: keras.Model, path: Path) -> None:
     # Keras 3.15's own export stores every variable twice.
     signature = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in plain.inputs]
 
     @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: tf.Tensor) -> Any:
-        outputs = plain(_structured(plain, list(inputs)), training=False)
-        if isinstance(outputs, dict):
-            return outputs
-        return {f"output_{number}": output for number, output in enumerate(keras.tree.flatten(outputs))}
+        return _named(plain(_structured(plain, list(inputs)), training=False))
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]
@@ -273,17 +333,12 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
 
 
 def _mend_onnx(path: Path) -> None:
-    """Mends what tf2onnx 1.17 gets wrong."""
+    """Writes erfc(x), of an exact GELU, as 1 - erf(x): tf2onnx 1.17 copies it, and ONNX does not have it."""
     import onnx
 
     content = onnx.load(path)
-    graph = content.graph
-    # Constants that it has folded away stay inputs, which a caller would have to feed: of keras.layers.Normalization.
-    used = {name for node in graph.node for name in node.input}
-    inputs = [value for value in graph.input if value.name in used]
-    # ONNX has no erfc(x), as in an exact GELU: it is 1 - erf(x).
     nodes = []
-    for node in graph.node:
+    for node in content.graph.node:
         if node.op_type != "Erfc":
             nodes.append(node)
             continue
@@ -292,40 +347,42 @@ def _mend_onnx(path: Path) -> None:
         nodes.append(onnx.helper.make_node("Erf", node.input, [erf]))
         nodes.append(onnx.helper.make_node("Constant", [], [one], value=tensor))
         nodes.append(onnx.helper.make_node("Sub", [one, erf], node.output))
-    if len(nodes) > len(graph.node) or len(inputs) < len(graph.input):
-        del graph.node[:], graph.input[:]
-        graph.node.extend(nodes)
-        graph.input.extend(inputs)
+    if len(nodes) > len(content.graph.node):
+        del content.graph.node[:]
+        content.graph.node.extend(nodes)
         onnx.save(content, path)
 
 
-def _run_saved_model(path: Path, names: list[str], batch: list[np.ndarray]) -> list[np.ndarray]:
+# Each runs a file on a batch, given the names of the model's inputs and outputs, and returns the outputs by name.
+
+
+def _run_saved_model(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
     # The loader that TensorFlow Serving uses: a graph, a session and a tag, without anything of Keras.
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
         signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
         tensors = _by_name({name: info.name for name, info in signature.inputs.items()}, names)
-        outputs = [info.name for _, info in sorted(signature.outputs.items(), key=_natural)]
-        return session.run(outputs, dict(zip(tensors, batch, strict=True)))
+        fetched = {name: signature.outputs[name].name for name in outputs}
+        return session.run(fetched, dict(zip(tensors, batch, strict=True)))
 
 
-def _run_litert(path: Path, names: list[str], batch: list[np.ndarray]) -> list[np.ndarray]:
+def _run_litert(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner()
     keys = _by_name({name: name for name in runner.get_input_details()}, names)
-    outputs = runner(**dict(zip(keys, batch, strict=True)))
-    return [value for _, value in sorted(outputs.items(), key=_natural)]
+    found = runner(**dict(zip(keys, batch, strict=True)))
+    return {name: found[name] for name in outputs}
 
 
-def _run_onnx(path: Path, names: list[str], batch: list[np.ndarray]) -> list[np.ndarray]:
+def _run_onnx(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     keys = _by_name({entry.name: entry.name for entry in session.get_inputs()}, names)
-    return session.run(None, dict(zip(keys, batch, strict=True)))
+    return dict(zip(outputs, session.run(None, dict(zip(keys, batch, strict=True))), strict=True))
 
 
-_RUNTIMES: dict[str, Callable[[Path, list[str], list[np.ndarray]], list[np.ndarray]]] = {
+_RUNTIMES: dict[str, Callable[[Path, list[str], list[Any], list[str]], dict[str, np.ndarray]]] = {
     "saved_model": _run_saved_model,
     "litert": _run_litert,
     "litert_sparse": _run_litert,
@@ -339,15 +396,13 @@ def _by_name(found: dict[str, str], names: list[str]) -> list[str]:
     return list(found.values()) if len(names) == 1 else [found[name] for name in names]
 
 
-def _natural(item: tuple[str, Any]) -> tuple[int, str]:
-    """Orders output_2 before output_10."""
-    return len(item[0]), item[0]
-
-
-def _difference(expected: list[np.ndarray], outputs: list[np.ndarray]) -> float:
-    if [x.shape for x in expected] != [x.shape for x in outputs]:
-        raise ValueError(f"outputs of shapes {[x.shape for x in outputs]}, not {[x.shape for x in expected]}")
-    scale = max(float(np.abs(x).max()) for x in expected) or 1.0
-    return (
-        max(float(np.abs(np.float64(x) - np.float64(y)).max()) for x, y in zip(expected, outputs, strict=True)) / scale
-    )
+def _difference(expected: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> float:
+    """Returns the largest difference, in units of the largest value of the output that it is in."""
+    largest = 0.0
+    for name, x in expected.items():
+        y = np.asarray(outputs[name], np.float64)
+        if x.shape != y.shape:
+            raise ValueError(f"its output '{name}' is of shape {y.shape}, not {x.shape}")
+        scale = np.abs(x).max(initial=0.0) or 1.0
+        largest = max(largest, float((np.abs(x - y) / scale).max(initial=0.0)))
+    return largest

@@ -168,7 +168,7 @@ def test_inputs_and_outputs_in_dicts(tmp_path):
     a, b = keras.Input((8, 8, 3), name="picture"), keras.Input((5,), dtype="int32", name="words")
     words = keras.layers.Flatten()(keras.layers.Embedding(2, 8)(b))
     both = keras.layers.Concatenate()([keras.layers.Flatten()(a), words])
-    outputs = {"zebra": keras.layers.Dense(3)(both), "ant": keras.layers.Dense(2)(both)}
+    outputs = {"zebra": keras.layers.Dense(3)(both), "ox": keras.layers.Dense(3)(both)}
     model = mask_model(keras.Model({"words": b, "picture": a}, outputs), k=0.5, seed=1)
     inputs = {"words": np.array([[0, 1, 1, 0, 1]]), "picture": images(1)}
     for name in exports.FORMATS:
@@ -199,8 +199,10 @@ def test_errors(tmp_path):
     assert not os.listdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="is there and is no SavedModel"):
+    with pytest.raises(FileExistsError, match="is no SavedModel, or holds more than one: notes.txt"):
         keras_popup.export(model, tmp_path / "mine")
+    with pytest.raises(ValueError, match="`tolerance` must be"):
+        keras_popup.export(model, tmp_path / "x", tolerance=float("nan"))
     (tmp_path / "x.onnx").mkdir()
     with pytest.raises(FileExistsError, match="is a folder"):
         keras_popup.export(model, tmp_path / "x.onnx")
@@ -210,13 +212,31 @@ def test_errors(tmp_path):
         keras_popup.export(plain, tmp_path / "x")
 
 
+def test_a_link_stays_a_link(tmp_path):
+    keras_popup.export(trained_net(), tmp_path / "v1")
+    (tmp_path / "current").symlink_to("v1")
+    keras_popup.export(trained_net(), tmp_path / "current")
+    assert (tmp_path / "current").is_symlink()
+    (tmp_path / "v1" / "notes.txt").write_text("keep me")
+    with pytest.raises(FileExistsError, match="notes.txt"):
+        keras_popup.export(trained_net(), tmp_path / "current")
+
+
+def test_each_output_is_compared_on_its_own_scale():
+    expected = {"box": np.array([640.0]), "share": np.array([0.9, 0.1])}
+    swapped = {"box": np.array([640.0]), "share": np.array([0.1, 0.9])}
+    assert exports._difference(expected, swapped) == pytest.approx(0.8 / 0.9)
+    with pytest.raises(ValueError, match="'box' is of shape"):
+        exports._difference(expected, {**expected, "box": np.zeros(2)})
+
+
 def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(exports._NEEDS, "onnx", ("no_such_runtime",))
     with pytest.raises(ImportError, match=r"needs no_such_runtime: pip install 'keras-popup\[export\]'"):
         keras_popup.export(conv_net(), tmp_path / "model.onnx")
 
 
-def test_command_line(tmp_path, capsys):
+def test_command_line(tmp_path, capsys, monkeypatch):
     from keras_popup import cli
 
     run = str(tmp_path / "run")
@@ -233,6 +253,13 @@ def test_command_line(tmp_path, capsys):
         assert os.path.exists(os.path.join(run, file))
     assert cli.main(["export", f"{run}/model.keras", "--format", "onnx", "--out", str(tmp_path / "my.onnx")]) == 0
     assert (tmp_path / "my.onnx").exists()
+    assert cli.main(["export", f"{run}/model.keras", "--out", str(tmp_path / "my.tflite")]) == 0
+    assert (tmp_path / "my.tflite").is_file()
+    (tmp_path / "run" / "model.onnx").unlink()
+    monkeypatch.setitem(exports._NEEDS, "litert", ("no_such_runtime",))
+    assert cli.main(["export", run, "--format", "litert,onnx"]) == 1
+    assert "needs no_such_runtime" in capsys.readouterr().err
+    assert (tmp_path / "run" / "model.onnx").exists()
     assert cli.main(["summary", run]) == 0
     kept = json.loads((tmp_path / "run" / "summary.json").read_text())["kept"]
     assert f"{kept:,} of" in capsys.readouterr().out

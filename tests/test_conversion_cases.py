@@ -1,0 +1,225 @@
+"""Models that a conversion could get wrong without a word: preprocessing, sharing, freezing, odd configs."""
+
+import logging
+
+import blocks
+import keras
+import numpy as np
+import pytest
+from tables import MODELS
+from test_conversion import fit_once, masked_layers, moved
+
+from keras_popup import composites, exports, layers, mask_model, strip_masks
+
+
+def random(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def agree(a, b, x):
+    np.testing.assert_allclose(a.predict(x, verbose=0), b.predict(x, verbose=0), atol=1e-6)
+
+
+def test_adapted_normalization(tmp_path):
+    normalization = keras.layers.Normalization()
+    normalization.adapt(50 + 3 * random(50, 8))
+    inputs = keras.Input((8,))
+    plain = keras.Model(inputs, keras.layers.Dense(3)(normalization(inputs)))
+    x = 50 + 3 * random(4, 8)
+    masked = mask_model(plain, k=1.0, weights="keep", seed=1)
+    agree(masked, plain, x)
+    agree(strip_masks(masked), plain, x)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    half = mask_model(keras.Sequential([keras.Input((8,)), normalization, keras.layers.Dense(32)]), k=0.5, seed=1)
+    for path in ("saved", "model.tflite", "model.onnx"):
+        assert exports.export(half, tmp_path / path, inputs=x).difference < 1e-5
+
+
+def test_vocabulary():
+    lookup = keras.layers.IntegerLookup()
+    lookup.adapt(np.array([7, 7, 9, 11]))
+    inputs = keras.Input((2,), dtype="int64")
+    x = keras.layers.Flatten()(keras.layers.Embedding(4, 3)(lookup(inputs)))
+    plain = keras.Model(inputs, keras.layers.Dense(3)(x))
+    words = np.array([[7, 9], [11, 5]])
+    masked = mask_model(plain, k=1.0, weights="keep", seed=1)
+    agree(masked, plain, words)
+    agree(strip_masks(masked), plain, words)
+
+
+def shared_models():
+    dense, inputs = keras.layers.Dense(4, name="shared"), keras.Input((3, 4))
+    nested = keras.Input((4,))
+    submodel = keras.Model(nested, keras.layers.Dense(4)(dense(nested)))
+    mean = keras.layers.GlobalAveragePooling1D()(inputs)
+    for holder in (
+        keras.layers.TimeDistributed(dense),
+        keras.layers.TimeDistributed(submodel),
+        blocks.Residual(keras.Sequential([dense, keras.layers.ReLU()])),
+    ):
+        yield keras.Model(inputs, [keras.layers.Dense(2)(holder(inputs)), dense(mean)])
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_shared_across_a_border(number, caplog):
+    plain = moved(list(shared_models())[number])
+    x = random(4, 3, 4)
+    with caplog.at_level(logging.WARNING, "keras_popup"):
+        masked = mask_model(plain, k=1.0, weights="keep", seed=1)
+    for a, b in zip(masked.predict(x, verbose=0), plain.predict(x, verbose=0), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert "shared (Dense): shared by" in caplog.text
+    stripped = strip_masks(mask_model(plain, k=0.5, seed=1))
+    kernels = [v for v in stripped.weights if v.name == "kernel"]
+    assert len({id(v) for v in kernels}) == len(kernels) == len([v for v in plain.weights if v.name == "kernel"])
+
+
+def test_masks_shared_across_a_border_are_stripped():
+    dense, inputs = layers.MaskedDense(4, seed=1), keras.Input((3, 4))
+    once = dense(keras.layers.GlobalAveragePooling1D()(inputs))
+    masked = keras.Model(inputs, [keras.layers.TimeDistributed(dense)(inputs), once])
+    x = random(2, 3, 4)
+    for a, b in zip(strip_masks(masked).predict(x, verbose=0), masked.predict(x, verbose=0), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_cannot_be_copied_is_named_if_it_has_weights(caplog):
+    class Closed(keras.layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.function(self.dense(x))
+
+    inputs = keras.Input((4,))
+    plain = keras.Model(inputs, keras.layers.Dense(2)(Closed(lambda x: 2 * x)(inputs)))
+    with caplog.at_level(logging.WARNING, "keras_popup"):
+        mask_model(plain, k=0.5, seed=1)
+    assert "cannot be copied, so it is shared with the given model" in caplog.text
+
+
+def test_lambda():
+    inputs, nested = keras.Input((3, 4)), keras.Input((4,))
+    inner = keras.Model(nested, keras.layers.Lambda(lambda x: 2 * x, name="twice")(keras.layers.Dense(4)(nested)))
+    plain = keras.Model(inputs, keras.layers.TimeDistributed(inner)(inputs))
+    masked = mask_model(plain, k=1.0, weights="keep", seed=1)
+    assert len(masked_layers(masked)) == 1
+    x = random(2, 3, 4)
+    agree(masked, plain, x)
+    agree(strip_masks(masked), plain, x)
+    assert exports._in_float32(masked) is masked
+
+
+def test_frozen_parts_stay_frozen_in_files(tmp_path):
+    plain = next(case for case in MODELS if case.name == "block_of_blocks").make()
+    masked = mask_model(plain, k=0.5, weights="keep", seed=1)
+    assert {v.name for v in masked.trainable_variables} == {"scores"}
+    masked.save(tmp_path / "model.keras")
+    for again in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(masked)):
+        assert {v.name for v in again.trainable_variables} == {"scores"}
+        before = [v.numpy() for v in again.non_trainable_variables]
+        fit_once(again, [random(4, 6, 8)])
+        for a, b in zip(before, again.non_trainable_variables, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_built_layers_of_a_model_that_is_not():
+    embedding, dense = keras.layers.Embedding(5, 4), keras.layers.Dense(4, name="kept")
+    embedding(np.array([0])), dense(np.ones((1, 4)))
+    masked = mask_model(keras.Sequential([embedding, dense, keras.layers.Dense(2)]), k=0.5, exclude=dense, seed=1)
+    masked(np.array([[0, 1]]))
+    np.testing.assert_array_equal(masked.layers[0].embeddings, embedding.embeddings)
+    np.testing.assert_array_equal(masked.get_layer("kept").kernel, dense.kernel)
+
+
+def test_a_model_that_has_layers_yet_to_make():
+    with pytest.raises(ValueError, match="may make others when it is"):
+        mask_model(keras.Sequential([blocks.Encoder(2)]), k=0.5, seed=1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Popping(keras.layers.Layer):
+    """Takes its config apart, as many do. Holds a tuple, and reads a bias of a layer that it holds."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.pair = (keras.layers.Dense(units), keras.layers.BatchNormalization())
+
+    def call(self, x, training=None):
+        return self.pair[1](self.pair[0](x), training=training)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(config.pop("units"), **config)
+
+
+@pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")
+def test_configs_are_not_used_up(tmp_path):
+    inputs = keras.Input((4,))
+    plain = moved(keras.Model(inputs, Popping(3, name="popping")(inputs)))
+    masked = mask_model(plain, k={"popping/pair/0": 0.5}, seed=1)
+    assert len(masked_layers(masked)) == 1
+    x = random(4, 4)
+    masked.save(tmp_path / "model.keras")
+    agree(keras.models.load_model(tmp_path / "model.keras"), masked, x)
+    agree(strip_masks(masked), masked, x)
+    agree(strip_masks(masked), masked, x)
+
+
+def test_a_subclassed_model_compiled_with_a_loss_of_its_own(tmp_path):
+    plain = next(case for case in MODELS if case.name == "subclassed").make()
+    plain.compile("sgd", lambda y, p: keras.ops.mean(y - p))
+    masked = mask_model(plain, k=0.5, seed=1)
+    assert not masked.compiled
+    masked.compile("sgd", "mse")
+    masked.save(tmp_path / "model.keras")
+    agree(keras.models.load_model(tmp_path / "model.keras"), masked, random(2, 6, 6, 3))
+
+
+def test_a_class_that_is_lost_is_named(caplog):
+    class Own(keras.Model):
+        def __init__(self, units):
+            inputs = keras.Input((4,))
+            super().__init__(inputs, keras.layers.Dense(units)(inputs))
+
+    with caplog.at_level(logging.WARNING, "keras_popup"):
+        mask_model(Own(3), k=0.5, seed=1)
+    assert "(Own) is a Functional: it has not what its class adds" in caplog.text
+
+
+def test_code_that_reads_a_bias():
+    class Reads(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x) + self.dense.bias
+
+    inputs = keras.Input((4,))
+    plain = keras.Model(inputs, Reads()(inputs))
+    with pytest.raises(ValueError, match="train_biases=True"):
+        mask_model(plain, k=0.5, seed=1)
+    assert len(masked_layers(mask_model(plain, k=0.5, train_biases=True, seed=1))) == 1
+
+
+@pytest.mark.parametrize("exclude", [None, 3, [3]])
+def test_exclude_of_a_wrong_type(exclude):
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    with pytest.raises(TypeError, match="`exclude` must be a pattern"):
+        mask_model(plain, k=0.5, exclude=exclude, seed=1)
+    with pytest.raises(ValueError, match="not the model's"):
+        mask_model(plain, k=0.5, exclude=[keras.layers.Dense(3)], seed=1)
+
+
+def test_paths_are_of_names_that_stay():
+    first, second = (next(case for case in MODELS if case.name == "block_of_blocks").make() for _ in range(2))
+    assert [path for path, _ in composites.walk(first)][1:] == [path for path, _ in composites.walk(second)][1:]
+    for a, b in zip(*(masked_layers(mask_model(m, k=0.5, seed=1)) for m in (first, second)), strict=True):
+        np.testing.assert_array_equal(a._kernel, b._kernel)
