@@ -45,8 +45,7 @@ def main() -> float:
     network = keras_popup.models.Conv2(data.image_shape, classes=5, width=0.5)
     print(f"first task, all weights trained: {fit(network, *first, 0.01, arguments.epochs):.2%}")
 
-    features = network.get_layer("classes").input
-    transfer = keras.Model(network.input, keras.layers.Dense(5, name="head")(features))
+    transfer = keras.Model(network.input, keras.layers.Dense(5, name="head")(network.get_layer("classes").input))
     masked = keras_popup.mask_model(transfer, k=arguments.k, weights="keep", exclude="head", seed=1)
     for layer in transfer.layers[:-1]:
         layer.trainable = False
