@@ -1,17 +1,16 @@
 """Conversion of models: `mask_model` puts masks in, `strip_masks` bakes them in."""
 
 import copy
-import fnmatch
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
-from keras_popup import composites, initializers, layers, selectors
+from keras_popup import _patterns, composites, initializers, layers, selectors
 
 _logger = logging.getLogger("keras_popup")
 
@@ -114,12 +113,12 @@ def mask_model(
         if isinstance(layer, layers.MaskedLayer):
             raise ValueError(f"Model '{model.name}' is masked already: layer '{path}' is a {type(layer).__name__}.")
     _check_built(model, found)
-    excluded = _excluded(found, exclude)
+    excluded = _patterns.excluded(found, exclude)
     shared = _shared(model, found)
     left = _left_alone(model, found) | shared | dict.fromkeys(excluded, "excluded")
     maskable = [(path, layer) for path, layer in found if type(layer) in layers.MASKED_LAYERS]
     seeds = {id(layer): initializers.derive_seed(seed, place) for place, (_, layer) in enumerate(maskable)}
-    fractions = _fractions([(path, layer) for path, layer in maskable if id(layer) not in left], k)
+    fractions = _patterns.fractions([(path, layer) for path, layer in maskable if id(layer) not in left], k)
 
     def convert(layer: Any) -> Any:
         masked_class = layers.MASKED_LAYERS.get(type(layer))
@@ -348,61 +347,6 @@ def _copy_weights(layer: Any, twin: Any) -> None:
             other.assign(values[other.name])
         elif other.name in _NEUTRAL:
             other.assign(np.full(other.shape, _NEUTRAL[other.name]))
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Tells whether a pattern matches a layer, by name or path, or one that holds it."""
-    steps = path.split("/")
-    whole = ["/".join(steps[:end]) for end in range(1, len(steps) + 1)]
-    return any(fnmatch.fnmatchcase(part, glob) for part in whole for glob in (pattern, f"*/{pattern}"))
-
-
-def _check_patterns(argument: str, patterns: Iterable[str], found: list[tuple[str, Any]]) -> None:
-    for pattern in patterns:
-        if not any(_matches(path, pattern) for path, _ in found):
-            raise ValueError(
-                f"`{argument}` has a pattern that matches no layer. Received: {pattern!r}. "
-                f"Expected a name, path or pattern of these: {[path for path, _ in found]}."
-            )
-
-
-def _excluded(found: list[tuple[str, Any]], exclude: Any) -> set[int]:
-    """Returns the ids of the layers that `exclude` names, and of those they hold."""
-    if callable(exclude) and not isinstance(exclude, keras.layers.Layer):
-        chosen = [layer for _, layer in found if exclude(layer)]
-    else:
-        several = list(exclude) if isinstance(exclude, (list, tuple, set, frozenset)) else [exclude]
-        if not all(isinstance(item, (str, keras.layers.Layer)) for item in several):
-            raise TypeError(
-                "`exclude` must be a pattern, a layer, several of them in a list, or a function of a layer. "
-                f"Received: {exclude!r}."
-            )
-        patterns = [item for item in several if isinstance(item, str)]
-        _check_patterns("exclude", patterns, found)
-        chosen = [layer for path, layer in found if any(_matches(path, pattern) for pattern in patterns)]
-        chosen += [item for item in several if not isinstance(item, str)]
-        if strangers := [layer.name for layer in chosen if not any(layer is other for _, other in found)]:
-            raise ValueError(f"`exclude` has layers that are not the model's. Received: {strangers}.")
-    return {id(part) for layer in chosen for part in (layer, *(held for _, held in composites.walk(layer)))}
-
-
-def _fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
-    """Returns `k` by the ids of the layers, checked."""
-    if isinstance(k, Mapping):
-        _check_patterns("k", k, maskable)
-    fractions = {}
-    for path, layer in maskable:
-        if isinstance(k, Mapping):
-            matching = [value for pattern, value in k.items() if _matches(path, pattern)]
-            if not matching:
-                raise ValueError(f"`k` has no entry for layer '{path}'. Add one, or '*' for the rest. Received: {k!r}.")
-            fraction = matching[0]
-        else:
-            fraction = k(layer) if callable(k) else k
-        fractions[id(layer)] = selectors.check_k(fraction)
-        if layer.built:
-            selectors.check_kept(fraction, layer.kernel.shape.num_elements(), f" of layer '{path}'")
-    return fractions
 
 
 def _check_built(model: Any, found: list[tuple[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, _topk, composites, conversion, layers
+from keras_popup import _litert, _runtimes, _topk, composites, conversion, layers
 
 # What each format needs beyond TensorFlow, and how its files are called.
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -156,7 +156,7 @@ def export(
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
             with _quiet():
-                outputs = _RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
+                outputs = _runtimes.RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
             difference = _difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
@@ -351,49 +351,6 @@ def _mend_onnx(path: Path) -> None:
         del content.graph.node[:]
         content.graph.node.extend(nodes)
         onnx.save(content, path)
-
-
-# Each runs a file on a batch, given the names of the model's inputs and outputs, and returns the outputs by name.
-
-
-def _run_saved_model(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
-    # The loader that TensorFlow Serving uses: a graph, a session and a tag, without anything of Keras.
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
-        tensors = _by_name({name: info.name for name, info in signature.inputs.items()}, names)
-        fetched = {name: signature.outputs[name].name for name in outputs}
-        return session.run(fetched, dict(zip(tensors, batch, strict=True)))
-
-
-def _run_litert(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter
-
-    runner = Interpreter(str(path)).get_signature_runner()
-    keys = _by_name({name: name for name in runner.get_input_details()}, names)
-    found = runner(**dict(zip(keys, batch, strict=True)))
-    return {name: found[name] for name in outputs}
-
-
-def _run_onnx(path: Path, names: list[str], batch: list[Any], outputs: list[str]) -> dict[str, np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    keys = _by_name({entry.name: entry.name for entry in session.get_inputs()}, names)
-    return dict(zip(outputs, session.run(None, dict(zip(keys, batch, strict=True))), strict=True))
-
-
-_RUNTIMES: dict[str, Callable[[Path, list[str], list[Any], list[str]], dict[str, np.ndarray]]] = {
-    "saved_model": _run_saved_model,
-    "litert": _run_litert,
-    "litert_sparse": _run_litert,
-    "litert_int8": _run_litert,
-    "onnx": _run_onnx,
-}
-
-
-def _by_name(found: dict[str, str], names: list[str]) -> list[str]:
-    """Returns what is found for the model's inputs, in their order. One alone may have been renamed."""
-    return list(found.values()) if len(names) == 1 else [found[name] for name in names]
 
 
 def _difference(expected: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> float:
