@@ -20,7 +20,7 @@ _BOOKKEEPING = {
     *vars(keras.Model()),
     "_functional",
     "_compiled_trainable_state",
-    "_exchange",
+    "_popup_exchange",
 }
 
 
@@ -194,39 +194,42 @@ class MaskedComposite(_AnyLayer):
     `build` method. The config holds the stock layer's and those of the layers put in.
     """
 
-    _stock_class: Any
-    _stock: dict[str, Any]  # the stock layer, serialized
-    _places: tuple[tuple[Any, ...], ...]  # where layers are exchanged
-    _frozen: tuple[tuple[Any, ...], ...]  # where others are frozen; () stands for the layer's own weights
-    _exchange: dict[tuple[Any, ...], Any]  # what is still to be put in
+    _popup_stock_class: Any
+    _popup_stock: dict[str, Any]  # the stock layer, serialized
+    _popup_places: tuple[tuple[Any, ...], ...]  # where layers are exchanged
+    _popup_frozen: tuple[tuple[Any, ...], ...]  # where others are frozen; () stands for the layer's own weights
+    _popup_exchange: dict[tuple[Any, ...], Any]  # what is still to be put in
 
     def _put_in(self) -> None:
         there = parts(self)
-        for place in [place for place in self._exchange if place in there]:
-            stock, part = there[place], self._exchange.pop(place)
+        for place in [place for place in self._popup_exchange if place in there]:
+            stock, part = there[place], self._popup_exchange.pop(place)
             if stock.built and not part.built:
                 part.build_from_config(stock.get_build_config())
                 part.built = True
             put(self, place, part)
         for place, part in parts(self).items():
-            if place in self._frozen:
+            if place in self._popup_frozen:
                 part.trainable = False
-        if () in self._frozen:
+        if () in self._popup_frozen:
             for weight in own_weights(self):
                 weight.trainable = False
 
     def stock_copy(self) -> Any:
         """Returns a new layer of the stock class, with the layers that its own code makes."""
-        return self._stock_class.from_config(copy_module.deepcopy(self._stock["config"]))
+        return self._popup_stock_class.from_config(copy_module.deepcopy(self._popup_stock["config"]))
 
     def get_config(self) -> dict[str, Any]:
         there = parts(self)
-        frozen = [place for place, part in there.items() if place not in self._places and not part.trainable]
+        frozen = [place for place, part in there.items() if place not in self._popup_places and not part.trainable]
         if self.trainable and own_weights(self) and not any(weight.trainable for weight in own_weights(self)):
             frozen.append(())
+        config = self._popup_stock["config"]
+        if "trainable" in config:
+            config = {**config, "trainable": self.trainable}
         return {
-            "layer": {**self._stock, "config": {**self._stock["config"], "trainable": self.trainable}},
-            "exchange": [[list(place), _plainly_serialized(there[place])] for place in self._places],
+            "layer": {**self._popup_stock, "config": config},
+            "exchange": [[list(place), _plainly_serialized(there[place])] for place in self._popup_places],
             "frozen": [list(place) for place in frozen],
         }
 
@@ -249,32 +252,36 @@ def _composite(
     layer = super(MaskedComposite, composite_class).from_config(copy_module.deepcopy(stock["config"]))
     if type(layer) is not composite_class:
         raise ValueError(f"its `from_config` does not make an object of the class that it is called on: {type(layer)}")
-    layer._places, layer._frozen = tuple(exchange), frozen
+    layer._popup_places, layer._popup_frozen = tuple(exchange), frozen
     # Past Keras, which would track what is in them as parts of the layer.
-    object.__setattr__(layer, "_stock", stock)
-    object.__setattr__(layer, "_exchange", dict(exchange))
+    object.__setattr__(layer, "_popup_stock", stock)
+    object.__setattr__(layer, "_popup_exchange", dict(exchange))
     layer._put_in()
-    if layer._exchange and not hasattr(composite_class, "_builds"):
-        raise ValueError(f"its copy does not make layers at {sorted(layer._exchange)}")
+    if layer._popup_exchange and not hasattr(composite_class, "_popup_builds"):
+        raise ValueError(f"its copy does not make layers at {sorted(layer._popup_exchange)}")
     return layer
 
 
 @functools.cache
 def _composite_class(stock_class: Any) -> Any:
-    members: dict[str, Any] = {"__module__": __name__, "__doc__": stock_class.__doc__, "_stock_class": stock_class}
+    members: dict[str, Any] = {
+        "__module__": __name__,
+        "__doc__": stock_class.__doc__,
+        "_popup_stock_class": stock_class,
+    }
     if not getattr(stock_class.build, "_is_default", False):
 
         @functools.wraps(stock_class.build)  # Keras reads the names of its arguments
         def build(self: Any, *args: Any, **kwargs: Any) -> None:
             stock_class.build(self, *args, **kwargs)
             self._put_in()
-            if self._exchange:
+            if self._popup_exchange:
                 raise ValueError(
-                    f"Layer '{self.name}' ({stock_class.__name__}) makes no layers at {sorted(self._exchange)}, "
+                    f"Layer '{self.name}' ({stock_class.__name__}) makes no layers at {sorted(self._popup_exchange)}, "
                     "where masked ones are to be. Was its code changed since it was converted?"
                 )
 
-        members |= {"build": build, "_builds": True}
+        members |= {"build": build, "_popup_builds": True}
     composite_class = type(f"Masked{stock_class.__name__}", (MaskedComposite, stock_class), members)
     # All of them are read back by the same `from_config`, which finds the stock class in the config.
     return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite_class)

@@ -172,6 +172,35 @@ def test_configs_are_not_used_up(tmp_path):
     agree(strip_masks(masked), masked, x)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Bare(keras.layers.Layer):
+    """Its constructor takes nothing of Keras's own, and its attributes have names that others use."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.units = units
+        self._stock, self._exchange, self._frozen = keras.layers.Dense(units), {}, False
+
+    def build(self, shape):
+        self._stock.build(shape)
+
+    def call(self, x):
+        return self._stock(x)
+
+    def get_config(self):
+        return {"units": self.units}
+
+
+def test_a_constructor_without_keyword_arguments(tmp_path):
+    inputs = keras.Input((4,))
+    masked = mask_model(keras.Model(inputs, Bare(3)(inputs)), k=0.5, seed=1)
+    masked.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert len(masked_layers(loaded)) == 1
+    agree(loaded, masked, random(4, 4))
+    agree(strip_masks(loaded), masked, random(4, 4))
+
+
 def test_a_subclassed_model_compiled_with_a_loss_of_its_own(tmp_path):
     plain = next(case for case in MODELS if case.name == "subclassed").make()
     plain.compile("sgd", lambda y, p: keras.ops.mean(y - p))
