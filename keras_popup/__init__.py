@@ -47,5 +47,4 @@ def __dir__() -> list[str]:
 
 if "keras" in sys.modules:
     # Registers the layers, so that keras.models.load_model finds them. It costs nothing more here.
-    importlib.import_module("keras_popup.composites")
     importlib.import_module("keras_popup.layers")

@@ -49,16 +49,22 @@ def fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
     """Returns `k` by the ids of the layers, checked."""
     if isinstance(k, Mapping):
         _check_patterns("k", k, maskable)
-    by_id = {}
+    by_id, used = {}, set()
     for path, layer in maskable:
         if isinstance(k, Mapping):
-            matching = [value for pattern, value in k.items() if _matches(path, pattern)]
+            matching = [pattern for pattern in k if _matches(path, pattern)]
             if not matching:
                 raise ValueError(f"`k` has no entry for layer '{path}'. Add one, or '*' for the rest. Received: {k!r}.")
-            fraction = matching[0]
+            fraction = k[matching[0]]
+            used.add(matching[0])
         else:
             fraction = k(layer) if callable(k) else k
         by_id[id(layer)] = selectors.check_k(fraction)
         if layer.built:
             selectors.check_kept(fraction, layer.kernel.shape.num_elements(), f" of layer '{path}'")
+    if isinstance(k, Mapping) and (unused := [pattern for pattern in k if pattern not in used]):
+        raise ValueError(
+            f"`k` has entries that no layer is left for: {unused}. The first entry that matches a layer counts, so "
+            f"'*' goes last. Received: {k!r}."
+        )
     return by_id

@@ -174,7 +174,7 @@ def _export(arguments: Sequence[str]) -> int:
     if path is None:
         return 0
     by_ending = {".tflite": "litert", ".onnx": "onnx"}.get(os.path.splitext(values.out or "")[1], "saved_model")
-    formats = list(_EXPORT_NAMES) if values.format == ["all"] else values.format or [by_ending]
+    formats = list(_EXPORT_NAMES) if values.format == ["all"] else list(dict.fromkeys(values.format or [by_ending]))
     if unknown := [name for name in formats if name not in _EXPORT_NAMES]:
         raise UsageError(f"--format must be one or more of {names}, or all. Received: {', '.join(unknown)}.")
     if values.out and len(formats) > 1:
@@ -185,8 +185,8 @@ def _export(arguments: Sequence[str]) -> int:
     exports = _load("exports")
     model = _load_model(file)
     inputs = _test_images(path) if os.path.isdir(path) else None
-    if inputs is not None:
-        print(f"compared on {len(inputs)} images of the run's test set:")
+    source = "made-up numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
+    print(f"compared on {source}:")
     failed = False
     for name in formats:
         out = values.out or os.path.join(os.path.dirname(file), _EXPORT_NAMES[name])
@@ -196,7 +196,8 @@ def _export(arguments: Sequence[str]) -> int:
             print(f"keras-popup: {error}", file=sys.stderr)
             failed = True
             continue
-        print(f"{name:14} {result.bytes:>12,} bytes   largest difference {result.difference:.1e}   {result.path}")
+        difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
+        print(f"{name:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
     return int(failed)
 
 

@@ -285,6 +285,3 @@ def _composite_class(stock_class: Any) -> Any:
     composite_class = type(f"Masked{stock_class.__name__}", (MaskedComposite, stock_class), members)
     # All of them are read back by the same `from_config`, which finds the stock class in the config.
     return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite_class)
-
-
-keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(MaskedComposite)

@@ -44,7 +44,8 @@ def mask_model(
     `weights="random"` draws new kernels, drops biases, and makes BatchNormalization, LayerNormalization and
     GroupNormalization anew without gamma and beta. `weights="keep"` keeps the model's own kernels, and
     everything else that it has learned, frozen, and learns a mask over the kernels: for a new task, or to find
-    what a trained network does not need. In both, excluded layers are copied as they are and stay trainable.
+    what a trained network does not need. That mask begins at random, as the scores do. In both, excluded layers
+    are copied as they are and stay trainable.
 
     Layers are named, in `k` and `exclude`, by `fnmatch` patterns of their name or path: "head", "block1_*",
     "encoder/attention/query". A pattern that matches a layer which holds others covers all of these.
@@ -286,7 +287,8 @@ def _rebuilt(model: keras.Model, convert: Callable[[Any], Any], targets: set[int
         except Exception as error:  # of code that is not ours, and must not fail the rest
             if layer is model:
                 raise TypeError(
-                    f"Model '{model.name}' ({type(model).__name__}) cannot be copied with other layers in it: {error}"
+                    f"Model '{model.name}' ({type(model).__name__}) cannot be copied with other layers in it: {error} "
+                    "Its `__init__` must take **kwargs and pass them to that of Keras, its `get_config` tell the rest."
                 ) from error
             why = f"{type(layer).__name__} '{layer.name}' cannot be copied with masked layers in it: {error}"
             left.update({id(part): why for _, part in [("", layer), *composites.walk(layer)]})
@@ -404,8 +406,9 @@ def why_not(layer: Any) -> str:
         if isinstance(layer, stock):
             return f"a {stock.__name__} with code of its own"
     names = [weight.name for weight in composites.own_weights(layer)]
-    if sum(name.endswith("kernel") for name in names) > 1:
-        return f"several kernels ({', '.join(names)})"
+    kernels = [name for name in names if name.endswith("kernel")]
+    if len(kernels) > 1:
+        return f"several kernels ({', '.join(kernels)})"
     if composites.parts(layer):
         return f"weights made by its own code ({', '.join(names)})"
     return "no masked layer of its kind"

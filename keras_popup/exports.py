@@ -192,6 +192,8 @@ def _checked_format(target: Path, format: str | None) -> str:
     suffix = _SUFFIXES.get(format, "")
     if suffix and target.suffix != suffix:
         raise ValueError(f"A path for format='{format}' must end in '{suffix}'. Received: '{target}'.")
+    if not suffix and target.suffix in (".keras", ".h5", *_SUFFIXES.values()):
+        raise ValueError(f"A SavedModel is a folder: its path cannot end in '{target.suffix}'. Received: '{target}'.")
     if suffix and target.is_dir():
         raise FileExistsError(f"'{target}' is a folder, where format='{format}' is to write a file.")
     if not suffix and target.exists():

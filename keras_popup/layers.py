@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _topk, initializers, selectors
+from keras_popup import _topk, composites, initializers, selectors
 
 # What the mixin's `self` and `super()` are, in every class that is used.
 if TYPE_CHECKING:
@@ -468,6 +468,8 @@ class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
         fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
         return fan_in, fan_out
 
+
+keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composites.MaskedComposite)
 
 MASKED_LAYERS: dict[type, Any] = {
     keras.layers.Dense: MaskedDense,

@@ -188,6 +188,8 @@ def test_errors(tmp_path):
     model = conv_net()
     with pytest.raises(ValueError, match="must be one of saved_model, litert"):
         keras_popup.export(model, tmp_path / "x", "tflite")
+    with pytest.raises(ValueError, match="cannot end in '.keras'"):
+        keras_popup.export(model, tmp_path / "x.keras")
     with pytest.raises(ValueError, match="must end in '.onnx'"):
         keras_popup.export(model, tmp_path / "x.tflite", "onnx")
     with pytest.raises(TypeError, match="takes a keras.Model"):
