@@ -32,7 +32,7 @@ def test_every_model(name):
     assert all(not layer.center and not layer.scale and layer.moving_mean is not None for layer in norms)
 
 
-@pytest.mark.parametrize("name", ["fc", "conv2", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["fc", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_save_and_load(name, tmp_path):
     model = mask_model(models.get(name)((32, 32, 3), 10, width=0.06), k=0.3, seed=1)
     x = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
@@ -259,7 +259,7 @@ def test_a_layer_that_cannot_be_copied_is_shared(caplog):
 @given(
     stack=st.lists(st.sampled_from(["conv", "depthwise", "norm", "branch", "shared", "transpose", "pool"]), max_size=5)
 )
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 def test_random_graphs(stack):
     shared = keras.layers.Conv2D(4, 3, padding="same", activation="relu")
     makers = {
