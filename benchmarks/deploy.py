@@ -1,8 +1,8 @@
 """Sizes and latencies of each exported format, and of the stripped model against the dense one.
 
 Each row times a runtime against Keras's own predict_on_batch of the network with all its weights, in turn, on the
-same batch. The exported files are kept in --out. The masks are those of random scores, or of a trained run's
-model (--model runs/a/model.keras): size and time depend on k, not on which weights are kept.
+same batch. The exported files are kept in --out. The masks are those of untrained scores: size and time depend on k,
+not on which weights are kept.
 
 python benchmarks/deploy.py --models conv6,resnet50 --k 0.3
 """

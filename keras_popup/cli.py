@@ -173,9 +173,9 @@ def _export(arguments: Sequence[str]) -> int:
     path = _parse(values, arguments, _EXPORT_HELP, "MODEL")
     if path is None:
         return 0
-    by_ending = {".tflite": "litert", ".onnx": "onnx"}.get(os.path.splitext(values.out or "")[1], "saved_model")
-    formats = list(_EXPORT_NAMES) if values.format == ["all"] else list(dict.fromkeys(values.format or [by_ending]))
-    if unknown := [name for name in formats if name not in _EXPORT_NAMES]:
+    # Without a format, `export` goes by the ending of --out.
+    formats = list(_EXPORT_NAMES) if values.format == ["all"] else list(dict.fromkeys(values.format or [None]))
+    if unknown := [name for name in formats if name and name not in _EXPORT_NAMES]:
         raise UsageError(f"--format must be one or more of {names}, or all. Received: {', '.join(unknown)}.")
     if values.out and len(formats) > 1:
         raise UsageError(
@@ -189,7 +189,7 @@ def _export(arguments: Sequence[str]) -> int:
     print(f"compared on {source}:")
     failed = False
     for name in formats:
-        out = values.out or os.path.join(os.path.dirname(file), _EXPORT_NAMES[name])
+        out = values.out or os.path.join(os.path.dirname(file), _EXPORT_NAMES[name or "saved_model"])
         try:
             result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
         except (exports.ExportError, ImportError, OSError) as error:
@@ -197,7 +197,7 @@ def _export(arguments: Sequence[str]) -> int:
             failed = True
             continue
         difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
-        print(f"{name:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
+        print(f"{result.format:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
     return int(failed)
 
 
@@ -305,7 +305,7 @@ def _plain_type(hint: Any) -> Any:
 
 def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
     """Returns one entry per flag."""
-    fields = {field.name: field for field in dataclasses.fields(RunConfig)} if "epochs" in names else {}
+    fields = {field.name: field for field in dataclasses.fields(RunConfig) if field.name in names}
     lines = []
     for name in [*fields, *(name for name in names if name not in fields)]:
         flag = values[name]
@@ -313,7 +313,7 @@ def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
         if name in fields and fields[name].metadata["choices"]:
             text += f" One of {', '.join(fields[name].metadata['choices'])}."
         if flag.default is not None and not flag.boolean:
-            text += f" Default: {flag.default if not isinstance(flag.default, list) else ','.join(flag.default)}."
+            text += f" Default: {flag.default}."
         elif name in fields and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
             text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
         elif flag.boolean and flag.default:

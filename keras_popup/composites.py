@@ -186,6 +186,7 @@ def uncompiled(layer: Any) -> Iterator[None]:
             layer.compiled = True
 
 
+@keras.saving.register_keras_serializable("keras_popup")
 class MaskedComposite(_AnyLayer):
     """Mixed in before the class of a layer whose code makes layers: some of them are exchanged afterwards.
 

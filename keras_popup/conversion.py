@@ -177,16 +177,20 @@ def mask_model(
 
 def _set_trainable(layer: Any, twin: Any, excluded: set[int], keep: bool, as_norm: bool) -> None:
     held = {id(part) for _, part in composites.walk(layer)}
-    holds_masked = any(isinstance(part, layers.MaskedLayer) for _, part in composites.walk(twin))
     frozen = keep and id(layer) not in excluded and not as_norm
     if isinstance(twin, layers.MaskedLayer):
         twin.trainable = True
-    elif holds_masked or held & excluded:
+    elif masked_layers(twin) or held & excluded:
         twin.trainable = True
         for weight in composites.own_weights(twin):
             weight.trainable = weight.trainable and layer.trainable and not frozen
     else:
         twin.trainable = not frozen if keep and id(layer) not in excluded else layer.trainable
+
+
+def masked_layers(model: Any) -> list[Any]:
+    """Returns the masked layers that a model, or a layer, holds at any depth."""
+    return [layer for _, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)]
 
 
 def strip_masks(model: keras.Model) -> keras.Model:
@@ -216,7 +220,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"strip_masks takes a keras.Model. Received: {type(model).__name__}.")
-    if not any(isinstance(layer, layers.MaskedLayer) for _, layer in composites.walk(model)):
+    if not masked_layers(model):
         raise ValueError(f"Model '{model.name}' has no masked layer: there is nothing to strip.")
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _topk, composites, initializers, selectors
+from keras_popup import (
+    _topk,
+    composites,  # noqa: F401  importing this module registers all that a saved model may hold
+    initializers,
+    selectors,
+)
 
 # What the mixin's `self` and `super()` are, in every class that is used.
 if TYPE_CHECKING:
@@ -48,6 +53,11 @@ _MASKED_ARGUMENTS = """
 """
 
 
+def _own_parameters() -> list[inspect.Parameter]:
+    """Returns the arguments that masked layers have and stock layers have not."""
+    return [p for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+
+
 class MaskedLayer(_StockLayer):
     """What all masked layers share: mixed in before a stock Keras layer that has one `kernel`.
 
@@ -72,8 +82,8 @@ class MaskedLayer(_StockLayer):
         # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
         defaults = {"use_bias": False, f"{cls.kernel_argument}_initializer": "signed_constant"}
         *stock, others = inspect.signature(stock_class).parameters.values()
-        own = [p for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
-        parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock] + own + [others]
+        parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock]
+        parameters += [*_own_parameters(), others]
         cls.__signature__ = inspect.Signature(parameters)
 
     def __init__(
@@ -244,8 +254,7 @@ class MaskedLayer(_StockLayer):
     def stock_copy(self) -> Any:
         """Returns a new stock layer of the same config, not built."""
         config = self.get_config()
-        own = [p.name for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
-        for name in (*own, f"{self.kernel_argument}_initializer"):
+        for name in (*(parameter.name for parameter in _own_parameters()), f"{self.kernel_argument}_initializer"):
             config.pop(name)
         stock: Any = next((stock for stock, masked in MASKED_LAYERS.items() if masked is type(self)), None)
         if stock is None:
@@ -468,8 +477,6 @@ class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
         fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
         return fan_in, fan_out
 
-
-keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composites.MaskedComposite)
 
 MASKED_LAYERS: dict[type, Any] = {
     keras.layers.Dense: MaskedDense,

@@ -105,14 +105,13 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"mask_summary takes a keras.Model. Received: {type(model).__name__}.")
-    found = list(composites.walk(model))
-    masked = [layer for _, layer in found if isinstance(layer, layers.MaskedLayer)]
+    masked = conversion.masked_layers(model)
     if not masked:
         raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
     if not all(layer.built for layer in masked):
         raise ValueError(f"Model '{model.name}' is not built. Call it on data first.")
     rows, other_weights = [], 0
-    for path, layer in ("", model), *found:
+    for path, layer in ("", model), *composites.walk(model):
         weights = sum(math.prod(weight.shape) for weight in composites.own_weights(layer))
         if isinstance(layer, layers.MaskedLayer):
             size = math.prod(layer.scores.shape)
@@ -123,7 +122,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
             other_weights += weights
             why = getattr(layer, "_not_masked_because", "") or conversion.why_not(layer)
             rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=why))
-    sizes = [(math.prod(layer.scores.shape), layer.kept) for layer in masked]
+    sizes = [(row.weights, row.kept) for row in rows if row.kept is not None]
     summary = MaskSummary(
         name=model.name,
         layers=tuple(rows),

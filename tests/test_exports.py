@@ -228,6 +228,7 @@ def test_each_output_is_compared_on_its_own_scale():
     expected = {"box": np.array([640.0]), "share": np.array([0.9, 0.1])}
     swapped = {"box": np.array([640.0]), "share": np.array([0.1, 0.9])}
     assert exports._difference(expected, swapped) == pytest.approx(0.8 / 0.9)
+    assert np.isnan(exports._difference(expected, {**expected, "box": np.array([np.nan])}))
     with pytest.raises(ValueError, match="'box' is of shape"):
         exports._difference(expected, {**expected, "box": np.zeros(2)})
 
