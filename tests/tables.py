@@ -96,10 +96,10 @@ class ModelCase(NamedTuple):
     make: Callable[[], keras.Model]
     not_masked: dict[str, str] = {}  # noqa: RUF012
 
-    def inputs(self, model: keras.Model, batch: int = 4) -> list[np.ndarray]:
+    def inputs(self, model: keras.Model) -> list[np.ndarray]:
         rng = np.random.default_rng(0)
         shapes = [x.shape[1:] for x in model.inputs] if getattr(model, "inputs", None) else [(6, 6, 3)]
-        return [rng.random((batch, *shape)).astype(np.float32) for shape in shapes]
+        return [rng.random((4, *shape)).astype(np.float32) for shape in shapes]
 
 
 def _functional(shape: tuple[int, ...], *stack: Any) -> keras.Model:
@@ -181,6 +181,12 @@ MODELS = [
         {"twice/first": "held by 'twice' under two names", "mine": "a Dense with code of its own"},
     ),
 ]
+
+
+def plain_model(name: str) -> keras.Model:
+    """The model of this name in the table."""
+    return next(case for case in MODELS if case.name == name).make()
+
 
 INITIALIZERS = sorted(initializers._INITIALIZERS)
 SELECTORS = sorted(selectors._SELECTORS)

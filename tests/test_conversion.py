@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import INITIALIZERS, MODELS
+from tables import INITIALIZERS, MODELS, plain_model
 
 from keras_popup import composites, initializers, layers, mask_model, mask_summary, models, strip_masks
 
@@ -175,21 +175,21 @@ def test_stripped_models_load_without_keras_popup(tmp_path):
 
 
 def test_shared_layers_stay_shared():
-    plain = next(case for case in MODELS if case.name == "shared_two_in_two_out").make()
+    plain = plain_model("shared_two_in_two_out")
     model = mask_model(plain, k=0.5, seed=1)
     assert len(masked_layers(model)) == 5
     assert len(model.trainable_variables) == 5
 
 
 def test_names_of_inputs_stay():
-    plain = next(case for case in MODELS if case.name == "shared_two_in_two_out").make()
+    plain = plain_model("shared_two_in_two_out")
     model = strip_masks(mask_model(plain, k=0.5, seed=1))
     assert [x.name for x in model.inputs] == ["left", "right"]
     assert model.output_names == plain.output_names
 
 
 def test_k_by_pattern_and_by_function():
-    plain = next(case for case in MODELS if case.name == "block_of_blocks").make()
+    plain = plain_model("block_of_blocks")
     model = mask_model(plain, k={"query": 0.25, "encoder/feed_forward": 0.75, "*": 0.5}, seed=1)
     ks = {path: layer.k for path, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)}
     assert ks == {
@@ -221,14 +221,14 @@ def test_exclude(exclude, weights):
 
 
 def test_exclude_covers_what_a_layer_holds():
-    plain = next(case for case in MODELS if case.name == "transformer").make()
+    plain = plain_model("transformer")
     model = mask_model(plain, k=0.5, exclude="attention1", seed=1)
     assert type(model.get_layer("attention1")) is keras.layers.MultiHeadAttention
     assert len(masked_layers(model)) == 4 + 5
 
 
 def test_a_frozen_model_is_thawed_where_it_is_masked():
-    plain = next(case for case in MODELS if case.name == "nested_sequential").make()
+    plain = plain_model("nested_sequential")
     plain.trainable = False
     model = mask_model(plain, k=0.5, weights="keep", seed=1)
     assert [v.name for v in model.trainable_variables] == ["scores", "scores"]
@@ -236,7 +236,7 @@ def test_a_frozen_model_is_thawed_where_it_is_masked():
 
 @pytest.mark.parametrize("weights", ["random", "keep"])
 def test_biases_and_norms_are_trained_on_request(weights):
-    plain = moved(next(case for case in MODELS if case.name == "nested_sequential").make())
+    plain = moved(plain_model("nested_sequential"))
     model = mask_model(plain, k=0.5, weights=weights, train_biases=True, train_norms=True, seed=1)
     names = sorted(v.name for v in model.trainable_variables)
     assert names == ["beta", "beta", "bias", "bias", "gamma", "gamma", "scores", "scores"]

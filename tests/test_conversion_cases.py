@@ -6,7 +6,7 @@ import blocks
 import keras
 import numpy as np
 import pytest
-from tables import MODELS
+from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
 from keras_popup import composites, exports, layers, mask_model, strip_masks
@@ -113,7 +113,7 @@ def test_lambda():
 
 
 def test_frozen_parts_stay_frozen_in_files(tmp_path):
-    plain = next(case for case in MODELS if case.name == "block_of_blocks").make()
+    plain = plain_model("block_of_blocks")
     masked = mask_model(plain, k=0.5, weights="keep", seed=1)
     assert {v.name for v in masked.trainable_variables} == {"scores"}
     masked.save(tmp_path / "model.keras")
@@ -202,7 +202,7 @@ def test_a_constructor_without_keyword_arguments(tmp_path):
 
 
 def test_a_subclassed_model_compiled_with_a_loss_of_its_own(tmp_path):
-    plain = next(case for case in MODELS if case.name == "subclassed").make()
+    plain = plain_model("subclassed")
     plain.compile("sgd", lambda y, p: keras.ops.mean(y - p))
     masked = mask_model(plain, k=0.5, seed=1)
     assert not masked.compiled
@@ -248,7 +248,7 @@ def test_exclude_of_a_wrong_type(exclude):
 
 
 def test_paths_are_of_names_that_stay():
-    first, second = (next(case for case in MODELS if case.name == "block_of_blocks").make() for _ in range(2))
+    first, second = (plain_model("block_of_blocks") for _ in range(2))
     assert [path for path, _ in composites.walk(first)][1:] == [path for path, _ in composites.walk(second)][1:]
     for a, b in zip(*(masked_layers(mask_model(m, k=0.5, seed=1)) for m in (first, second)), strict=True):
         np.testing.assert_array_equal(a._kernel, b._kernel)

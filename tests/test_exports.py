@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from tables import LAYERS, MODELS, small_model
+from tables import LAYERS, MODELS, plain_model, small_model
 
 import keras_popup
 from keras_popup import _litert, exports, mask_model, models, strip_masks
@@ -157,7 +157,7 @@ def test_a_file_that_differs_does_not_stay(tmp_path):
 
 
 def test_saved_model_has_the_signature_of_serving(tmp_path):
-    model = next(case for case in MODELS if case.name == "shared_two_in_two_out").make()
+    model = plain_model("shared_two_in_two_out")
     keras_popup.export(mask_model(model, k=0.5, seed=1), tmp_path / "saved")
     signature = tf.saved_model.load(tmp_path / "saved").signatures["serving_default"]
     assert set(signature.structured_input_signature[1]) == {"left", "right"}
