@@ -26,9 +26,19 @@ _MODULES = (
     "models",
     "selectors",
     "summary",
+    "tickets",
     "training",
 )
-_NAMES = {"export": "exports", "mask_model": "conversion", "mask_summary": "summary", "strip_masks": "conversion"}
+_NAMES = {
+    "export": "exports",
+    "load_ticket": "tickets",
+    "mask_model": "conversion",
+    "mask_summary": "summary",
+    "save_ticket": "tickets",
+    "strip_masks": "conversion",
+    "ticket_info": "tickets",
+    "verify_ticket": "tickets",
+}
 
 __all__ = [*_MODULES, *_NAMES, "__version__"]
 

@@ -81,20 +81,24 @@ def put(layer: Any, place: tuple[Any, ...], part: Any) -> None:
     setattr(layer, name, exchanged_in(getattr(layer, name), tuple(path)))
 
 
-def walk(layer: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def walk(layer: Any, path: str = "", seen: set[int] | None = None, in_code: bool = False) -> Iterator[tuple[str, Any]]:
     """Yields (path, layer) for all that a layer holds at any depth, each layer once, those that hold others first.
 
-    A step of a path is a layer's name, or its place where Keras has made up the name: "encoder/attention/query".
+    A step of a path is a layer's name. Inside of a layer with code of its own (`in_code`) Keras makes up other names
+    each time the code is run: there it is the layer's place, the attribute or the index in a Sequential or
+    Functional model: "encoder/attention/query", "encoder/stem/0".
     """
     seen = set() if seen is None else seen
-    named = isinstance(layer, _GRAPHS)
-    for place, part in parts(layer).items():
+    graph = isinstance(layer, _GRAPHS)
+    in_code = in_code or not is_graph(layer)
+    for index, (place, part) in enumerate(parts(layer).items()):
         if id(part) not in seen:
             seen.add(id(part))
-            step = part.name if named or not _is_made_up(part) else "/".join(map(str, place))
+            here = str(index) if graph else "/".join(map(str, place))
+            step = here if in_code and _is_made_up(part) else part.name
             below = f"{path}/{step}" if path else step
             yield below, part
-            yield from walk(part, below, seen)
+            yield from walk(part, below, seen, in_code)
 
 
 def _is_made_up(layer: Any) -> bool:

@@ -245,6 +245,19 @@ def strip_masks(model: keras.Model) -> keras.Model:
     return plain
 
 
+def with_masked_layers(model: keras.Model, masked: dict[int, Any]) -> keras.Model:
+    """Returns a copy of a plain model with masked layers in the place of others, given by the ids of these.
+
+    Weights are copied, kernels too.
+    """
+    targets = {*masked, *_shared(model, list(composites.walk(model)))}
+    twin = _rebuilt(model, lambda layer: masked.get(id(layer)), targets, {})
+    for layer, other in composites.pairs(model, twin):
+        other.trainable = layer.trainable
+        _copy_weights(layer, other)
+    return twin
+
+
 def copy_model(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
     """Returns a copy of a plain model, from its config as `change` returns it, with the same weights."""
     with SafeModeScope(False):

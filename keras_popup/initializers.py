@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
+_PART = 1 << 18  # values that are drawn at once: a multiple of 64, or signs would lose bits of the stream
+_PAIRS = 1 << 14  # pairs that normal values are made of at once; part of what a seed means
+
 
 def fresh_seed() -> int:
     """Returns a seed from Python's generator, which `keras.utils.set_random_seed` controls."""
@@ -81,24 +84,35 @@ class FrozenInitializer(keras.initializers.Initializer):
         self.k = k
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None, *, fans: tuple[int, int] | None = None) -> Any:
+        values = self.values(tuple(shape), fans or kernel_fans(tuple(shape)))
+        return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
+
+    def values(self, shape: tuple[int, ...], fans: tuple[int, int]) -> NDArray[np.float32]:
+        """Returns the values as a NumPy array, made without TensorFlow."""
         if self.seed is None:
             self.seed = fresh_seed()
-        sigma = self.sigma(*(fans or kernel_fans(tuple(shape))))
+        sigma = self.sigma(*fans)
         if self.scaled:
             if self.k is None:
                 raise ValueError(
                     f"{type(self).__name__}(scaled=True) needs `k` outside a masked layer. Received: k=None."
                 )
             sigma /= math.sqrt(self.k)
-        values = sigma * self._standard(np.random.Philox(key=self.seed), math.prod(shape))
-        return keras.ops.convert_to_tensor(values.astype(np.float32).reshape(shape), dtype or keras.config.floatx())
+        bits = np.random.Philox(key=self.seed)
+        values = np.empty(math.prod(shape), np.float32)
+        made = 0
+        while made < values.size:  # in parts, since the doubles of a large kernel take twice its memory
+            part = self._standard(bits, values.size - made)[: values.size - made]
+            values[made : made + part.size] = sigma * part
+            made += part.size
+        return values.reshape(shape)
 
     def sigma(self, fan_in: int, fan_out: int) -> float:
         """Returns the standard deviation of the values."""
         raise NotImplementedError
 
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        """Returns `size` values of mean square 1."""
+        """Returns the next values of mean square 1: `_PART` of them, or `size` if that is less, or some more."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -117,19 +131,19 @@ class _Xavier(FrozenInitializer):
 
 class _Signed(FrozenInitializer):
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        words = bits.random_raw(-(-size // 64)).astype("<u8")
-        coins = np.unpackbits(words.view(np.uint8), bitorder="little", count=size)
+        words = bits.random_raw(-(-min(size, _PART) // 64)).astype("<u8")
+        coins = np.unpackbits(words.view(np.uint8), bitorder="little")
         return np.where(coins, -1.0, 1.0)
 
 
 class _Uniform(FrozenInitializer):
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        return math.sqrt(3.0) * _symmetric_uniform(bits, size)
+        return math.sqrt(3.0) * _symmetric_uniform(bits, min(size, _PART))
 
 
 class _Normal(FrozenInitializer):
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        return _standard_normal(bits, size)
+        return _standard_normal(bits)
 
 
 @keras.saving.register_keras_serializable("keras_popup")
@@ -154,7 +168,7 @@ class UnsignedConstant(_Kaiming):
     """Every weight is sigma = sqrt(2 / fan_in). An ablation: nothing is left to choose but positions."""
 
     def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        return np.ones(size)
+        return np.ones(min(size, _PART))
 
 
 @keras.saving.register_keras_serializable("keras_popup")
@@ -199,24 +213,17 @@ def _symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
     return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
-def _standard_normal(bits: np.random.Philox, size: int) -> Float64:
-    """Returns normal values by Marsaglia's polar method.
+def _standard_normal(bits: np.random.Philox) -> Float64:
+    """Returns some normal values, by Marsaglia's polar method.
 
     It needs a logarithm only, and that one is made here from exactly rounded operations: those of NumPy
     and of C libraries differ in the last bit from machine to machine.
     """
-    pairs = 1 << 14
-    parts: list[Float64] = []
-    drawn = 0
-    while drawn < size:
-        points = _symmetric_uniform(bits, 2 * pairs).reshape(pairs, 2)
-        squares = points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]
-        inside = (squares > 0.0) & (squares < 1.0)
-        squares = squares[inside]
-        factors = np.sqrt(-2.0 * _log(squares) / squares)
-        parts.append((points[inside] * factors[:, None]).ravel())
-        drawn += parts[-1].size
-    return np.concatenate(parts)[:size] if parts else np.zeros(0)
+    points = _symmetric_uniform(bits, _PAIRS * 2).reshape(_PAIRS, 2)
+    squares = points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]
+    inside = (squares > 0.0) & (squares < 1.0)
+    squares = squares[inside]
+    return (points[inside] * np.sqrt(-2.0 * _log(squares) / squares)[:, None]).ravel()
 
 
 def _log(x: Float64) -> Float64:

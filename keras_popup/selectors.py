@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_popup import _topk
 
@@ -44,6 +45,15 @@ class Selector:
                 a selector leaves there may make its next choice quicker, and must not change it.
         """
         return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training), dtype)
+
+    def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns scores for which this selector chooses `mask`, to go on from where its own scores are lost.
+
+        Args:
+            mask: array, 0 or 1.
+            start: array of the same shape, initial scores.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement scores_for(mask, start).")
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -105,6 +115,19 @@ class TopK(Selector):
         if hint is not None:
             hint.assign(threshold)
         return tf.reshape(masked, kernel.shape)
+
+    def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns scores for which this selector chooses `mask`.
+
+        They have the signs of `start`, and nearly its distribution: with b its largest magnitude, those of kept
+        weights are squeezed into the upper part of [0, b], those of the others into the part below.
+        """
+        largest = np.abs(start).max(initial=0) or np.float32(1)
+        threshold = np.float32(1 - mask.mean(dtype=np.float64)) * largest
+        magnitudes = np.abs(start) / largest
+        # The others stay below the threshold by more than rounding could take away.
+        scores = np.where(mask, threshold + magnitudes * (largest - threshold), magnitudes * threshold * 0.999)
+        return np.copysign(np.where(mask, np.maximum(scores, largest * np.float32(1e-6)), scores), start)
 
 
 def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:

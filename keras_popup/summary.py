@@ -10,7 +10,7 @@ import keras
 import rich.console
 import rich.table
 
-from keras_popup import composites, conversion, initializers, layers
+from keras_popup import _coding, composites, conversion, initializers, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,15 +129,9 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
         weights=sum(size for size, _ in sizes),
         kept=sum(kept for _, kept in sizes),
         one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
-        entropy_bytes=sum(math.ceil(entropy_bits(*each) / 8) for each in sizes),
+        entropy_bytes=sum(math.ceil(_coding.entropy_bits(*each) / 8) for each in sizes),
         other_weights=other_weights,
     )
     if print_fn is not None:
         print_fn(str(summary))
     return summary
-
-
-def entropy_bits(size: int, kept: int) -> float:
-    """Returns log2 C(size, kept): the bits that a mask takes of which nothing else is known."""
-    ways = math.lgamma(size + 1) - math.lgamma(kept + 1) - math.lgamma(size - kept + 1)
-    return max(0.0, ways) / math.log(2)

@@ -1,0 +1,165 @@
+"""The plain model of a ticket: what is kept of it, and how it is built without trust."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.src.backend.common import global_state  # not exported, as the next
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from keras_popup import _coding, _ticket_file, composites
+from keras_popup._ticket_file import Asset, Tensor, TicketError
+
+# Keras's list of the variables that are still to be given values.
+_PENDING = "uninitialized_variables"
+
+
+def serialized(model: keras.Model) -> dict[str, Any]:
+    """Returns a plain model as Keras serializes it, without what is not needed to build it.
+
+    Raises:
+        ValueError: if it holds a lambda, which safe mode does not load.
+    """
+
+    def without(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("class_name") == "__lambda__":
+                raise ValueError(
+                    "A ticket holds no code, and this model has a Lambda layer, or a lambda as a function. Use a "
+                    "registered function or layer instead: keras.saving.register_keras_serializable."
+                )
+            return {key: without(each) for key, each in value.items() if key not in ("build_config", "compile_config")}
+        return [without(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+    whole = keras.saving.serialize_keras_object(model)
+    pruned: dict[str, Any] = without(whole)
+    if not composites.is_graph(model):  # layers of graphs are built as they are called
+        pruned["build_config"] = whole.get("build_config")
+    return pruned
+
+
+def places(model: Any) -> list[tuple[str, Any]]:
+    """Returns (path, layer) for a model, whose path is "", and all it holds."""
+    found = [("", model), *composites.walk(model)]
+    if len(dict(found)) != len(found):
+        raise ValueError(f"Model '{model.name}' holds two layers of one path. Give its layers names of their own.")
+    return found
+
+
+def own_variables(layer: Any) -> dict[str, Any]:
+    """Returns what a layer saves, by name."""
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    return store
+
+
+def tensors(where: str, variables: dict[str, Any]) -> Iterable[Tensor]:
+    """Yields the records of what a layer saves."""
+    for name, value in variables.items():
+        array = value.numpy() if hasattr(value, "numpy") else value
+        yield Tensor(where, name, array.shape, array.dtype.name, _ticket_file.pack(array))
+
+
+def assets(where: str, layer: Any) -> list[Asset]:
+    """Returns the records of the files that a layer saves."""
+    if not hasattr(layer, "save_assets"):
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        layer.save_assets(folder)
+        files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
+    return [Asset(where, name, len(content), _coding.deflate(content)) for name, content in files.items()]
+
+
+def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int) -> keras.Model:
+    """Returns the plain model of a ticket, its weights 0.
+
+    No weight takes memory before all are known to be of the shapes that the ticket lists.
+
+    Raises:
+        TicketError: if the model cannot be built, or is not of these shapes.
+    """
+    before = global_state.get_global_attribute(_PENDING)
+    global_state.set_global_attribute(_PENDING, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False), SafeModeScope(True):
+            try:
+                model = keras.saving.deserialize_keras_object(ticket.model, custom_objects, safe_mode=True)
+                if not isinstance(model, keras.Model):
+                    raise TypeError(f"It is a {type(model).__name__}, no keras.Model.")
+                variables = {
+                    (where, name): variable
+                    for where, layer in places(model)
+                    for name, variable in own_variables(layer).items()
+                }
+            except Exception as error:  # any kind: what is called is chosen by the file
+                raise TicketError(
+                    f"its model cannot be built: {str(error)[:1000]} If it has classes of your own, import them first, "
+                    "or give custom_objects"
+                ) from error
+        _check_shapes(ticket, variables)
+        pending = global_state.get_global_attribute(_PENDING)
+        size = sum(_ticket_file.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
+        if size > max_bytes:
+            raise TicketError(f"its model would take {size:,} bytes, and max_bytes={max_bytes:,}")
+        listed = {id(variable) for variable in variables.values()}
+        for variable in pending:
+            if id(variable) in listed:  # to be overwritten: what the file wants done for its initial value is not
+                variable._initializer = _zeros
+            variable._deferred_initialize()
+    finally:
+        global_state.set_global_attribute(_PENDING, before)
+    return model
+
+
+def _zeros(shape: Any, dtype: Any = None) -> Any:
+    return tf.zeros(shape, dtype)
+
+
+def _check_shapes(ticket: _ticket_file.Ticket, variables: dict[tuple[str, str], Any]) -> None:
+    """Checks that a model has the weights that its ticket lists, and no others."""
+    listed: dict[tuple[str, str], Any] = {}
+    kernels = [((mask.layer, mask.key), mask.shape, mask.dtype) for mask in ticket.masks]
+    others = [((tensor.layer, tensor.name), tensor.shape, tensor.dtype) for tensor in ticket.tensors]
+    for key, shape, dtype in kernels + others:
+        if key in listed:
+            raise TicketError(f"it lists weight '{key[1]}' of layer '{key[0]}' twice")
+        listed[key] = (shape, dtype)
+    found = {
+        key: (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
+        for key, variable in variables.items()
+    }
+    for key in {**found, **listed}:
+        if found.get(key) != listed.get(key):
+            raise TicketError(
+                f"weight '{key[1]}' of layer '{key[0]}' is {_described(listed.get(key))} in its list of weights, and "
+                f"{_described(found.get(key))} in the model"
+            )
+
+
+def _described(array: Any) -> str:
+    return "absent" if array is None else f"{array[1]} of shape {array[0]}"
+
+
+def load(layer: Any, where: str, store: dict[str, Any], files: dict[str, bytes]) -> None:
+    """Gives a layer what it has saved.
+
+    Raises:
+        TicketError: if it does not take it.
+    """
+
+    def attempt(loading: Callable[[Any], Any], argument: Any) -> None:
+        try:
+            loading(argument)
+        except Exception as error:  # any kind, as above
+            raise TicketError(f"layer '{where}' does not take its weights: {str(error)[:1000]}") from error
+
+    if store:
+        attempt(layer.load_own_variables, store)
+    if files:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            attempt(layer.load_assets, folder)

@@ -1,0 +1,272 @@
+"""Tickets: a trained network as its seed and its mask, in less than one bit per weight."""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+from keras.src.saving.serialization_lib import SafeModeScope  # not exported
+
+from keras_popup import _architecture, _ticket_file, _ticket_layers, _topk, composites, conversion, layers
+from keras_popup._ticket_file import MAX_BYTES, TicketError
+from keras_popup._ticket_info import TicketInfo, TicketRow, info
+
+__all__ = [
+    "MAX_BYTES",
+    "TicketError",
+    "TicketInfo",
+    "TicketRow",
+    "load_ticket",
+    "save_ticket",
+    "ticket_info",
+    "verify_ticket",
+]
+
+_logger = logging.getLogger("keras_popup")
+
+_SHOW_PROGRESS_FROM = 20_000_000  # weights: about a second of work
+
+
+def save_ticket(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    dataset: str | None = None,
+    metrics: dict[str, float] | None = None,
+    notes: Any = None,
+) -> TicketInfo:
+    """Saves a masked model as its seeds and its masks.
+
+    What follows from a seed is not stored: frozen kernels, and the initial scores, of which the masks are told
+    apart. A mask that training has found takes less than log2 C(n, kept) bits that way. The rest that the outputs
+    depend on is stored without loss: biases, moving statistics, excluded layers, of pretrained kernels the weights
+    kept. Not stored are scores, optimizer and training configuration.
+
+    Args:
+        model: a masked `keras.Model`, built.
+        path: of the file. It is replaced once the ticket is whole.
+        dataset: what the model was trained on, for the reader.
+        metrics: by their names, for the reader.
+        notes: text for the reader, or anything that JSON holds.
+
+    Returns:
+        A `TicketInfo`. Its str is a table of what takes how many bytes.
+
+    Raises:
+        TypeError: if `model` is no model, or if the notes are not JSON.
+        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if it holds a lambda,
+            which nobody could load.
+        OSError: if the file cannot be written. One that was there is left as it is.
+
+    Example:
+
+    >>> import tempfile, keras_popup
+    >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     info = keras_popup.save_ticket(masked, folder + "/fc.ticket")
+    ...     plain = keras_popup.load_ticket(folder + "/fc.ticket")
+    >>> info.weights, type(plain.get_layer("dense1")).__name__
+    (266200, 'Dense')
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"save_ticket takes a keras.Model. Received: {type(model).__name__}.")
+    if not conversion.masked_layers(model):
+        raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
+    said = {"dataset": dataset, "metrics": metrics, "notes": notes}
+    made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
+    json.dumps(made)  # a TypeError now rather than after the work
+    target = Path(path)
+    if not target.absolute().parent.is_dir() or target.is_dir():
+        raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
+
+    plain = conversion.strip_masks(model)
+    architecture = _architecture.serialized(plain)
+    twins = {id(twin): layer for layer, twin in composites.pairs(model, plain)}
+    masks: list[_ticket_file.Mask] = []
+    tensors: list[_ticket_file.Tensor] = []
+    assets: list[_ticket_file.Asset] = []
+    untrainable: list[str] = []
+    frozen: dict[str, list[int]] = {}
+    sizes = [layer.scores.shape.num_elements() for layer in conversion.masked_layers(model)]
+    with _progress("packing", sum(sizes)) as advance:
+        for where, twin in _architecture.places(plain):
+            layer, variables = twins[id(twin)], _architecture.own_variables(twin)
+            if isinstance(layer, layers.MaskedLayer):
+                key = next(key for key, value in variables.items() if value is twin.kernel)
+                masks.append(_ticket_layers.packed(layer, where, key, variables.pop(key).numpy()))
+                advance(masks[-1].size)
+            else:
+                trained = {weight.name for weight in composites.own_weights(layer) if weight.trainable}
+                own = enumerate(composites.own_weights(twin))
+                indices = [i for i, weight in own if weight.trainable and weight.name not in trained]
+                frozen |= {where: indices} if indices else {}
+            untrainable += [] if layer.trainable else [where]
+            tensors += _architecture.tensors(where, variables)
+            assets += _architecture.assets(where, twin)
+    ticket = _ticket_file.Ticket(architecture, untrainable, frozen, made, tuple(masks), tuple(tensors), tuple(assets))
+    return info(target, _ticket_file.write(target, ticket), ticket)
+
+
+def load_ticket(
+    path: str | os.PathLike[str],
+    masked: bool = False,
+    *,
+    custom_objects: dict[str, Any] | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> keras.Model:
+    """Loads the model of a ticket.
+
+    The file may come from a stranger: no code of it is run, all counts are checked before memory is taken for
+    them, and what was damaged, or would not give the same weights, is an error.
+
+    Args:
+        path: of the file.
+        masked: bool, whether to return a masked model, for further training. Its scores are not those it was
+            saved with, which a ticket does not hold, but new ones with the same masks; of pretrained kernels, the
+            weights that were not kept are 0.
+        custom_objects: classes and functions of the model that are not registered with Keras, by name.
+        max_bytes: int, how much the weights may take unpacked, as may the file.
+
+    Returns:
+        A `keras.Model`, not compiled: stock layers whose weights are, bit for bit, those that
+        `keras_popup.strip_masks` gave, or a masked model with the same outputs.
+
+    Raises:
+        OSError: if the file cannot be read.
+        TicketError: a ValueError, if it is no ticket, if it is damaged or too large, or if this machine's
+            random numbers are not those that it was made with.
+    """
+    with _named(path):
+        ticket = _ticket_file.read(Path(path), max_bytes)
+        plain = _architecture.built(ticket, custom_objects, max_bytes)
+        stores: dict[str, dict[str, Any]] = {}
+        files: dict[str, dict[str, bytes]] = {}
+        for tensor in ticket.tensors:
+            stores.setdefault(tensor.layer, {})[tensor.name] = _ticket_file.array(tensor)
+        for asset in ticket.assets:
+            files.setdefault(asset.layer, {})[asset.name] = _ticket_file.content(asset)
+        records = {record.layer: record for record in ticket.masks}
+        masks: dict[str, Any] = {}
+        with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
+            for where, layer in _architecture.places(plain):
+                store = stores.pop(where, {})
+                if record := records.get(where):
+                    mask, store[record.key] = _ticket_layers.unpacked(record)
+                    masks[where] = np.packbits(mask)
+                    del mask
+                    advance(record.size)
+                _architecture.load(layer, where, store, files.pop(where, {}))
+        return _masked(ticket, plain, masks, custom_objects) if masked else plain
+
+
+def ticket_info(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
+    """Returns what is in a ticket, without unpacking its weights.
+
+    Args:
+        path: of the file.
+        max_bytes: as in `load_ticket`.
+
+    Raises:
+        OSError: if the file cannot be read.
+        TicketError: if it is no ticket, or damaged.
+    """
+    with _named(path):
+        return info(Path(path), os.path.getsize(path), _ticket_file.read(Path(path), max_bytes))
+
+
+def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
+    """Unpacks all weights of a ticket and checks them, without building the model.
+
+    Args:
+        path: of the file.
+        max_bytes: as in `load_ticket`.
+
+    Returns:
+        A `TicketInfo`, as `ticket_info` does.
+
+    Raises:
+        OSError: if the file cannot be read.
+        TicketError: as `load_ticket` does.
+    """
+    with _named(path):
+        ticket = _ticket_file.read(Path(path), max_bytes)
+        with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
+            for record in ticket.masks:
+                _ticket_layers.unpacked(record)
+                advance(record.size)
+        for tensor in ticket.tensors:
+            _ticket_file.array(tensor)
+        for asset in ticket.assets:
+            _ticket_file.content(asset)
+        return info(Path(path), os.path.getsize(path), ticket)
+
+
+def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objects: Any) -> keras.Model:
+    """Returns the masked model of a ticket, whose stripped one is `plain`."""
+    at = dict(_architecture.places(plain))
+    made = {}
+    with SafeModeScope(True), keras.saving.custom_object_scope(custom_objects or {}):
+        for record in ticket.masks:
+            stock = at[record.layer]
+            masked_class: Any = layers.MASKED_LAYERS.get(type(stock))
+            if masked_class is None or masked_class.__name__ != record.kind:
+                raise TicketError(f"layer '{record.layer}' is a {type(stock).__name__}, not the stock of {record.kind}")
+            initializer = {f"{masked_class.kernel_argument}_initializer": record.initializer}
+            try:
+                config = {**stock.get_config(), **record.arguments, **initializer}
+                made[id(stock)] = masked_class.from_config(config)
+            except Exception as error:  # any kind: the arguments are those of the file
+                raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
+    model = conversion.with_masked_layers(plain, made)
+    for record in ticket.masks:
+        layer = made[id(at[record.layer])]
+        mask = np.unpackbits(masks[record.layer], count=record.size).reshape(record.shape)
+        if record.from_seed:
+            layer._kernel.assign(layer.frozen_initializer(record.shape, record.dtype, fans=record.fans))
+        layer.scores.assign(layer.selector.scores_for(mask, layer.scores.numpy()))
+        with _topk.interpreted():
+            if not np.array_equal(layer.mask().numpy(), mask):
+                raise TicketError(f"the selector of layer '{record.layer}' does not choose its mask again")
+    for where, layer in _architecture.places(model):
+        layer.trainable = where not in ticket.untrainable
+        for index, weight in enumerate(composites.own_weights(layer)):
+            if index in ticket.frozen.get(where, ()):
+                weight.trainable = False
+    _logger.warning(
+        "The scores of '%s' are not those of its training, which a ticket does not hold: they are new ones that choose "
+        "the same weights.",
+        model.name,
+    )
+    return model
+
+
+def _versions() -> dict[str, str]:
+    names = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+@contextlib.contextmanager
+def _named(path: Any) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it."""
+    try:
+        yield
+    except TicketError as error:
+        raise TicketError(f"Ticket '{path}' cannot be used: {error}.") from error.__cause__
+
+
+@contextlib.contextmanager
+def _progress(what: str, weights: int) -> Iterator[Callable[[int], Any]]:
+    """Shows a bar on a terminal, for as many weights as take seconds."""
+    console = rich.console.Console(stderr=True)
+    hidden = weights < _SHOW_PROGRESS_FROM or not console.is_terminal
+    with rich.progress.Progress(console=console, transient=True, disable=hidden) as progress:
+        task = progress.add_task(what, total=weights)
+        yield lambda done: progress.advance(task, done)
