@@ -1,7 +1,7 @@
 """The plain model of a ticket: what is kept of it, and how it is built without trust."""
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -150,16 +150,13 @@ def load(layer: Any, where: str, store: dict[str, Any], files: dict[str, bytes])
         TicketError: if it does not take it.
     """
 
-    def attempt(loading: Callable[[Any], Any], argument: Any) -> None:
-        try:
-            loading(argument)
-        except Exception as error:  # any kind, as above
-            raise TicketError(f"layer '{where}' does not take its weights: {str(error)[:1000]}") from error
-
-    if store:
-        attempt(layer.load_own_variables, store)
-    if files:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                Path(folder, name).write_bytes(content)
-            attempt(layer.load_assets, folder)
+    try:
+        if store:
+            layer.load_own_variables(store)
+        if files:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, content in files.items():
+                    Path(folder, name).write_bytes(content)
+                layer.load_assets(folder)
+    except Exception as error:  # any kind, as above
+        raise TicketError(f"layer '{where}' does not take what it has saved: {str(error)[:1000]}") from error

@@ -28,7 +28,7 @@ _MAGIC = b"\x89KPT\r\n\x1a\n"  # not text, and damaged by what converts line end
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version, bytes of the file, of the manifest, of it decompressed
 _DIGEST = 32  # SHA-256
-_MANIFEST_LIMIT = 1 << 24
+_MANIFEST_SHARE = 256  # one over how much of the memory allowed the manifest may take, as text
 _MOST_AXES = 32
 
 DTYPES = {
@@ -85,6 +85,13 @@ class Mask:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that the kernel is drawn from, None if it is not."""
+        config = self.initializer.get("config") if isinstance(self.initializer, dict) else None
+        seed = config.get("seed") if isinstance(config, dict) else None
+        return seed if self.from_seed and type(seed) is int else None
+
     def __str__(self) -> str:
         return f"the mask of layer '{self.layer}'"
 
@@ -96,6 +103,10 @@ class Mask:
             raise ValueError(f"it keeps {self.kept:,} of {self.size:,} weights")
         if len(self.fans) != 2 or min(self.fans) < 1:
             raise ValueError(f"the fans are {self.fans}, not two positive numbers")
+        if not isinstance(k := self.arguments.get("k"), (int, float)) or not 0 < k <= 1:
+            raise ValueError(f"its k is {str(k)[:60]!r}")
+        if self.from_seed and self.seed is None:
+            raise ValueError("its kernel is to come from a seed, and there is none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +195,6 @@ def write(path: Path, ticket: Ticket) -> int:
             for part in getattr(ticket, group)
         ]
     text = json.dumps(manifest, separators=(",", ":")).encode()
-    if len(text) > _MANIFEST_LIMIT:
-        raise ValueError(f"A ticket's manifest may have {_MANIFEST_LIMIT:,} bytes. This model's has {len(text):,}.")
     packed = _coding.deflate(text)
     sections = [data for part in ticket.parts() for data in _sections(part)]
     size = _HEADER.size + len(packed) + sum(map(len, sections)) + _DIGEST
@@ -226,7 +235,11 @@ def read(path: Path, max_bytes: int) -> Ticket:
     elif hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
         damage = ". The file was changed after it was written: its checksum does not match"
     try:
-        text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], min(text_size, _MANIFEST_LIMIT))
+        if text_size > max_bytes // _MANIFEST_SHARE:
+            raise ValueError(
+                f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {max_bytes // _MANIFEST_SHARE:,}"
+            )
+        text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
         ticket, end = _parsed(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
         if not damage and end + _DIGEST != size:
             raise ValueError(f"its parts end at byte {end:,}, and it has {size:,} bytes")
@@ -244,9 +257,10 @@ def _parsed(manifest: Any, content: bytes, place: int, max_bytes: int) -> tuple[
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
     whole: dict[str, Any] = {name: _taken(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
-    for indices in whole["frozen"].values():
-        if not isinstance(indices, list) or not all(isinstance(index, int) for index in indices):
-            raise ValueError("its list of frozen weights holds something else than indices")
+    if not all(isinstance(layer, str) for layer in whole["untrainable"]):
+        raise ValueError("its list of layers that are not trained holds something else than paths")
+    for layer, indices in whole["frozen"].items():
+        _numbers(indices, f"the list of frozen weights of layer '{layer}'")
     total = 0
     groups: dict[str, Any] = {}
     for group, kind in _KINDS.items():
@@ -289,9 +303,14 @@ def _parsed(manifest: Any, content: bytes, place: int, max_bytes: int) -> tuple[
 
 def _taken(entry: dict[str, Any], name: str, kind: Any, where: str) -> Any:
     value = entry.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not _printable(value):
         raise ValueError(f"{where} has no proper `{name}`: {str(value)[:60]!r}")
     return value
+
+
+def _printable(value: Any) -> bool:
+    """Tells whether text holds nothing that would move the cursor of a terminal. True for what is no text."""
+    return not isinstance(value, str) or value.isprintable()
 
 
 def _numbers(value: Any, what: str, length: int | None = None) -> tuple[int, ...]:

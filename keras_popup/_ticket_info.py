@@ -91,7 +91,7 @@ class TicketInfo:
         kept = sum(row.kept for row in self.layers)
         add("all masks", "", "", "", self.weights, kept, self.mask_bytes, self.limit_bytes)
         text = io.StringIO()
-        rich.console.Console(file=text, width=250, color_system=None, highlight=False).print(table)
+        rich.console.Console(file=text, width=250, color_system=None, highlight=False, markup=False).print(table)
         others = self.tensor_bytes + sum(row.other_bytes for row in self.layers)
         lines = [
             f"Ticket of model: {self.name}",
@@ -102,9 +102,11 @@ class TicketInfo:
             f" Architecture and tables: {self.bytes - self.mask_bytes - others:,} bytes",
         ]
         for name, value in self.made.items():
-            items = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else value
-            lines.append(f" {name.capitalize()}: {items}")
-        return "\n".join(lines)
+            items = value.items() if isinstance(value, dict) else [("", value)]
+            texts = [f"{key} {each:.6g}" if isinstance(each, float) else f"{key} {each}" for key, each in items]
+            lines.append(f" {name.capitalize()}: {', '.join(texts).strip()}")
+        # Whoever made the file has written some of this: nothing in it may move the cursor of a terminal.
+        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in "\n".join(lines).split("\n"))
 
 
 def info(path: Path, size: int, ticket: Ticket) -> TicketInfo:
@@ -124,7 +126,7 @@ def info(path: Path, size: int, ticket: Ticket) -> TicketInfo:
             weights=mask.size,
             kept=mask.kept,
             k=mask.arguments["k"],
-            seed=mask.initializer["config"]["seed"] if mask.from_seed else None,
+            seed=mask.seed,
             mask_bytes=len(mask.tables) + len(mask.stream),
             limit_bytes=_coding.entropy_bits(mask.size, mask.kept) / 8,
             other_bytes=own[mask.layer] + len(mask.values),

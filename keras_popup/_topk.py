@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 _INFINITY_BITS = 0x7F800000
@@ -87,7 +88,7 @@ _interpreting = contextvars.ContextVar("interpreting", default=False)
 
 @contextlib.contextmanager
 def interpreted() -> Iterator[None]:
-    """Has eager choices made operation by operation: slower, but a single choice does not wait for a compiler."""
+    """Has eager choices made by NumPy: slower in the long run, but a single one does not wait for a compiler."""
     token = _interpreting.set(True)
     try:
         yield
@@ -134,11 +135,21 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
     """
     size = static_size(scores)
     flat = tf.reshape(scores, [-1])
+    if _interpreting.get() and tf.executing_eagerly():
+        return tf.constant(_partitioned(_ranks(flat).numpy(), int(kept)), tf.int64)
     left_out = size - kept
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
     end = _end_of_ties(flat, low[0], (high - low)[2:], high[1] - left_out)
     end = tf.where(tf.equal(low[1], left_out), size, end)
     return tf.cast(low[0], tf.int64) * 2**_INDEX_BITS + tf.cast(end, tf.int64)
+
+
+def _partitioned(ranks: Any, kept: int) -> int:
+    """Returns the threshold of an array of ranks."""
+    lowest = int(np.partition(ranks, ranks.size - kept)[ranks.size - kept])
+    ties = np.flatnonzero(ranks == lowest)
+    taken = kept - int(np.count_nonzero(ranks > lowest))
+    return lowest * 2**_INDEX_BITS + (int(ties[taken - 1]) + 1)
 
 
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:

@@ -2,19 +2,18 @@
 
 import dataclasses
 import importlib
-import logging
 import os
 import sys
-import textwrap
 import types
-import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from keras_popup import __version__
-from keras_popup.config import PROTOCOLS, RunConfig
+from keras_popup._flags import UsageError, define_config_flags, parse
+from keras_popup.config import RunConfig
 
 _USAGE = """\
 keras-popup: find subnetworks of randomly weighted networks
@@ -23,6 +22,8 @@ usage:
   keras-popup train [flags]     train a network and leave a run folder
   keras-popup summary MODEL     what is masked in a model, and how large its masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
+  keras-popup ticket pack MODEL write a model as its seeds and masks, in less than one bit per weight
+  keras-popup ticket unpack|info|verify TICKET
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
 
@@ -77,6 +78,23 @@ examples:
   keras-popup export model.keras --format litert --out phone.tflite
 """
 
+_TICKET_HELP = """\
+keras-popup ticket: a network as its seeds and its masks, in less than one bit per weight
+
+usage:
+  keras-popup ticket pack MODEL [flags]       MODEL is a run folder or a .keras file
+  keras-popup ticket unpack TICKET [flags]    writes the plain model, as a .keras file
+  keras-popup ticket info TICKET              what takes how many bytes, and where the ticket comes from
+  keras-popup ticket verify TICKET            unpacks all weights and checks them
+
+A ticket may come from a stranger: nothing in it is run, and a damaged one is an error.
+keras-popup ticket COMMAND --help prints the flags of a command.
+
+examples:
+  keras-popup ticket pack runs/first            writes runs/first/model.ticket
+  keras-popup ticket unpack runs/first/model.ticket --out plain.keras
+"""
+
 # How `export` names what it writes beside a model.
 _EXPORT_NAMES = {
     "saved_model": "saved_model",
@@ -89,10 +107,6 @@ _EXPORT_NAMES = {
 _COMPARED = 32  # test images
 
 
-class UsageError(Exception):
-    """The command line cannot be understood."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line. Returns the exit status: 0, 1 for a run that failed, 2 for wrong arguments."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -103,11 +117,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"keras-popup {__version__}")
         return 0
-    commands = {"train": _train, "summary": _summary, "export": _export}
+    commands = {"train": _train, "summary": _summary, "export": _export, "ticket": _ticket}
     try:
         if command not in commands:
             raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
-        return commands[command](arguments)
+        return commands[command](arguments[1:])
     except UsageError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return 2
@@ -118,11 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
-    _define_config_flags(values)
+    define_config_flags(values)
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
     flags.DEFINE_boolean("resume", False, "Go on with the run in --out.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
-    if _parse(values, arguments, _TRAIN_HELP) is None:
+    if parse(values, "train", arguments, _TRAIN_HELP) is None:
         return 0
     if not values.out:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
@@ -144,7 +158,7 @@ def _train(arguments: Sequence[str]) -> int:
 
 
 def _summary(arguments: Sequence[str]) -> int:
-    path = _parse(flags.FlagValues(), arguments, _SUMMARY_HELP, "MODEL")
+    path = parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")
     if path is not None:
         _load("summary").mask_summary(_load_model(_model_file(path)))
     return 0
@@ -170,7 +184,7 @@ def _export(arguments: Sequence[str]) -> int:
         lower_bound=0.0,
         flag_values=values,
     )
-    path = _parse(values, arguments, _EXPORT_HELP, "MODEL")
+    path = parse(values, "export", arguments, _EXPORT_HELP, "MODEL")
     if path is None:
         return 0
     # Without a format, `export` goes by the ending of --out.
@@ -199,6 +213,80 @@ def _export(arguments: Sequence[str]) -> int:
         difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
         print(f"{result.format:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
     return int(failed)
+
+
+def _ticket(arguments: Sequence[str]) -> int:
+    commands = {"pack": _pack, "unpack": _unpack, "info": _inspect, "verify": _inspect}
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h", "help"):
+        print(_TICKET_HELP, end="")
+        return 0
+    if command not in commands:
+        raise UsageError(
+            f"Unknown command 'ticket {command}'. Expected: {', '.join(commands)}. See keras-popup ticket --help."
+        )
+    return commands[command](command, arguments[1:])
+
+
+def _pack(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "The file. Beside the model if not given.", flag_values=values)
+    flags.DEFINE_string("dataset", None, "What the model was trained on. The run's if not given.", flag_values=values)
+    flags.DEFINE_string("notes", None, "Text for whoever reads the ticket.", flag_values=values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")
+    if path is None:
+        return 0
+    file = _model_file(path)
+    out = Path(values.out or Path(file).with_suffix(".ticket"))
+    dataset, metrics = values.dataset, None
+    if os.path.isdir(path):
+        run = _load("records").RunFolder(path)
+        dataset = dataset or run.read("config.json", "config")["config"].get("dataset")
+        metrics = run.read("summary.json", "test")["test"]
+    tickets = _load("tickets")
+    print(tickets.save_ticket(_load_model(file), out, dataset=dataset, metrics=metrics, notes=values.notes))
+    print(f" Written: {out}")
+    return 0
+
+
+def _unpack(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "The .keras file. Beside the ticket if not given.", flag_values=values)
+    flags.DEFINE_boolean(
+        "masked", False, "Keep the masks, for further training. Their scores are new ones.", flag_values=values
+    )
+    flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
+    _define_max_bytes(values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
+    if path is None:
+        return 0
+    out = Path(values.out or Path(path).with_suffix(".keras"))
+    if out.suffix != ".keras":
+        raise UsageError(f"--out must end in .keras. Received: '{out}'.")
+    if out.exists() and not values.overwrite:
+        raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
+    model = _load("tickets").load_ticket(path, masked=values.masked, max_bytes=values.max_bytes)
+    _load("records").write_atomically(out, model.save)
+    print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
+    return 0
+
+
+def _inspect(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    _define_max_bytes(values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
+    if path is not None:
+        tickets = _load("tickets")
+        inspect = tickets.verify_ticket if command == "verify" else tickets.ticket_info
+        print(inspect(path, max_bytes=values.max_bytes))
+        if command == "verify":
+            print(" Verified: all masks, kernels and other weights are those that were saved")
+    return 0
+
+
+def _define_max_bytes(values: flags.FlagValues) -> None:
+    text = "How much the weights may take unpacked. Raise it for large models that you trust."
+    flags.DEFINE_integer("max_bytes", 1 << 30, text, lower_bound=0, flag_values=values)
 
 
 def _model_file(path: str) -> str:
@@ -231,27 +319,6 @@ def _test_images(folder: str) -> Any:
     return images.numpy()
 
 
-def _parse(values: flags.FlagValues, arguments: Sequence[str], usage: str, positional: str = "") -> str | None:
-    """Reads the flags. Returns the argument that is no flag, "" where none is to be, or None for --help, printed."""
-    own = list(values)
-    flags.DEFINE_boolean("help", False, "Print this.", short_name="h", flag_values=values)
-    command = arguments[0]
-    try:
-        rest = values(list(arguments))[1:]
-    except flags.Error as error:
-        raise UsageError(f"{str(error).rstrip(' ?.')}. See keras-popup {command} --help.") from None
-    if values.help:
-        print(usage + ("\nflags:\n" + _flag_help(values, own) if own else ""))
-        return None
-    if positional and not rest:
-        raise UsageError(f"{positional} is missing. See keras-popup {command} --help.")
-    if unexpected := rest[bool(positional) :]:
-        raise UsageError(f"Unexpected arguments {unexpected}. Flags begin with --. See keras-popup {command} --help.")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("keras_popup").setLevel(logging.INFO)
-    return rest[0] if positional else ""
-
-
 def _load(module: str) -> types.ModuleType:
     """Imports what needs TensorFlow, now that the arguments are known to be good."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -277,47 +344,3 @@ def _print_summary(summary: dict[str, Any], out: str) -> None:
     curves = os.path.join(out, "curves.png")
     if os.path.exists(curves):
         print(f"curves         {curves}")
-
-
-def _define_config_flags(values: flags.FlagValues) -> None:
-    hints = typing.get_type_hints(RunConfig)
-    for field in dataclasses.fields(RunConfig):
-        options, text = {"flag_values": values}, field.metadata["help"]
-        kind = _plain_type(hints[field.name])
-        if field.metadata["choices"]:
-            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], text, **options)
-        elif kind is bool:
-            flags.DEFINE_boolean(field.name, field.default, text, **options)
-        elif kind is int:
-            flags.DEFINE_integer(field.name, field.default, text, **options)
-        elif kind is float:
-            flags.DEFINE_float(field.name, field.default, text, **options)
-        else:
-            flags.DEFINE_string(field.name, field.default, text, **options)
-
-
-def _plain_type(hint: Any) -> Any:
-    """Returns int for `int | None`."""
-    if isinstance(hint, types.UnionType):
-        return next(part for part in typing.get_args(hint) if part is not type(None))
-    return hint
-
-
-def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
-    """Returns one entry per flag."""
-    fields = {field.name: field for field in dataclasses.fields(RunConfig) if field.name in names}
-    lines = []
-    for name in [*fields, *(name for name in names if name not in fields)]:
-        flag = values[name]
-        text = fields[name].metadata["help"] if name in fields else flag.help
-        if name in fields and fields[name].metadata["choices"]:
-            text += f" One of {', '.join(fields[name].metadata['choices'])}."
-        if flag.default is not None and not flag.boolean:
-            text += f" Default: {flag.default}."
-        elif name in fields and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
-            text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
-        elif flag.boolean and flag.default:
-            text += f" Default: on, --no{name} switches it off."
-        lines.append(f"  --{name}")
-        lines.append(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
-    return "\n".join(lines)

@@ -164,6 +164,8 @@ def load_ticket(
                     del mask
                     advance(record.size)
                 _architecture.load(layer, where, store, files.pop(where, {}))
+        if files:
+            raise TicketError(f"it holds files of layers that are not in its model: {sorted(files)}")
         return _masked(ticket, plain, masks, custom_objects) if masked else plain
 
 
@@ -259,7 +261,8 @@ def _named(path: Any) -> Iterator[None]:
     try:
         yield
     except TicketError as error:
-        raise TicketError(f"Ticket '{path}' cannot be used: {error}.") from error.__cause__
+        message = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
+        raise TicketError(f"Ticket '{path}' cannot be used: {message}.") from error.__cause__
 
 
 @contextlib.contextmanager

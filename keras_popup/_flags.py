@@ -1,0 +1,85 @@
+"""Flags of the command line: made from `RunConfig`, read, explained."""
+
+import dataclasses
+import logging
+import textwrap
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_popup.config import PROTOCOLS, RunConfig
+
+
+class UsageError(Exception):
+    """The command line cannot be understood."""
+
+
+def parse(
+    values: flags.FlagValues, command: str, arguments: Sequence[str], usage: str, positional: str = ""
+) -> str | None:
+    """Reads the flags. Returns the argument that is no flag, "" where none is to be, or None for --help, printed."""
+    own = list(values)
+    flags.DEFINE_boolean("help", False, "Print this.", short_name="h", flag_values=values)
+    try:
+        rest = values([command, *arguments])[1:]
+    except flags.Error as error:
+        raise UsageError(f"{str(error).rstrip(' ?.')}. See keras-popup {command} --help.") from None
+    if values.help:
+        print(usage + ("\nflags:\n" + _flag_help(values, own) if own else ""))
+        return None
+    if positional and not rest:
+        raise UsageError(f"{positional} is missing. See keras-popup {command} --help.")
+    if unexpected := rest[bool(positional) :]:
+        raise UsageError(f"Unexpected arguments {unexpected}. Flags begin with --. See keras-popup {command} --help.")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("keras_popup").setLevel(logging.INFO)
+    return rest[0] if positional else ""
+
+
+def define_config_flags(values: flags.FlagValues) -> None:
+    hints = typing.get_type_hints(RunConfig)
+    for field in dataclasses.fields(RunConfig):
+        options, text = {"flag_values": values}, field.metadata["help"]
+        kind = _plain_type(hints[field.name])
+        if field.metadata["choices"]:
+            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], text, **options)
+        elif kind is bool:
+            flags.DEFINE_boolean(field.name, field.default, text, **options)
+        elif kind is int:
+            flags.DEFINE_integer(field.name, field.default, text, **options)
+        elif kind is float:
+            flags.DEFINE_float(field.name, field.default, text, **options)
+        else:
+            flags.DEFINE_string(field.name, field.default, text, **options)
+
+
+def _plain_type(hint: Any) -> Any:
+    """Returns int for `int | None`."""
+    if isinstance(hint, types.UnionType):
+        return next(part for part in typing.get_args(hint) if part is not type(None))
+    return hint
+
+
+def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
+    """Returns one entry per flag."""
+    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    if not set(fields) <= set(names):  # other commands have flags of these names
+        fields = {}
+    lines = []
+    for name in [*fields, *(name for name in names if name not in fields)]:
+        flag = values[name]
+        text = fields[name].metadata["help"] if name in fields else flag.help
+        if name in fields and fields[name].metadata["choices"]:
+            text += f" One of {', '.join(fields[name].metadata['choices'])}."
+        if flag.default is not None and not flag.boolean:
+            text += f" Default: {flag.default}."
+        elif name in fields and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
+            text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
+        elif flag.boolean and flag.default:
+            text += f" Default: on, --no{name} switches it off."
+        lines.append(f"  --{name}")
+        lines.append(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(lines)
