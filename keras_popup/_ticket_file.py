@@ -235,10 +235,8 @@ def read(path: Path, max_bytes: int) -> Ticket:
     elif hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
         damage = ". The file was changed after it was written: its checksum does not match"
     try:
-        if text_size > max_bytes // _MANIFEST_SHARE:
-            raise ValueError(
-                f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {max_bytes // _MANIFEST_SHARE:,}"
-            )
+        if text_size > (limit := max_bytes // _MANIFEST_SHARE):
+            raise ValueError(f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {limit:,}")
         text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
         ticket, end = _parsed(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
         if not damage and end + _DIGEST != size:
