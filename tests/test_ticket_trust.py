@@ -29,7 +29,7 @@ HEADER = struct.Struct("<8sIQII")
 def small_network():
     stack = [
         keras.Input((6, 6, 2)),
-        keras.layers.Conv2D(5, 3, name="conv"),
+        keras.layers.Conv2D(40, 3, name="conv"),
         keras.layers.BatchNormalization(name="norm"),
         keras.layers.Flatten(name="flatten"),
         keras.layers.Dense(7, name="learned"),
@@ -47,7 +47,7 @@ def original(tmp_path_factory):
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if hasattr(layer, "scores"):
-            layer.scores.assign(rng.random(layer.scores.shape))
+            layer.scores.assign_add(0.02 * rng.normal(size=layer.scores.shape))
     save_ticket(model, path)
     return path.read_bytes(), weights_of(strip_masks(model))
 
@@ -148,7 +148,7 @@ def test_hostile_files_do_no_harm(original, seed, tmp_path):
     content, weights = original
     rng, path = random.Random(seed), tmp_path / "hostile.ticket"
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    loaded = 0
+    loaded, messages = 0, []
     signal.signal(signal.SIGALRM, _hangs)
     for number in range(150):
         path.write_bytes(edited(content, rng))
@@ -161,9 +161,10 @@ def test_hostile_files_do_no_harm(original, seed, tmp_path):
                 tickets.verify_ticket(path)
             str(tickets.ticket_info(path))
         except TicketError as error:
-            assert str(error).isprintable() or "\n" in str(error)
+            messages.append(str(error))
         finally:
             signal.alarm(0)
+    assert all(message.replace("\n", " ").isprintable() for message in messages)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
     assert 0 < loaded < 100  # some edits change nothing that the weights depend on
     assert list(tmp_path.iterdir()) == [path]
@@ -175,7 +176,8 @@ def _hangs(*_):
 
 def change(content, edit):
     manifest, sections = opened(content)
-    return sealed(edit(manifest) or manifest, sections)
+    text = edit(manifest)
+    return sealed(text if isinstance(text, bytes) else manifest, sections)
 
 
 def with_layer(class_name, **config):
@@ -204,24 +206,24 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
     ("edit", "match"),
     [
         (first_mask(kept=0), "does not|keeps"),
-        (first_mask(kept=91), "keeps 91 of 90 weights"),
+        (first_mask(kept=721), "keeps 721 of 720 weights"),
         (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, and max_bytes=1,073,741,824"),
-        (first_mask(shape=[3, 3, 5, 2]), r"weight '0' of layer 'conv' is .*\(3, 3, 5, 2\) in its list"),
+        (first_mask(shape=[3, 3, 40, 2]), r"weight .0. of layer .conv. is .*\(3, 3, 40, 2\) in its list"),
         (first_mask(shape=[1] * 40), "40 axes"),
-        (first_mask(shape=[3, 3, 0, 5]), "has no weights"),
+        (first_mask(shape=[3, 3, 0, 40]), "has no weights"),
         (first_mask(dtype="object"), "type 'object' is not one of"),
         (first_mask(dtype="float16"), "weight '0' of layer 'conv'"),
         (first_mask(fans=[0, 1]), "fans"),
         (first_mask(kernel_check="0" * 16), "kernel of layer 'conv' is not the one that was saved"),
         (first_mask(mask_check="0" * 16), "mask of layer 'conv' is not the one that was saved"),
-        (first_mask(layer="nowhere"), "'nowhere'"),
+        (first_mask(layer="nowhere"), "weight '0' of layer 'conv' is absent in its list"),
         (first_mask(layer="\x1b[2J"), "no proper `layer`"),
         (first_mask(initializer={"registered_name": "keras_popup>SignedConstant"}), "no.* seed"),
         (
             first_mask(initializer={"registered_name": "os>system", "config": {"seed": 1, "scaled": False, "k": None}}),
             "no initializer with a seed",
         ),
-        (lambda m: m["masks"].append(m["masks"][0]), "it lists weight '0' of layer 'conv' twice|end of the file"),
+        (lambda m: m["masks"].append(m["masks"][0]), "does not match its checksum"),
         (lambda m: m["masks"].reverse(), "does not match its checksum"),
         (lambda m: m["tensors"].pop(), "its parts end at byte|absent"),
         (lambda m: m.pop("model"), "no proper `model`"),
