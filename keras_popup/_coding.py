@@ -105,13 +105,13 @@ def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = Non
     starts, codes = _read_tables(tables, mask.shape, starts, weights)[::2] if tables else (None, None)
     coder = constriction.stream.stack.AnsCoder()
     for block in reversed([*_blocks(mask.size)]):
-        order, runs = _ordered(block, starts, groups)
-        bits_of_block = flat[block] if order is None else flat[block][order]
-        end = bits_of_block.size
-        for context, count in reversed(runs):
-            probability = _probability(codes, context, kept, mask.size)
-            if probability is not None:
-                coder.encode_reverse(bits_of_block[end - count : end].astype(np.int32), probability)
+        order, runs = _ordered(block, starts, groups, codes)
+        ordered = flat[block] if order is None else flat[block][order]
+        end = ordered.size
+        for code, count in reversed(runs):
+            model = _model(code, kept, mask.size)
+            if model is not None:
+                coder.encode_reverse(ordered[end - count : end].astype(np.int32), model)
             end -= count
     return tables, coder.get_compressed().astype("<u4").tobytes()
 
@@ -142,15 +142,12 @@ def decode(
         raise CodingError(f"its stream cannot be read: {error}") from None
     mask = np.empty(size, np.uint8)
     for block in _blocks(size):
-        order, runs = _ordered(block, starts, groups)
+        order, runs = _ordered(block, starts, groups, codes)
         parts: list[Any] = []
-        for context, count in runs:
-            probability = _probability(codes, context, kept, size)
-            if probability is None:
-                everything = kept if codes is None else codes[context] == ALL_KEPT
-                parts.append(np.full(count, bool(everything), np.uint8))
-            else:
-                parts.append(coder.decode(probability, count))
+        for code, count in runs:
+            model = _model(code, kept, size)
+            alike = kept > 0 if code is None else code == ALL_KEPT
+            parts.append(np.full(count, alike, np.uint8) if model is None else coder.decode(model, count))
         if order is None:
             mask[block] = parts[0]
         else:
@@ -245,26 +242,22 @@ def _contexts(block: slice, starts: Bytes | None, groups: Bytes | None) -> Any:
     return contexts if starts is None else starts[block] + np.uint16(contexts)
 
 
-def _ordered(block: slice, starts: Bytes | None, groups: Bytes | None) -> tuple[Any, list[tuple[int, int]]]:
-    """Returns the order in which a block's weights are coded, None for theirs, and (context, weights) in that order."""
-    if starts is None and groups is None:
-        return None, [(LARGEST_LABEL, block.stop - block.start)]
-    contexts = _contexts(block, starts, groups)
-    counts = np.bincount(contexts)
-    return np.argsort(contexts, kind="stable"), [(int(each), int(counts[each])) for each in np.flatnonzero(counts)]
-
-
-def _probability(codes: Any, context: int, kept: int, size: int) -> Any:
-    """Returns the coder's model of a context's weights, None if they are all alike."""
+def _ordered(block: slice, starts: Bytes | None, groups: Bytes | None, codes: Any) -> tuple[Any, list[Any]]:
+    """Returns the order in which a block's weights are coded, None for theirs, and (code, weights) in that order."""
     if codes is None:
-        if not 0 < kept < size:
-            return None
-        units = min(max(kept * _ONE // size, 1), _ONE - 1)
-    else:
-        code = int(codes[context])
-        if code in (ALL_DROPPED, ALL_KEPT):
-            return None
-        units = int(PROBABILITIES[code - _CODES[0]])
+        return None, [(None, block.stop - block.start)]
+    shifted = (codes.astype(np.int16) - ALL_DROPPED).astype(np.uint8)  # of the same order, to be sorted by radix
+    of_weights = shifted[np.broadcast_to(_contexts(block, starts, groups), block.stop - block.start)]
+    counts = np.bincount(of_weights)
+    order = np.argsort(of_weights, kind="stable")
+    return order, [(int(each) + ALL_DROPPED, int(counts[each])) for each in np.flatnonzero(counts)]
+
+
+def _model(code: int | None, kept: int, size: int) -> Any:
+    """Returns the coder's model of weights of one code, None if they are all alike. Without codes, that of all."""
+    if code in (ALL_DROPPED, ALL_KEPT) or (code is None and kept in (0, size)):
+        return None
+    units = max(kept * _ONE // size, 1) if code is None else int(PROBABILITIES[code - _CODES[0]])
     return constriction.stream.model.Bernoulli(units / _ONE, perfect=False)
 
 
@@ -289,31 +282,35 @@ def _labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: An
     dropped, kept = counts.sum(0).T
     p = (kept + 0.5) / (dropped + kept + 1.0)
     slopes = np.log(p / (1 - p)) if starts is not None else np.ones(1)
+    table = np.stack([-p * slopes, (1 - p) * slopes], axis=-1).astype(np.float32).ravel()
+    # The same everywhere but for chance, as initial scores are.
+    curvature = float(((dropped + kept) @ (p * (1 - p) * slopes**2)) / mask.size)
     flat = mask.ravel()
-    gradients = np.stack([-p * slopes, (1 - p) * slopes], axis=-1).astype(np.float32).ravel()
-    curvatures = np.repeat(p * (1 - p) * slopes**2, 2).astype(np.float32)
-    sums: list[Any] = []
-    for table in (gradients, curvatures):
-        values = np.empty(mask.size, np.float32)
-        by_weight = np.zeros(WEIGHT_BINS)
-        for block in _blocks(mask.size):
-            values[block] = table[flat[block] if starts is None else starts[block] * np.uint8(2) + flat[block]]
-            if weights is not None:
-                by_weight += np.bincount(weights[block], values[block], WEIGHT_BINS)
-        shaped = values.reshape(mask.shape)
-        others = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
-        by_axis = [shaped.sum(axes, dtype=np.float64) for axes in others]
-        sums.append(by_axis + ([by_weight] if weights is not None else []))
+    gradients = np.empty(mask.size, np.float32)
+    for block in _blocks(mask.size):
+        gradients[block] = table[flat[block] if starts is None else starts[block] * np.uint8(2) + flat[block]]
+    shaped = gradients.reshape(mask.shape)
+    by_axis = [
+        (shaped.sum(tuple(other for other in range(mask.ndim) if other != axis), dtype=np.float64), mask.size / length)
+        for axis, length in enumerate(mask.shape)
+    ]
     labels = []
-    for axis, (gradient, curvature) in enumerate(zip(*sums, strict=True)):
-        certain = np.maximum(curvature, 1e-9)  # one over the variance of the estimate
+    for gradient, weights_of_each in by_axis:
+        certain = max(curvature * weights_of_each, 1e-9)  # one over the variance of the estimate
         steps = np.clip(gradient / certain, -3.0, 3.0)
-        if axis < mask.ndim:
-            spread = max(0.0, float(np.average(steps**2 - 1 / certain, weights=certain)))
-            steps = steps * spread / (spread + 1 / certain)
-        worth = 0.5 * certain * steps**2 / math.log(2) > _LABEL_BITS
-        labels.append((np.round(steps / _LABEL_STEP) * worth).clip(-LARGEST_LABEL, LARGEST_LABEL).astype(np.int8))
+        spread = max(0.0, float(np.mean(steps**2)) - 1 / certain)
+        labels.append(_label(steps * spread / (spread + 1 / certain), certain))
+    if weights is not None:
+        few = slice(0, BLOCK)  # enough for so few labels
+        certain = np.maximum(curvature * np.bincount(weights[few], minlength=WEIGHT_BINS), 1e-9)
+        gradient = np.bincount(weights[few], gradients[few], WEIGHT_BINS)
+        labels.append(_label(np.clip(gradient / certain, -3.0, 3.0), certain))
     return labels
+
+
+def _label(steps: Any, certain: Any) -> Any:
+    worth = 0.5 * certain * steps**2 / math.log(2) > _LABEL_BITS
+    return (np.round(steps / _LABEL_STEP) * worth).clip(-LARGEST_LABEL, LARGEST_LABEL).astype(np.int8)
 
 
 def _codes(counts: Any) -> tuple[Any, float]:

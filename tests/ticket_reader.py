@@ -123,18 +123,18 @@ def decoded(tables, stream, shape, kept, starts, weights):
         state = state << 32 | words.pop()
     mask = [0] * size
     for first in range(0, size, BLOCK):
-        block = [(context(at), at) for at in range(first, min(first + BLOCK, size))]
-        for here, at in sorted(block):
+        block = range(first, min(first + BLOCK, size))
+        for code, at in sorted((0 if codes is None else codes[context(at)], at) for at in block):
             if codes is None:
                 if kept in (0, size):
                     mask[at] = int(kept == size)
                     continue
                 units = max(kept * one // size, 1)
-            elif codes[here] in (-128, 127):
-                mask[at] = int(codes[here] == 127)
+            elif code in (-128, 127):
+                mask[at] = int(code == 127)
                 continue
             else:
-                units = round(one / (1 + math.exp(-codes[here] / 12)))
+                units = round(one / (1 + math.exp(-code / 12)))
             # The least state of a weight that is kept: zeros take the part of [0, 2^24) below, ones that above.
             border = (one - units) * (one - 2) // one + 1
             low = state % one
