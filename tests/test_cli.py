@@ -46,6 +46,12 @@ def test_version(capsys):
         (("train", "--out", "x", "--model", "conv5"), "conv5"),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
         (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
+        (("ticket", "pak"), "Unknown command 'ticket pak'. Expected: pack, unpack, info, verify"),
+        (("ticket", "pack"), "MODEL is missing. See keras-popup ticket pack --help"),
+        (("ticket", "info"), "TICKET is missing"),
+        (("ticket", "pack", "nowhere"), "MODEL must be a finished run's folder or a .keras file"),
+        (("ticket", "unpack", "x.ticket", "--out", "x.h5"), "--out must end in .keras. Received: 'x.h5'"),
+        (("ticket", "verify", "x.ticket", "--max_bytes", "-1"), "max_bytes"),
     ],
 )
 def test_wrong_arguments(capsys, tmp_path, monkeypatch, arguments, message):
@@ -70,6 +76,56 @@ def test_train(capsys, tmp_path):
     status, _, err = run(capsys, "train", *flags, "--out", out)
     assert status == 1
     assert "Use --resume to go on with it" in err
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("pack", "--help"), ("unpack", "-h"), ("info", "--help")])
+def test_help_of_ticket(capsys, arguments):
+    status, out, _ = run(capsys, "ticket", *arguments)
+    assert status == 0
+    assert "keras-popup ticket unpack TICKET" in out
+    assert ("--masked\n" in out) == ("unpack" in arguments)
+
+
+def test_ticket(capsys, tmp_path, monkeypatch):
+    import keras
+    import numpy as np
+
+    from keras_popup import strip_masks
+
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", "fc", "--width", "0.2", "--epochs", "1", "--nodeterministic"]
+    assert run(capsys, "train", *flags, "--out", "run")[0] == 0
+    trained = (tmp_path / "run" / "model.keras").read_bytes()
+    status, out, _ = run(capsys, "ticket", "pack", "run", "--notes", "mine")
+    assert status == 0
+    assert "Dataset: digits" in out
+    assert "Metrics: " in out
+    assert "accuracy" in out
+    assert "Notes: mine" in out
+    for command in ("info", "verify"):
+        status, printed, _ = run(capsys, "ticket", command, "run/model.ticket")
+        assert status == 0
+        assert printed.splitlines()[0] == "Ticket of model: fc"
+    assert "Verified" in printed
+    # Beside the ticket is the run's own model, which has scores: it stays.
+    status, _, err = run(capsys, "ticket", "unpack", "run/model.ticket")
+    assert status == 2
+    assert "exists. Use --out for another file" in err
+    assert (tmp_path / "run" / "model.keras").read_bytes() == trained
+    for flag in ((), ("--masked",)):
+        status, out, _ = run(
+            capsys, "ticket", "unpack", "run/model.ticket", "--out", "plain.keras", "--overwrite", *flag
+        )
+        assert status == 0
+        assert f"{(tmp_path / 'plain.keras').stat().st_size:,} bytes" in out
+        expected = keras.models.load_model("run/model.keras")
+        plain = keras.models.load_model("plain.keras")
+        x = np.ones((2, *expected.input_shape[1:]), np.float32)
+        np.testing.assert_array_equal(plain(x), (expected if flag else strip_masks(expected))(x))
+    (tmp_path / "run" / "model.ticket").write_bytes(b"nothing")
+    status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
+    assert status == 1
+    assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: it is none")
 
 
 def python(code, **environment):

@@ -19,6 +19,7 @@ EXAMPLES = {
     "digits_from_scratch.py": (["--epochs", "4"], 0.8),
     "convert_and_train.py": (["--dataset", "popup_test_photos", "--epochs", "3"], 0.0),
     "new_task.py": (["--dataset", "digits", "--epochs", "4"], 0.7),
+    "share_a_ticket.py": (["--epochs", "4"], 0.7),
     "custom_training_loop.py": (["--steps", "100"], 0.7),
 }
 
