@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state  # not exported, as the next
 from keras.src.saving.serialization_lib import SafeModeScope
 
-from keras_popup import _coding, _ticket_file, composites
+from keras_popup import _allowed, _coding, _ticket_file, composites
 from keras_popup._ticket_file import Asset, Tensor, TicketError
 
 # Keras's list of the variables that are still to be given values.
@@ -26,12 +26,15 @@ def serialized(model: keras.Model) -> dict[str, Any]:
 
     def without(value: Any) -> Any:
         if isinstance(value, dict):
-            if value.get("class_name") == "__lambda__":
+            if value.get("class_name") in ("__lambda__", *_allowed.REFUSED):
                 raise ValueError(
-                    "A ticket holds no code, and this model has a Lambda layer, or a lambda as a function. Use a "
-                    "registered function or layer instead: keras.saving.register_keras_serializable."
+                    f"A ticket holds no code, and this model has a {value['class_name'].strip('_')}. Use a registered "
+                    "function or layer instead: keras.saving.register_keras_serializable."
                 )
-            return {key: without(each) for key, each in value.items() if key not in ("build_config", "compile_config")}
+            # Of a serialized layer only: a user's own argument may have such a name.
+            whole = {"module", "class_name", "config", "registered_name"} <= set(value)
+            dropped = ("build_config", "compile_config") if whole else ()
+            return {key: without(each) for key, each in value.items() if key not in dropped}
         return [without(each) for each in value] if isinstance(value, (list, tuple)) else value
 
     whole = keras.saving.serialize_keras_object(model)
@@ -73,10 +76,17 @@ def assets(where: str, layer: Any) -> list[Asset]:
     return [Asset(where, name, len(content), _coding.deflate(content)) for name, content in files.items()]
 
 
-def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int) -> keras.Model:
+def own_classes(model: keras.Model) -> dict[str, Any]:
+    """Returns the classes of a model's layers that are neither Keras's nor this library's, by name."""
+    kinds = [type(layer) for _, layer in places(model)]
+    return {kind.__name__: kind for kind in kinds if kind.__module__.partition(".")[0] not in ("keras", "keras_popup")}
+
+
+def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, initialized: bool = True) -> keras.Model:
     """Returns the plain model of a ticket, its weights 0.
 
-    No weight takes memory before all are known to be of the shapes that the ticket lists.
+    No weight takes memory before all are known to be of the shapes that the ticket lists. Without `initialized`,
+    none takes any: only whether the model can be built is of interest.
 
     Raises:
         TicketError: if the model cannot be built, or is not of these shapes.
@@ -86,6 +96,7 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int) -> k
     try:
         with keras.StatelessScope(initialize_variables=False), SafeModeScope(True):
             try:
+                _allowed.check(ticket.model, custom_objects, max_bytes)
                 model = keras.saving.deserialize_keras_object(ticket.model, custom_objects, safe_mode=True)
                 if not isinstance(model, keras.Model):
                     raise TypeError(f"It is a {type(model).__name__}, no keras.Model.")
@@ -105,7 +116,7 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int) -> k
         if size > max_bytes:
             raise TicketError(f"its model would take {size:,} bytes, and max_bytes={max_bytes:,}")
         listed = {id(variable) for variable in variables.values()}
-        for variable in pending:
+        for variable in pending if initialized else ():
             if id(variable) in listed:  # to be overwritten: what the file wants done for its initial value is not
                 variable._initializer = _zeros
             variable._deferred_initialize()

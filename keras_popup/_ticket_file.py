@@ -35,6 +35,7 @@ DTYPES = {
     **{name: np.dtype(name) for name in ("float16", "float32", "float64", "bool")},
     **{name: np.dtype(name) for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")},
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "complex64": np.dtype("complex64"),
 }
 
 
@@ -97,6 +98,8 @@ class Mask:
 
     def check(self) -> None:
         _check_array(self.shape, self.dtype)
+        if "float" not in self.dtype:
+            raise ValueError(f"a kernel of type {self.dtype} cannot be masked")
         if not all(self.shape):
             raise ValueError(f"the shape {self.shape} has no weights")
         if not 0 <= self.kept <= self.size:
@@ -160,13 +163,13 @@ class Ticket:
     Attributes:
         model: the plain model, as Keras serializes it.
         untrainable: paths of the masked model's layers whose `trainable` is False.
-        frozen: by a layer's path, the indices of its own weights that the masked model does not train.
+        frozen: by a layer's path, the names of its own weights that the masked model does not train.
         made: where it comes from: versions, and what the user has said.
     """
 
     model: dict[str, Any]
     untrainable: list[str]
-    frozen: dict[str, list[int]]
+    frozen: dict[str, list[str]]
     made: dict[str, Any]
     masks: tuple[Mask, ...]
     tensors: tuple[Tensor, ...]
@@ -183,8 +186,13 @@ _TYPES: dict[str, Any] = {"shape": list, "fans": list, "kept": int, "size": int,
 _TYPES |= {"arguments": dict, "initializer": (dict, str, type(None))}
 
 
-def write(path: Path, ticket: Ticket) -> int:
-    """Writes a ticket, whole or not at all. Returns its size in bytes."""
+def write(path: Path, content: bytes) -> None:
+    """Writes the bytes of a ticket, all of them or none."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def written(ticket: Ticket) -> bytes:
+    """Returns the bytes of a ticket."""
     manifest: dict[str, Any] = {name: getattr(ticket, name) for name in _WHOLE}
     for group, kind in _KINDS.items():
         manifest[group] = [
@@ -199,9 +207,7 @@ def write(path: Path, ticket: Ticket) -> int:
     sections = [data for part in ticket.parts() for data in _sections(part)]
     size = _HEADER.size + len(packed) + sum(map(len, sections)) + _DIGEST
     content = b"".join([_HEADER.pack(_MAGIC, _VERSION, size, len(packed), len(text)), packed, *sections])
-    digest = hashlib.sha256(content).digest()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content + digest))
-    return size
+    return content + hashlib.sha256(content).digest()
 
 
 def read(path: Path, max_bytes: int) -> Ticket:
@@ -214,19 +220,29 @@ def read(path: Path, max_bytes: int) -> Ticket:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(_HEADER.size)
-        if not header.startswith(_MAGIC):
-            raise TicketError(f"it is none: it begins with {header[:8]!r}, not {_MAGIC!r}")
-        if len(header) < _HEADER.size:
-            raise TicketError(f"it is cut off in its header: it has {size} bytes")
-        _, version, expected, packed_size, text_size = _HEADER.unpack(header)
-        if version != _VERSION:
-            raise TicketError(
-                f"it has version {version} of the format, and this keras_popup reads version {_VERSION}. If the file "
-                "is whole, a newer one may read it: pip install --upgrade keras-popup"
-            )
-        if size > max_bytes:
-            raise TicketError(f"it has {size:,} bytes, and max_bytes={max_bytes:,}. Raise that if you trust it")
-        content = header + file.read(size - len(header))
+        _check_header(header, size, max_bytes)
+        return parsed(header + file.read(size - len(header)), max_bytes)
+
+
+def _check_header(header: bytes, size: int, max_bytes: int) -> None:
+    if not header.startswith(_MAGIC):
+        raise TicketError(f"it is none: it begins with {header[:8]!r}, not {_MAGIC!r}")
+    if len(header) < _HEADER.size:
+        raise TicketError(f"it is cut off in its header: it has {size} bytes")
+    _, version, *_ = _HEADER.unpack(header)
+    if version != _VERSION:
+        raise TicketError(
+            f"it has version {version} of the format, and this keras_popup reads version {_VERSION}. If the file "
+            "is whole, a newer one may read it: pip install --upgrade keras-popup"
+        )
+    if size > max_bytes:
+        raise TicketError(f"it has {size:,} bytes, and max_bytes={max_bytes:,}. Raise that if you trust it")
+
+
+def parsed(content: bytes, max_bytes: int) -> Ticket:
+    """Returns the ticket of a file's content, whose header is a good one. Raises as `read` does."""
+    size = len(content)
+    *_, expected, packed_size, text_size = _HEADER.unpack(content[: _HEADER.size])
     damage = ""
     if size < expected:
         damage = f". The file is cut off: it has {size:,} of {expected:,} bytes"
@@ -238,7 +254,7 @@ def read(path: Path, max_bytes: int) -> Ticket:
         if text_size > (limit := max_bytes // _MANIFEST_SHARE):
             raise ValueError(f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {limit:,}")
         text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
-        ticket, end = _parsed(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
+        ticket, end = _taken_apart(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
         if not damage and end + _DIGEST != size:
             raise ValueError(f"its parts end at byte {end:,}, and it has {size:,} bytes")
     except RecursionError:
@@ -250,15 +266,21 @@ def read(path: Path, max_bytes: int) -> Ticket:
     return ticket
 
 
-def _parsed(manifest: Any, content: bytes, place: int, max_bytes: int) -> tuple[Ticket, int]:
+def _taken_apart(manifest: Any, content: bytes, place: int, max_bytes: int) -> tuple[Ticket, int]:
     """Returns the ticket of a manifest, with its sections from `content`, and where they end."""
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is no JSON object")
     whole: dict[str, Any] = {name: _taken(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
+    name = _taken(whole["model"], "config", dict, "its model").get("name", "")
+    if not isinstance(name, str) or not _printable(name):
+        raise ValueError(f"its model has the name {str(name)[:60]!r}")
+    if not _taken(manifest, "masks", list, "its manifest"):
+        raise ValueError("it has no masks")
     if not all(isinstance(layer, str) for layer in whole["untrainable"]):
         raise ValueError("its list of layers that are not trained holds something else than paths")
-    for layer, indices in whole["frozen"].items():
-        _numbers(indices, f"the list of frozen weights of layer '{layer}'")
+    for layer, names in whole["frozen"].items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"the list of frozen weights of layer '{layer}' holds something else than names")
     total = 0
     groups: dict[str, Any] = {}
     for group, kind in _KINDS.items():
@@ -276,7 +298,8 @@ def _parsed(manifest: Any, content: bytes, place: int, max_bytes: int) -> tuple[
                 part.check()
             except ValueError as error:
                 raise ValueError(f"{part}: {error}") from None
-            total += part.size * (DTYPES[part.dtype].itemsize if kind is not Asset else 1)
+            # Kernels are drawn in float32, whatever they become.
+            total += part.size * (1 if kind is Asset else max(DTYPES[part.dtype].itemsize, 4 if kind is Mask else 1))
             if total > max_bytes:
                 raise ValueError(
                     f"{part} and what stands before it would take {total:,} bytes unpacked, and "

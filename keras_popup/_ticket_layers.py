@@ -33,7 +33,9 @@ def packed(layer: Any, where: str, key: str, baked: Any) -> Mask:
     if not from_seed:
         kept = mask.astype(bool)
         if np.any(baked[~kept]):
-            raise ValueError(f"The kernel of layer '{layer.name}' is not 0 where its mask is. A ticket cannot hold it.")
+            raise ValueError(
+                f"The kernel of layer '{layer.name}' is not 0 where its mask is. (Is it finite?) No ticket holds it."
+            )
         kernel = baked[kept]
         values = _ticket_file.pack(kernel)
         del kept
@@ -112,7 +114,12 @@ def _initializer(serialized: Any) -> Any:
     """Returns the `values` method of an initializer that a ticket names, by the list of this module, not Keras's."""
     parts = serialized if isinstance(serialized, dict) else {}
     name, config = parts.get("registered_name"), parts.get("config")
-    if name not in _FROZEN or not isinstance(config, dict) or set(config) != {"seed", "scaled", "k"}:
+    if (
+        not isinstance(name, str)
+        or name not in _FROZEN
+        or not isinstance(config, dict)
+        or set(config) != {"seed", "scaled", "k"}
+    ):
         raise ValueError(f"its numbers are to come from {str(serialized)[:80]!r}, which is no initializer with a seed")
     k = config["k"]
     if config["scaled"] and not (isinstance(k, (int, float)) and 0 < k <= 1):

@@ -24,6 +24,9 @@ _BOOKKEEPING = {
 }
 
 
+HIDDEN = "_layers"
+"""The first step of the places of layers that cannot be exchanged, as the attribute that holds them is not known."""
+
 _INPUT = keras.Input((1,))
 _GRAPHS = (keras.Sequential, type(keras.Model(_INPUT, _INPUT)))  # Keras does not export its Functional
 
@@ -45,7 +48,9 @@ def parts(layer: Any) -> dict[tuple[Any, ...], Any]:
     for name, value in vars(layer).items():
         if name not in _BOOKKEEPING and not name.startswith("_self_"):
             found |= {(name, *path): part for path, part in _held(value)}
-    return found
+    # What is held in another way, such as under other keys, Keras knows all the same.
+    seen = {id(part) for part in found.values()}
+    return found | {(HIDDEN, i): part for i, part in enumerate(layer._layers) if id(part) not in seen}
 
 
 def _held(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -406,6 +406,8 @@ def _left_alone(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
     for layer in (model, *(layer for _, layer in found)):
         held = list(composites.parts(layer).values())
         left |= {id(part): f"held by '{layer.name}' under two names" for part in held if held.count(part) > 1}
+        hidden = [part for place, part in composites.parts(layer).items() if place[0] == composites.HIDDEN]
+        left |= {id(part): f"held by '{layer.name}' in a way that is not known" for part in hidden}
         if isinstance(layer, keras.layers.SpectralNormalization):
             left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in composites.walk(layer)}
         elif getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):

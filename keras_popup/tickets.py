@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import rich.console
 import rich.progress
 from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
-from keras_popup import _architecture, _ticket_file, _ticket_layers, _topk, composites, conversion, layers
+from keras_popup import _allowed, _architecture, _ticket_file, _ticket_layers, _topk, composites, conversion, layers
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
 
@@ -94,25 +95,29 @@ def save_ticket(
     tensors: list[_ticket_file.Tensor] = []
     assets: list[_ticket_file.Asset] = []
     untrainable: list[str] = []
-    frozen: dict[str, list[int]] = {}
+    frozen: dict[str, list[str]] = {}
     sizes = [layer.scores.shape.num_elements() for layer in conversion.masked_layers(model)]
     with _progress("packing", sum(sizes)) as advance:
         for where, twin in _architecture.places(plain):
             layer, variables = twins[id(twin)], _architecture.own_variables(twin)
+            # What is trained in the masked model, and what would be if nothing were said of it.
+            trained = {weight.name for weight in composites.own_weights(layer) if weight.trainable}
+            own = {weight.name for weight in composites.own_weights(twin) if weight.trainable}
             if isinstance(layer, layers.MaskedLayer):
                 key = next(key for key, value in variables.items() if value is twin.kernel)
                 masks.append(_ticket_layers.packed(layer, where, key, variables.pop(key).numpy()))
                 advance(masks[-1].size)
-            else:
-                trained = {weight.name for weight in composites.own_weights(layer) if weight.trainable}
-                own = enumerate(composites.own_weights(twin))
-                indices = [i for i, weight in own if weight.trainable and weight.name not in trained]
-                frozen |= {where: indices} if indices else {}
+                own = {"scores"} | (own - {"kernel"} if layer.train_bias else set())
+            if names := sorted(own - trained) if layer.trainable else []:
+                frozen[where] = names
             untrainable += [] if layer.trainable else [where]
             tensors += _architecture.tensors(where, variables)
             assets += _architecture.assets(where, twin)
     ticket = _ticket_file.Ticket(architecture, untrainable, frozen, made, tuple(masks), tuple(tensors), tuple(assets))
-    return info(target, _ticket_file.write(target, ticket), ticket)
+    content = _ticket_file.written(ticket)
+    _read_back(content, plain)
+    _ticket_file.write(target, content)
+    return info(target, len(content), ticket)
 
 
 def load_ticket(
@@ -164,9 +169,17 @@ def load_ticket(
                     del mask
                     advance(record.size)
                 _architecture.load(layer, where, store, files.pop(where, {}))
+                layer.trainable = where not in ticket.untrainable
         if files:
             raise TicketError(f"it holds files of layers that are not in its model: {sorted(files)}")
-        return _masked(ticket, plain, masks, custom_objects) if masked else plain
+        if not masked:
+            return plain
+        try:
+            return _masked(ticket, plain, masks, custom_objects)
+        except TicketError:
+            raise
+        except Exception as error:  # any kind: the arguments of masked layers are those of the file
+            raise TicketError(f"its masked layers cannot be made: {error}") from error
 
 
 def ticket_info(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
@@ -211,6 +224,29 @@ def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
         return info(Path(path), os.path.getsize(path), ticket)
 
 
+def _read_back(content: bytes, plain: keras.Model) -> None:
+    """Checks that the bytes of a ticket can be loaded.
+
+    Raises:
+        ValueError: if not.
+    """
+    try:
+        for limit in (MAX_BYTES, sys.maxsize):
+            try:
+                ticket = _ticket_file.parsed(content, limit)
+                _architecture.built(ticket, _architecture.own_classes(plain), limit, initialized=False)
+                break
+            except TicketError:
+                if limit == sys.maxsize:
+                    raise
+        if limit != MAX_BYTES:
+            _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
+    except TicketError as error:
+        raise ValueError(
+            f"Model '{plain.name}' cannot be saved as a ticket, as nobody could load it: {error}. Nothing was written."
+        ) from error
+
+
 def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objects: Any) -> keras.Model:
     """Returns the masked model of a ticket, whose stripped one is `plain`."""
     at = dict(_architecture.places(plain))
@@ -222,8 +258,9 @@ def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objec
             if masked_class is None or masked_class.__name__ != record.kind:
                 raise TicketError(f"layer '{record.layer}' is a {type(stock).__name__}, not the stock of {record.kind}")
             initializer = {f"{masked_class.kernel_argument}_initializer": record.initializer}
+            config = {**stock.get_config(), **record.arguments, **initializer}
             try:
-                config = {**stock.get_config(), **record.arguments, **initializer}
+                _allowed.check(config, custom_objects, sys.maxsize)
                 made[id(stock)] = masked_class.from_config(config)
             except Exception as error:  # any kind: the arguments are those of the file
                 raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
@@ -239,8 +276,8 @@ def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objec
                 raise TicketError(f"the selector of layer '{record.layer}' does not choose its mask again")
     for where, layer in _architecture.places(model):
         layer.trainable = where not in ticket.untrainable
-        for index, weight in enumerate(composites.own_weights(layer)):
-            if index in ticket.frozen.get(where, ()):
+        for weight in composites.own_weights(layer):
+            if weight.name in ticket.frozen.get(where, ()):
                 weight.trainable = False
     _logger.warning(
         "The scores of '%s' are not those of its training, which a ticket does not hold: they are new ones that choose "

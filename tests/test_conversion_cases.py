@@ -9,7 +9,7 @@ import pytest
 from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
-from keras_popup import composites, exports, layers, mask_model, strip_masks
+from keras_popup import composites, exports, layers, mask_model, mask_summary, strip_masks
 
 
 def random(*shape):
@@ -252,3 +252,31 @@ def test_paths_are_of_names_that_stay():
     assert [path for path, _ in composites.walk(first)][1:] == [path for path, _ in composites.walk(second)][1:]
     for a, b in zip(*(masked_layers(mask_model(m, k=0.5, seed=1)) for m in (first, second)), strict=True):
         np.testing.assert_array_equal(a._kernel, b._kernel)
+
+
+class OddlyHeld(keras.layers.Layer):
+    """Holds a layer under a key that is neither a name nor a number."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.held = {("a", 1): keras.layers.Dense(4)}
+        self.second = keras.layers.Dense(4)
+
+    def build(self, shape):
+        self.held["a", 1].build(shape)
+        self.second.build(shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.second(self.held["a", 1](inputs))
+
+
+def test_layers_held_in_an_unknown_way_are_copied_with_their_weights():
+    inputs = keras.Input((4,))
+    plain = keras.Model(inputs, OddlyHeld()(inputs))
+    model = mask_model(plain, k=1.0, weights="keep", seed=1)
+    x = np.random.default_rng(0).random((2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(model(x), plain(x))
+    np.testing.assert_array_equal(strip_masks(model)(x), plain(x))
+    reasons = [row.not_masked for row in mask_summary(model, print_fn=None).layers]
+    assert any("in a way that is not known" in reason for reason in reasons)

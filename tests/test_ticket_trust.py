@@ -190,6 +190,43 @@ def with_layer(class_name, **config):
     return edit
 
 
+def call(layer, arguments, name="evil"):
+    """An edit that has a layer called on constants, while the model is read."""
+
+    def edit(manifest):
+        node = {"args": arguments, "kwargs": {}}
+        manifest["model"] = {
+            "module": "keras.src.models.functional",
+            "class_name": "Functional",
+            "registered_name": "Functional",
+            "config": {
+                "name": "evil",
+                "layers": [{**layer, "name": name, "inbound_nodes": [node]}],
+                "input_layers": [],
+                "output_layers": [],
+            },
+        }
+
+    return edit
+
+
+def stock(class_name, module="keras.layers", **config):
+    return {"module": module, "class_name": class_name, "config": {"name": "evil", **config}, "registered_name": None}
+
+
+def function(module, name):
+    return {"module": module, "class_name": "function", "config": name, "registered_name": name}
+
+
+def constant(*values):
+    return {"class_name": "__tensor__", "config": {"value": [*values], "dtype": "float32"}}
+
+
+def many_layers(manifest):
+    layers = manifest["model"]["config"]["layers"]
+    layers += [stock("Activation", activation="relu")] * 3000
+
+
 def first_mask(**values):
     return lambda manifest: manifest["masks"][0].update(values)
 
@@ -232,6 +269,24 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         (with_layer("Lambda", function=REGULARIZER), "its model cannot be built"),
         (with_layer("TFSMLayer", filepath="/tmp/evil", call_endpoint="serve"), "its model cannot be built"),
         (with_layer("StringLookup", vocabulary="/etc/passwd"), "its model cannot be built|absent|does not"),
+        (first_mask(dtype="int8"), "a kernel of type int8 cannot be masked"),
+        (first_mask(initializer={"registered_name": ["x"], "config": {"seed": 1}}), "no initializer with a seed"),
+        (first_mask(arguments={}), "its k is"),
+        (lambda m: m["model"].update(config=[1]), "its model has no proper `config`"),
+        (lambda m: m["model"]["config"].update(name="m\x1b[2J"), "its model has the name"),
+        (lambda m: m.update(masks=[], tensors=[]), "it has no masks"),
+        # What Keras's safe mode lets pass: functions of its own called on constants as the file is read.
+        (call(stock("Resizing", height=60_000, width=60_000), [constant([[1.0]])]), "called on constants"),
+        (call(stock("RepeatVector", n=2**30), [constant([1.0])]), "called on constants"),
+        (call(stock("Switch", "keras.src.ops.core"), [0, [function("keras.config", "set_floatx")]]), "may not name"),
+        (with_layer("Lambda", function=function("keras.visualization", "plot_image_gallery")), "may not name"),
+        (with_layer("Activation", activation=function("keras.datasets.mnist", "load_data")), "may not name"),
+        (with_layer("Activation", activation=function("builtins", "get")), "may not name"),
+        (with_layer("JaxLayer", call_fn=function("keras.ops", "add")), "may not name"),
+        (with_layer("Dense", units=3, kernel_initializer=stock("get_file", "keras.utils")), "may not name"),
+        (with_layer("Dense", units=3, dtype={"module": "os", "class_name": "system", "config": {}}), "may not name"),
+        (with_layer("Dense", units=3, activation={"class_name": "__typespec__", "config": {}}), "may not name"),
+        (many_layers, "more than the 2,048 layers that max_bytes allows"),
         (nested, "nested too deeply"),
         (lambda m: b"{}", "no proper `model`"),
         (lambda m: b"[]", "no JSON object"),
@@ -260,6 +315,21 @@ def test_hostile_arguments_of_masked_layers(original, arguments, tmp_path):
     path = tmp_path / "hostile.ticket"
     path.write_bytes(change(original[0], lambda manifest: manifest["masks"][0]["arguments"].update(arguments)))
     with pytest.raises(TicketError, match="'conv'"):
+        load_ticket(path, masked=True)
+
+
+def test_layers_of_this_library_are_not_for_plain_models(original, tmp_path):
+    layer = {"module": None, "class_name": "MaskedDense", "registered_name": "keras_popup>MaskedDense", "config": {}}
+    path = tmp_path / "x.ticket"
+    path.write_bytes(change(original[0], lambda manifest: manifest["model"]["config"]["layers"].insert(1, layer)))
+    with pytest.raises(TicketError, match="names None.MaskedDense, which a ticket may not name"):
+        load_ticket(path)
+
+
+def test_k_that_keeps_nothing(original, tmp_path):
+    path = tmp_path / "x.ticket"
+    path.write_bytes(change(original[0], lambda manifest: manifest["masks"][0]["arguments"].update(k=1e-9)))
+    with pytest.raises(TicketError, match="its masked layers cannot be made: k=1e-09 keeps none"):
         load_ticket(path, masked=True)
 
 
@@ -323,7 +393,9 @@ def test_the_limit_can_be_raised(original, tmp_path):
     for use in (load_ticket, tickets.verify_ticket, tickets.ticket_info):
         with pytest.raises(TicketError, match="max_bytes=1,000"):
             use(path, max_bytes=1_000)
-    assert weights_of(load_ticket(path, max_bytes=1 << 21)) == original[1]
+    with pytest.raises(TicketError, match="more than the 4 layers that max_bytes allows"):
+        load_ticket(path, max_bytes=1 << 21)
+    assert weights_of(load_ticket(path, max_bytes=1 << 22)) == original[1]
 
 
 @pytest.mark.parametrize("kind", ["SignedConstant", "ScoreUniform"])
@@ -346,7 +418,7 @@ WRITER = """
     print("ready", flush=True)
     for number in itertools.count():
         ticket.made["notes"] = [number, "x" * 3_000_000]
-        _ticket_file.write(path, ticket)
+        _ticket_file.write(path, _ticket_file.written(ticket))
 """
 
 

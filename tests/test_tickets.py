@@ -182,6 +182,76 @@ def test_frozen_weights_stay_frozen(tmp_path):
     ]
 
 
+def test_trainable_flags(tmp_path):
+    """Of single weights of masked layers, and of layers that other layers' code makes."""
+    model = mask_model(plain_model("block_of_blocks"), k=0.5, seed=1, train_biases=True)
+    masked = [layer for _, layer in composites.walk(model) if hasattr(layer, "scores")]
+    masked[0].scores.trainable = False
+    masked[1].bias.trainable = False
+    masked[2].trainable = False
+    model.get_layer("encoder").attention.trainable = False
+    save_ticket(model, tmp_path / "model.ticket")
+    assert trained_names(load_ticket(tmp_path / "model.ticket", masked=True)) == trained_names(model)
+    assert trained_names(load_ticket(tmp_path / "model.ticket")) == trained_names(strip_masks(model))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Gain(keras.layers.Layer):
+    """Its argument has the name of something that Keras puts into serialized layers."""
+
+    def __init__(self, options, **kwargs):
+        super().__init__(**kwargs)
+        self.options = options
+
+    def call(self, inputs):
+        return inputs * self.options["build_config"]["gain"]
+
+    def get_config(self):
+        return {**super().get_config(), "options": {"build_config": {"gain": self.options["build_config"]["gain"]}}}
+
+
+def test_arguments_of_layers_are_kept_as_they_are(tmp_path):
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(3)(Gain({"build_config": {"gain": 5.0}})(inputs))
+    model = mask_model(keras.Model(inputs, outputs), k=0.5, seed=1)
+    round_trip(model, np.ones((2, 4), np.float32), tmp_path / "gain.ticket")
+
+
+def test_operations_between_layers(tmp_path):
+    inputs = keras.Input((4,))
+    x = keras.ops.concatenate([inputs * 2.0, keras.ops.relu(inputs - 0.5)], axis=-1)
+    x = keras.ops.cast(keras.ops.expand_dims(x, 1)[:, 0], "float32")
+    outputs = keras.layers.Dense(3, activation=keras.activations.silu)(keras.ops.softmax(x))
+    model = mask_model(keras.Model(inputs, outputs), k=0.5, seed=1)
+    round_trip(model, np.random.default_rng(0).random((2, 4)), tmp_path / "operations.ticket")
+
+
+def shared_by_two():
+    shared = keras.layers.Dense(4, name="shared")
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, shared(keras.Sequential([keras.Input((4,)), shared], name="inner")(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (shared_by_two, "'shared'"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a\tb")]), "no proper `layer`"),
+    ],
+    ids=["shared", "name"],
+)
+def test_what_nobody_could_load_is_not_written(make, match, tmp_path):
+    with pytest.raises(ValueError, match=f"cannot be saved as a ticket, as nobody could load it: .*{match}"):
+        save_ticket(mask_model(make(), k=0.5, seed=1), tmp_path / "x.ticket")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_says_that_a_ticket_is_large(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tickets, "MAX_BYTES", 10_000)
+    save_ticket(mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k=0.5, seed=1), tmp_path / "x.ticket")
+    assert "load_ticket needs max_bytes, with more than 10,000" in caplog.text
+
+
 def test_scores_are_new_and_it_says_so(tmp_path, caplog):
     model = mask_model(models.FullyConnected(width=0.3, input_shape=(8, 8, 1)), k=0.3, seed=1)
     disturb(model)
@@ -332,7 +402,7 @@ def test_the_documented_reader_reads_what_is_written_now(tmp_path):
         ("unbuilt", {}, ValueError, "is not built"),
         ("masked", {"notes": {1, 2}}, TypeError, "not JSON serializable"),
         ("masked", {"folder": "nowhere"}, FileNotFoundError, "file in a folder that exists"),
-        ("lambda", {}, ValueError, "A ticket holds no code"),
+        ("lambda", {}, ValueError, "A ticket holds no code, and this model has a Lambda"),
     ],
 )
 def test_wrong_arguments(argument, arguments, error, match, tmp_path):
