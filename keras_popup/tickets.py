@@ -230,21 +230,19 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     Raises:
         ValueError: if not.
     """
+    classes = _architecture.own_classes(plain)
     try:
-        for limit in (MAX_BYTES, sys.maxsize):
-            try:
-                ticket = _ticket_file.parsed(content, limit)
-                _architecture.built(ticket, _architecture.own_classes(plain), limit, initialized=False)
-                break
-            except TicketError:
-                if limit == sys.maxsize:
-                    raise
-        if limit != MAX_BYTES:
-            _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
+        ticket = _ticket_file.parsed(content, sys.maxsize)
+        _architecture.built(ticket, classes, sys.maxsize, initialized=False)
     except TicketError as error:
         raise ValueError(
             f"Model '{plain.name}' cannot be saved as a ticket, as nobody could load it: {error}. Nothing was written."
         ) from error
+    try:
+        _ticket_file.parsed(content, MAX_BYTES)
+        _allowed.check(ticket.model, classes, MAX_BYTES)
+    except ValueError:
+        _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
 
 
 def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objects: Any) -> keras.Model:
