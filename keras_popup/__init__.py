@@ -30,6 +30,7 @@ _MODULES = (
     "training",
 )
 _NAMES = {
+    "TicketError": "tickets",
     "export": "exports",
     "load_ticket": "tickets",
     "mask_model": "conversion",

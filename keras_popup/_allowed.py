@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_popup._ticket_file import DTYPES
 from keras_popup.selectors import Selector
 
 _BASES = {
@@ -23,6 +24,9 @@ _BASES = {
     "keras.random": (keras.random.SeedGenerator,),
     "keras.src.models.functional": (keras.Model,),
     "keras.src.models.sequential": (keras.Model,),
+    # Layers that Keras has for itself, such as those of its applications.
+    "keras.src.applications.": (keras.layers.Layer,),
+    "keras.src.layers.": (keras.layers.Layer,),
     **dict.fromkeys(
         [f"keras.src.ops.{name}" for name in ("core", "image", "linalg", "math", "nn", "numpy")], (keras.Operation,)
     ),
@@ -34,13 +38,20 @@ REFUSED = {"FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper"}
 # The operations of `core` that call no function.
 _CORE = {"Cast", "SaturateCast", "Scatter", "ScatterUpdate", "Slice", "SliceUpdate", "StopGradient", "Unstack"}
 
+# Operations that have as many outputs as they are told.
+_MANY_OUTPUTS = {"ArraySplit", "Split", "Unstack"}
+_MOST_OUTPUTS = 4096
+
 _ACTIVATIONS = {name for name, each in vars(keras.activations).items() if inspect.isfunction(each)}
 _ACTIVATIONS -= {"deserialize", "get", "serialize"}
 
-# Values that Keras writes as objects: literals, all of them in the file.
-_LITERALS = {"__bytes__", "__complex__", "__ellipsis__", "__keras_tensor__", "__numpy__", "__slice__", "__tensor__"}
+# Values that Keras writes as objects.
+_ARRAYS = {"__numpy__", "__tensor__"}
+_LITERALS = {"__bytes__", "__complex__", "__ellipsis__", "__keras_tensor__", "__slice__", *_ARRAYS}
 
-_LAYERS_SHARE = 1 << 19  # one over how many layers a model may have per byte of memory allowed: Keras is slow with them
+# How many layers a model may have: Keras is slow with many.
+_LEAST_LAYERS = 256
+_BYTES_PER_LAYER = 1 << 19
 
 
 def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
@@ -49,20 +60,20 @@ def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
     Raises:
         ValueError: naming what it may not.
     """
-    layers = 0
+    layers, most = 0, max(_LEAST_LAYERS, max_bytes // _BYTES_PER_LAYER)
     for value in _dicts(model):
         if "class_name" in value:
             _check_class(value, custom_objects)
         listed = value.get("layers")
         layers += len(listed) if isinstance(listed, list) else 0
-        if layers > max_bytes // _LAYERS_SHARE:
-            raise ValueError(f"it has more than the {max_bytes // _LAYERS_SHARE:,} layers that max_bytes allows")
+        if layers > most:
+            raise ValueError(f"it has more than the {most:,} layers that max_bytes={max_bytes:,} allows")
         nodes = value.get("inbound_nodes", [])
         if not isinstance(nodes, list):
             raise ValueError("the calls of a layer are no list")
         for node in nodes:
             # What is called on constants alone would be run as it is read, rather than become a part of the model.
-            if not isinstance(node, dict) or all(each.get("class_name") != "__keras_tensor__" for each in _dicts(node)):
+            if not isinstance(node, dict) or not _has_symbol(node):
                 raise ValueError(f"layer {str(value.get('name'))[:60]!r} is called on constants")
 
 
@@ -78,30 +89,73 @@ def _dicts(value: Any) -> Iterator[dict[str, Any]]:
             pending += value
 
 
+def _has_symbol(node: Any) -> bool:
+    """Tells whether the arguments of a call hold an output of a layer, outside of literals."""
+    pending = [node]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict) and "class_name" in value:
+            config = value.get("config")
+            history = config.get("keras_history") if isinstance(config, dict) else None
+            if value["class_name"] == "__keras_tensor__" and history:
+                return True
+        elif isinstance(value, (dict, list)):
+            pending += value.values() if isinstance(value, dict) else value
+    return False
+
+
 def _check_class(value: dict[str, Any], custom_objects: Any) -> None:
-    name, module = value["class_name"], value.get("module")
+    name, module, config = value["class_name"], value.get("module"), value.get("config")
     registered = value.get("registered_name") or name
+    if name == "function":
+        name = registered = config  # as Keras looks it up
     if not all(isinstance(text, str) for text in (name, registered, module or "")):
         raise ValueError(f"it names a class {str(name)[:60]!r}")
     if name in _LITERALS:
+        if name in _ARRAYS:
+            _check_array(config)
         return
-    if name == "function":
-        name = value.get("config")
-        registered = value.get("registered_name") or name
-        if not isinstance(name, str) or not isinstance(registered, str):
-            raise ValueError(f"it names a function {str(name)[:60]!r}")
-        if module in ("builtins", "keras.activations") and name in _ACTIVATIONS:
-            return
     found = keras.saving.get_registered_object(registered, custom_objects)
     if found is not None:
         ours = getattr(found, "__module__", "").startswith("keras_popup.")
         if not ours or (isinstance(found, type) and issubclass(found, (keras.initializers.Initializer, Selector))):
             return
-    elif module in _BASES and name not in REFUSED and (module != "keras.src.ops.core" or name in _CORE):
-        symbol = getattr(sys.modules[module], name, None)
-        if isinstance(symbol, type) and issubclass(symbol, _BASES[module]):
+    elif value["class_name"] == "function":
+        if module in ("builtins", "keras.activations") and name in _ACTIVATIONS:
             return
+    elif _is_of_keras(module, name):
+        if name in _MANY_OUTPUTS and any(type(n) is int and n > _MOST_OUTPUTS for n in _leaves(value)):
+            raise ValueError(f"it has an operation {name} of more than {_MOST_OUTPUTS:,} outputs")
+        return
     raise ValueError(
-        f"it names {str(module)[:60]}.{name[:60]}, which a ticket may not name. A class or function of your own must "
-        "be registered, by keras.saving.register_keras_serializable and importing it, or be given in custom_objects"
+        f"it names {str(module)[:60]}.{name[:60]}, which a ticket may not name. What is your own must be registered, "
+        "by keras.saving.register_keras_serializable, and imported, or be given to load_ticket in custom_objects"
     )
+
+
+def _is_of_keras(module: Any, name: str) -> bool:
+    inner = ".".join([*str(module).split(".")[:3], ""])
+    bases = _BASES.get(module) or _BASES.get(inner)
+    if not bases or name in REFUSED or (module == "keras.src.ops.core" and name not in _CORE):
+        return False
+    symbol = getattr(sys.modules.get(module), name, None)
+    return isinstance(symbol, type) and issubclass(symbol, bases) and symbol.__name__ not in REFUSED
+
+
+def _check_array(config: Any) -> None:
+    """Checks a literal array: numbers, of a type whose size they have."""
+    if not isinstance(config, dict) or not set(config) <= {"value", "dtype"} or config.get("dtype") not in DTYPES:
+        raise ValueError(f"it holds an array that is none: {str(config)[:60]}")
+    if not all(isinstance(number, (int, float)) for number in _leaves(config.get("value"))):
+        raise ValueError(f"it holds an array of something else than numbers: {str(config)[:60]}")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yields what is in JSON's lists and objects."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, (dict, list)):
+            pending += value.values() if isinstance(value, dict) else value
+        else:
+            yield value

@@ -106,10 +106,7 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
                     for name, variable in own_variables(layer).items()
                 }
             except Exception as error:  # any kind: what is called is chosen by the file
-                raise TicketError(
-                    f"its model cannot be built: {str(error)[:1000]} If it has classes of your own, import them first, "
-                    "or give custom_objects"
-                ) from error
+                raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
         _check_shapes(ticket, variables)
         pending = global_state.get_global_attribute(_PENDING)
         size = sum(_ticket_file.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
@@ -123,6 +120,12 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
     finally:
         global_state.set_global_attribute(_PENDING, before)
     return model
+
+
+def _shortened(error: Exception) -> str:
+    """Returns what an error says: of long ones, which repeat configurations, the beginning and the end."""
+    text = str(error).rstrip(".")
+    return text if len(text) < 1000 else f"{text[:300]} [...] {text[-600:]}"
 
 
 def _zeros(shape: Any, dtype: Any = None) -> Any:
@@ -170,4 +173,4 @@ def load(layer: Any, where: str, store: dict[str, Any], files: dict[str, bytes])
                     Path(folder, name).write_bytes(content)
                 layer.load_assets(folder)
     except Exception as error:  # any kind, as above
-        raise TicketError(f"layer '{where}' does not take what it has saved: {str(error)[:1000]}") from error
+        raise TicketError(f"layer '{where}' does not take what it has saved: {_shortened(error)}") from error

@@ -28,7 +28,11 @@ _MAGIC = b"\x89KPT\r\n\x1a\n"  # not text, and damaged by what converts line end
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version, bytes of the file, of the manifest, of it decompressed
 _DIGEST = 32  # SHA-256
-_MANIFEST_SHARE = 256  # one over how much of the memory allowed the manifest may take, as text
+
+# How long the manifest may be, as text: this, or a part of the memory allowed.
+_LEAST_MANIFEST = 1 << 20
+_MANIFEST_SHARE = 256
+
 _MOST_AXES = 32
 
 DTYPES = {
@@ -216,7 +220,10 @@ def read(path: Path, max_bytes: int) -> Ticket:
     Raises:
         OSError: if the file cannot be read.
         TicketError: if it is not a whole ticket, or is larger than `max_bytes` or would be, unpacked.
+        ValueError: if `max_bytes` is no count.
     """
+    if type(max_bytes) is not int or max_bytes < 0:
+        raise ValueError(f"`max_bytes` must be an integer, a number of bytes. Received: {max_bytes!r}.")
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(_HEADER.size)
@@ -225,6 +232,8 @@ def read(path: Path, max_bytes: int) -> Ticket:
 
 
 def _check_header(header: bytes, size: int, max_bytes: int) -> None:
+    if header.startswith(b"PK\x03\x04"):
+        raise TicketError("it is a ZIP archive, as .keras files are, and no ticket")
     if not header.startswith(_MAGIC):
         raise TicketError(f"it is none: it begins with {header[:8]!r}, not {_MAGIC!r}")
     if len(header) < _HEADER.size:
@@ -251,7 +260,7 @@ def parsed(content: bytes, max_bytes: int) -> Ticket:
     elif hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
         damage = ". The file was changed after it was written: its checksum does not match"
     try:
-        if text_size > (limit := max_bytes // _MANIFEST_SHARE):
+        if text_size > (limit := max(_LEAST_MANIFEST, max_bytes // _MANIFEST_SHARE)):
             raise ValueError(f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {limit:,}")
         text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
         ticket, end = _taken_apart(json.loads(text), content, _HEADER.size + packed_size, max_bytes)

@@ -92,7 +92,7 @@ keras-popup ticket COMMAND --help prints the flags of a command.
 
 examples:
   keras-popup ticket pack runs/first            writes runs/first/model.ticket
-  keras-popup ticket unpack runs/first/model.ticket --out plain.keras
+  keras-popup ticket unpack runs/first/model.ticket   writes runs/first/model_plain.keras
 """
 
 # How `export` names what it writes beside a model.
@@ -251,7 +251,9 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
 
 def _unpack(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
-    flags.DEFINE_string("out", None, "The .keras file. Beside the ticket if not given.", flag_values=values)
+    flags.DEFINE_string(
+        "out", None, "The .keras file. By default beside the ticket, such as model_plain.keras.", flag_values=values
+    )
     flags.DEFINE_boolean(
         "masked", False, "Keep the masks, for further training. Their scores are new ones.", flag_values=values
     )
@@ -260,7 +262,8 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
     if path is None:
         return 0
-    out = Path(values.out or Path(path).with_suffix(".keras"))
+    kind = "masked" if values.masked else "plain"
+    out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
     if out.exists() and not values.overwrite:
@@ -285,7 +288,7 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
 
 
 def _define_max_bytes(values: flags.FlagValues) -> None:
-    text = "How much the weights may take unpacked. Raise it for large models that you trust."
+    text = "How many bytes the weights may take unpacked. Raise it for large models that you trust."
     flags.DEFINE_integer("max_bytes", 1 << 30, text, lower_bound=0, flag_values=values)
 
 

@@ -62,9 +62,9 @@ def save_ticket(
         A `TicketInfo`. Its str is a table of what takes how many bytes.
 
     Raises:
-        TypeError: if `model` is no model, or if the notes are not JSON.
-        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if it holds a lambda,
-            which nobody could load.
+        TypeError: if `model` is no model, if the notes are not JSON, or if the metrics are no numbers.
+        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if nobody could load the
+            ticket: what is to be written is read back first.
         OSError: if the file cannot be written. One that was there is left as it is.
 
     Example:
@@ -81,6 +81,11 @@ def save_ticket(
         raise TypeError(f"save_ticket takes a keras.Model. Received: {type(model).__name__}.")
     if not conversion.masked_layers(model):
         raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
+    if metrics is not None:
+        try:
+            metrics = {str(name): float(value) for name, value in metrics.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise TypeError(f"`metrics` must be a dict of numbers by their names. Received: {metrics!r}.") from None
     said = {"dataset": dataset, "metrics": metrics, "notes": notes}
     made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
     json.dumps(made)  # a TypeError now rather than after the work
@@ -138,7 +143,8 @@ def load_ticket(
             saved with, which a ticket does not hold, but new ones with the same masks; of pretrained kernels, the
             weights that were not kept are 0.
         custom_objects: classes and functions of the model that are not registered with Keras, by name.
-        max_bytes: int, how much the weights may take unpacked, as may the file.
+        max_bytes: int, how much the weights may take unpacked, as may the file; and how many layers there may be,
+            one per 512 KiB, at least 256.
 
     Returns:
         A `keras.Model`, not compiled: stock layers whose weights are, bit for bit, those that

@@ -107,9 +107,10 @@ def test_ticket(capsys, tmp_path, monkeypatch):
         assert status == 0
         assert printed.splitlines()[0] == "Ticket of model: fc"
     assert "Verified" in printed
-    # Beside the ticket is the run's own model, which has scores: it stays.
-    status, _, err = run(capsys, "ticket", "unpack", "run/model.ticket")
+    for _ in range(2):
+        status, _, err = run(capsys, "ticket", "unpack", "run/model.ticket")
     assert status == 2
+    assert (tmp_path / "run" / "model_plain.keras").exists()
     assert "exists. Use --out for another file" in err
     assert (tmp_path / "run" / "model.keras").read_bytes() == trained
     for flag in ((), ("--masked",)):
@@ -125,7 +126,7 @@ def test_ticket(capsys, tmp_path, monkeypatch):
     (tmp_path / "run" / "model.ticket").write_bytes(b"nothing")
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1
-    assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: it is none")
+    assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: it is none: it begins with")
 
 
 def python(code, **environment):

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import ticket_reader
+from keras.src.applications.convnext import LayerScale
 from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, plain_model, small_model
 
 import keras_popup
@@ -226,6 +227,39 @@ def test_operations_between_layers(tmp_path):
     round_trip(model, np.random.default_rng(0).random((2, 4)), tmp_path / "operations.ticket")
 
 
+@keras.saving.register_keras_serializable("tests")
+def doubled(x):
+    return x * 2.0
+
+
+@pytest.mark.parametrize("activation", [doubled, "relu", keras.activations.gelu])
+def test_functions(activation, tmp_path):
+    stack = [keras.Input((4,)), keras.layers.Activation(activation), keras.layers.Dense(3, activation=activation)]
+    model = mask_model(keras.Sequential(stack), k=0.5, seed=1)
+    round_trip(model, np.ones((2, 4), np.float32), tmp_path / "function.ticket")
+
+
+def test_functions_that_are_not_registered_are_given(tmp_path):
+    with keras.saving.custom_object_scope({"loud": loud}):
+        model = mask_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=loud)]), k=0.5, seed=1)
+        save_ticket(model, tmp_path / "x.ticket")
+    with pytest.raises(tickets.TicketError, match=r"builtins\.loud, which a ticket may not name\. What is your own"):
+        load_ticket(tmp_path / "x.ticket")
+    loaded = load_ticket(tmp_path / "x.ticket", custom_objects={"loud": loud})
+    np.testing.assert_array_equal(loaded(np.ones((1, 4))), model(np.ones((1, 4))))
+
+
+def loud(x):
+    return x * 3.0
+
+
+def test_layers_that_keras_has_for_itself(tmp_path):
+    inputs = keras.Input((4,))
+    small = keras.Model(inputs, keras.layers.Dense(3)(LayerScale(0.5, 4)(inputs)))
+    save_ticket(mask_model(small, k=0.5, seed=1), tmp_path / "x.ticket")
+    load_ticket(tmp_path / "x.ticket")
+
+
 def shared_by_two():
     shared = keras.layers.Dense(4, name="shared")
     inputs = keras.Input((4,))
@@ -292,7 +326,7 @@ def test_custom_classes(tmp_path):
     inner = keras.Input((4,))
     model = keras.Model(inner, keras.layers.Dense(3)(Doubled(name="doubled")(inner)))
     save_ticket(mask_model(model, k=0.5, seed=1), tmp_path / "custom.ticket")
-    with pytest.raises(tickets.TicketError, match="give custom_objects"):
+    with pytest.raises(tickets.TicketError, match="be given to load_ticket in custom_objects"):
         load_ticket(tmp_path / "custom.ticket")
     loaded = load_ticket(tmp_path / "custom.ticket", custom_objects={"Doubled": Doubled}, masked=True)
     assert type(loaded.get_layer("doubled")) is Doubled
@@ -306,7 +340,7 @@ class Doubled(keras.layers.Layer):
 def test_what_the_ticket_says_of_itself(tmp_path):
     model = mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k={"conv1a": 0.3, "*": 0.5}, seed=1)
     path = tmp_path / "conv2.ticket"
-    info = save_ticket(model, path, dataset="digits", metrics={"accuracy": 0.8765}, notes={"by": ["me"]})
+    info = save_ticket(model, path, dataset="digits", metrics={"accuracy": np.float64(0.8765)}, notes={"by": ["me"]})
     assert info.made["dataset"] == "digits"
     assert info.made["notes"] == {"by": ["me"]}
     assert set(info.made["versions"]) >= {"keras-popup", "keras", "tensorflow", "numpy", "constriction"}
@@ -401,6 +435,7 @@ def test_the_documented_reader_reads_what_is_written_now(tmp_path):
         ("no model", {}, TypeError, "save_ticket takes a keras.Model. Received: str"),
         ("unbuilt", {}, ValueError, "is not built"),
         ("masked", {"notes": {1, 2}}, TypeError, "not JSON serializable"),
+        ("masked", {"metrics": 0.5}, TypeError, "`metrics` must be a dict of numbers by their names. Received: 0.5"),
         ("masked", {"folder": "nowhere"}, FileNotFoundError, "file in a folder that exists"),
         ("lambda", {}, ValueError, "A ticket holds no code, and this model has a Lambda"),
     ],
