@@ -95,7 +95,7 @@ def walk(layer: Any, path: str = "", seen: set[int] | None = None, in_code: bool
     """
     seen = set() if seen is None else seen
     graph = isinstance(layer, _GRAPHS)
-    in_code = in_code or not is_graph(layer)
+    in_code = in_code or not graph
     for index, (place, part) in enumerate(parts(layer).items()):
         if id(part) not in seen:
             seen.add(id(part))
