@@ -1,8 +1,8 @@
 """Sizes of trained networks as tickets and as other files, and how long packing and unpacking take.
 
-Trains what is not in --out yet, and goes on where it was interrupted: Conv2, 4 and 6 on CIFAR-10 for 5 epochs,
-ResNets, for which this takes long, on the small digits for 8; at k = 0.1 Conv2 to 6 are scaled. Prints a Markdown table; with --speed, weights per second
-on one core and the memory taken on the way, in units of that of the kernels.
+Trains what is not in --out yet, and goes on where it was interrupted: Conv2, 4 and 6 on CIFAR-10 for 5 epochs (scaled
+at k = 0.1), ResNets, for which this takes long, on the small digits for 8. Prints a Markdown table; with --speed,
+weights per second on one core and the memory taken on the way, in units of that of the kernels.
 
 python benchmarks/tickets.py --data_dir cifar10 --out runs/tickets
 """
