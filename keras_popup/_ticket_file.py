@@ -404,7 +404,7 @@ def pack(array: Any) -> bytes:
     compress well next to each other.
     """
     width = array.dtype.itemsize
-    planes = np.frombuffer(_little_endian(array), np.uint8).reshape(-1, width).T
+    planes = _little_endian(array).view(np.uint8).reshape(-1, width).T
     # Runs and frequencies only: what repeats at a distance in numbers does so by chance, and takes long to find.
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
     return compressor.compress(planes.tobytes()) + compressor.flush()
@@ -423,10 +423,11 @@ def unpack(packed: bytes, shape: tuple[int, ...], dtype: str) -> Any:
     return values.view(kind).reshape(shape)
 
 
-def _little_endian(array: Any) -> bytes:
+def _little_endian(array: Any) -> Any:
+    """Returns the bytes of an array's values as flat unsigned integers, without a copy where they are so already."""
     flat = np.ascontiguousarray(array).reshape(-1)
     flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-    return flat.view(_unsigned(flat.dtype, "=")).astype(_unsigned(flat.dtype, "<"), copy=False).tobytes()
+    return flat.view(_unsigned(flat.dtype, "=")).astype(_unsigned(flat.dtype, "<"), copy=False)
 
 
 def _unsigned(dtype: Any, order: str) -> Any:

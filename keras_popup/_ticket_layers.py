@@ -6,41 +6,40 @@ import numpy as np
 
 from keras_popup import _coding, _ticket_file, _topk, initializers, layers
 from keras_popup._ticket_file import Mask, TicketError
+from keras_popup.selectors import TopK
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
 
 
-def packed(layer: Any, where: str, key: str, baked: Any) -> Mask:
+def packed(layer: Any, where: str, key: str) -> Mask:
     """Returns the record of a masked layer.
 
     Args:
         where: its path in the model.
         key: under which the stock layer saves its kernel.
-        baked: array, the masked kernel.
     """
     with _topk.interpreted():
         mask = layer.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, layer._fans(mask.shape)
-    weights, kernel, values = None, None, b""
-    if type(layer.frozen_initializer) in _FROZEN.values():
+    frozen = layer._kernel.numpy()
+    weights, values = None, b""
+    # Other selectors may do more with a kernel than to mask it.
+    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) is TopK:
         drawn = layer.frozen_initializer.values(shape, fans)
-        kernel = drawn.astype(baked.dtype)
-        if np.array_equal(kernel, layer._kernel.numpy()) and np.array_equal(_masked(kernel.copy(), mask), baked):
+        if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = _coding.weight_bins(drawn)
+            check = _ticket_file.checksum(frozen)
         del drawn
     from_seed = weights is not None
     if not from_seed:
-        kept = mask.astype(bool)
+        baked, kept = layer.baked_kernel().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
             raise ValueError(
                 f"The kernel of layer '{layer.name}' is not 0 where its mask is. (Is it finite?) No ticket holds it."
             )
-        kernel = baked[kept]
-        values = _ticket_file.pack(kernel)
-        del kept
-    check = _ticket_file.checksum(kernel)
-    del kernel
+        values, check = _ticket_file.pack(baked[kept]), _ticket_file.checksum(baked[kept])
+        del baked, kept
     starts = None
     if type(layer.scores_initializer) in _FROZEN.values():
         starts = _coding.start_bins(layer.scores_initializer.values(shape, fans))
@@ -51,7 +50,7 @@ def packed(layer: Any, where: str, key: str, baked: Any) -> Mask:
         kind=type(layer).__name__,
         key=key,
         shape=shape,
-        dtype=baked.dtype.name,
+        dtype=frozen.dtype.name,
         kept=int(mask.sum(dtype=np.int64)),
         fans=fans,
         initializer=config[f"{layer.kernel_argument}_initializer"],

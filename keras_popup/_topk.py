@@ -24,6 +24,7 @@ _INFINITY_BITS = 0x7F800000
 _MAGNITUDE_BITS = 0x7FFFFFFF
 _RANK_END = _INFINITY_BITS + 2
 _INDEX_BITS = 31
+_PART = 1 << 20  # scores that NumPy looks at at once
 
 # A pass counts for four candidates at once: four counters of 8 bits share an int32, which holds for the 128
 # scores that are added into one. XLA keeps sums over at most 32 in one loop; longer ones go through memory.
@@ -107,6 +108,8 @@ def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         bool tensor of the shape of `scores`, true exactly `kept` times. Of equal magnitudes the lower flat
         index (C order) wins; NaN ranks below every number.
     """
+    if _interpreting.get() and tf.executing_eagerly():
+        return tf.constant(_partitioned(scores.numpy(), int(kept))[1])
     return above(scores, threshold(scores, kept))
 
 
@@ -136,7 +139,7 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
     size = static_size(scores)
     flat = tf.reshape(scores, [-1])
     if _interpreting.get() and tf.executing_eagerly():
-        return tf.constant(_partitioned(_ranks(flat).numpy(), int(kept)), tf.int64)
+        return tf.constant(_partitioned(flat.numpy(), int(kept))[0], tf.int64)
     left_out = size - kept
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
     end = _end_of_ties(flat, low[0], (high - low)[2:], high[1] - left_out)
@@ -144,12 +147,31 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
     return tf.cast(low[0], tf.int64) * 2**_INDEX_BITS + tf.cast(end, tf.int64)
 
 
-def _partitioned(ranks: Any, kept: int) -> int:
-    """Returns the threshold of an array of ranks."""
-    lowest = int(np.partition(ranks, ranks.size - kept)[ranks.size - kept])
-    ties = np.flatnonzero(ranks == lowest)
-    taken = kept - int(np.count_nonzero(ranks > lowest))
-    return lowest * 2**_INDEX_BITS + (int(ties[taken - 1]) + 1)
+def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
+    """Returns the threshold of an array of scores and what is above it, a bool array, in little memory."""
+
+    def ranks(part: Any) -> Any:  # as `_ranks`
+        magnitudes = part.view(np.int32) & _MAGNITUDE_BITS
+        return np.where(magnitudes > _INFINITY_BITS, 0, magnitudes + 1).astype(np.int32, copy=False)
+
+    flat = scores.ravel()
+    place = flat.size - kept
+    ordered = ranks(flat)
+    ordered.partition(place)
+    lowest = int(ordered[place])
+    wanted = kept - int(np.count_nonzero(ordered[place:] > lowest))  # of those that are equal to it
+    del ordered
+    mask = np.empty(flat.size, bool)
+    end = 0
+    for first in range(0, flat.size, _PART):
+        part = ranks(flat[first : first + _PART])
+        ties = np.flatnonzero(part == lowest)[:wanted]
+        mask[first : first + _PART] = part > lowest
+        mask[first + ties] = True
+        if wanted and ties.size:
+            wanted -= ties.size
+            end = first + int(ties[-1]) + 1
+    return lowest * 2**_INDEX_BITS + end, mask.reshape(scores.shape)
 
 
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:

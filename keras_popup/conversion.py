@@ -225,6 +225,11 @@ def strip_masks(model: keras.Model) -> keras.Model:
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
 
+    return stripped(model)
+
+
+def stripped(model: keras.Model, kernels: bool = True) -> keras.Model:
+    """Returns what `strip_masks` does; without `kernels`, those of masked layers have other values."""
     masked = (layers.MaskedLayer, composites.MaskedComposite)
     found = list(composites.walk(model))
     targets = {id(layer) for _, layer in found if isinstance(layer, masked)} | set(_shared(model, found))
@@ -241,7 +246,7 @@ def strip_masks(model: keras.Model) -> keras.Model:
     for layer, twin in twins:
         if twin is not layer:
             twin.trainable = layer.trainable
-            _copy_weights(layer, twin)
+            _copy_weights(layer, twin, kernels)
     return plain
 
 
@@ -343,7 +348,7 @@ def _build_like(layer: Any, twin: Any) -> None:
         twin.built = True  # as Keras itself does when it loads a model
 
 
-def _copy_weights(layer: Any, twin: Any) -> None:
+def _copy_weights(layer: Any, twin: Any, kernels: bool = True) -> None:
     """Gives a layer's twin the weights that it holds itself, masks baked into kernels that have one."""
     if not layer.built:
         return
@@ -359,8 +364,10 @@ def _copy_weights(layer: Any, twin: Any) -> None:
                 twin.load_assets(folder)
         return
     values = {weight.name: weight.value for weight in weights}
-    if isinstance(layer, layers.MaskedLayer):
+    if isinstance(layer, layers.MaskedLayer) and kernels:
         values["kernel"] = layer.baked_kernel()
+    elif isinstance(layer, layers.MaskedLayer):
+        del values["kernel"]
     for other in twins:
         if other.name in values:
             other.assign(values[other.name])

@@ -88,12 +88,14 @@ def save_ticket(
             raise TypeError(f"`metrics` must be a dict of numbers by their names. Received: {metrics!r}.") from None
     said = {"dataset": dataset, "metrics": metrics, "notes": notes}
     made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
+    if not model.built:
+        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
     json.dumps(made)  # a TypeError now rather than after the work
     target = Path(path)
     if not target.absolute().parent.is_dir() or target.is_dir():
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
-    plain = conversion.strip_masks(model)
+    plain = conversion.stripped(model, kernels=False)
     architecture = _architecture.serialized(plain)
     twins = {id(twin): layer for layer, twin in composites.pairs(model, plain)}
     masks: list[_ticket_file.Mask] = []
@@ -110,7 +112,8 @@ def save_ticket(
             own = {weight.name for weight in composites.own_weights(twin) if weight.trainable}
             if isinstance(layer, layers.MaskedLayer):
                 key = next(key for key, value in variables.items() if value is twin.kernel)
-                masks.append(_ticket_layers.packed(layer, where, key, variables.pop(key).numpy()))
+                masks.append(_ticket_layers.packed(layer, where, key))
+                del variables[key]
                 advance(masks[-1].size)
                 own = {"scores"} | (own - {"kernel"} if layer.train_bias else set())
             if names := sorted(own - trained) if layer.trainable else []:
