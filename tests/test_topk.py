@@ -23,7 +23,19 @@ def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
     return mask.reshape(scores.shape)
 
 
+def by_numpy(scores, kept):
+    with _topk.interpreted():
+        return _topk.chosen(scores, kept)
+
+
+def by_numpy_and_threshold(scores, kept):
+    with _topk.interpreted():
+        return _topk.above(scores, _topk.threshold(scores, kept))
+
+
 PATHS = [
+    pytest.param(by_numpy, id="numpy"),
+    pytest.param(by_numpy_and_threshold, id="numpy_threshold"),
     pytest.param(_topk.chosen, id="eager"),
     pytest.param(tf.function(_topk.chosen), id="graph"),
     pytest.param(tf.function(_topk.chosen, jit_compile=True), id="xla"),
@@ -68,6 +80,17 @@ def test_large_inputs(topk, make, k):
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     assert mask.sum() == kept
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
+
+
+@pytest.mark.parametrize("topk", [by_numpy, by_numpy_and_threshold])
+@pytest.mark.parametrize("make", LARGE)
+def test_in_parts(topk, make, monkeypatch):
+    """Ties may begin in one part and end in another."""
+    monkeypatch.setattr(_topk, "_PART", 64)
+    scores = make(np.random.default_rng(3), 1_000).astype(np.float32)
+    for kept in (1, 63, 64, 65, 500, 1_000):
+        mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
+        np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
 
 
 def passes_of(scores, kept, hint=None):
