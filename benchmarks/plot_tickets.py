@@ -1,0 +1,47 @@
+"""Draws the sizes of trained networks at k = 0.5, from the rows that tickets.py has written.
+
+python benchmarks/plot_tickets.py benchmarks/results/ticket_sizes.json docs/img/tickets.png
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+KINDS = {
+    "keras": "stripped .keras",
+    "litert_int8": "LiteRT int8",
+    "keras_gzip": "zipped .keras",
+    "limit": "limit of a random mask",
+    "ticket": "ticket",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--k", type=float, default=0.5)
+    arguments = parser.parse_args()
+    rows = [row for row in json.loads(arguments.rows.read_text())["rows"] if row["k"] == arguments.k]
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(KINDS)
+    for number, (kind, label) in enumerate(KINDS.items()):
+        color = "tab:orange" if kind == "ticket" else str(0.75 - 0.15 * number)
+        places = [place + (number - 2) * width for place in range(len(rows))]
+        bars = axes.bar(places, [row[kind] / 1000 for row in rows], width, label=label, color=color)
+        if kind == "ticket":
+            axes.bar_label(bars, fmt="{:,.0f}", fontsize=8)
+    axes.set_yscale("log")
+    axes.set_ylabel("kB")
+    axes.set_xticks(range(len(rows)), [row["model"] for row in rows])
+    axes.set_title(f"Files of trained networks, k = {arguments.k}")
+    axes.legend(fontsize=8, ncols=2, loc="upper left")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(arguments.picture, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
