@@ -98,7 +98,9 @@ def test_models(case, weights, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("resnet34", "resnet101", "wide_resnet50") else ())
+        pytest.param(
+            name, marks=pytest.mark.slow if name in ("resnet34", "resnet50", "resnet101", "wide_resnet50") else ()
+        )
         for name in LIBRARY
     ],
 )
