@@ -1,4 +1,4 @@
-"""Tickets: a trained network as its seed and its mask, in less than one bit per weight."""
+"""Tickets: a trained network as its seed and its mask, in one bit per weight or less."""
 
 import contextlib
 import importlib.metadata

@@ -18,6 +18,7 @@ from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, plain_model, small_mo
 import keras_popup
 from keras_popup import composites, load_ticket, mask_model, models, save_ticket, strip_masks, tickets
 
+SLOW = pytest.mark.slow  # of round trips, those that hardly differ from others
 GOLDEN = Path(__file__).parent / "golden"
 
 # Small inputs: a smaller one than 32 x 32 leaves nothing of a ResNet's last stage.
@@ -73,7 +74,7 @@ def round_trip(model, inputs, path):
     return info
 
 
-@pytest.mark.parametrize("k", [0.005, 0.3, 1.0])
+@pytest.mark.parametrize("k", [pytest.param(0.005, marks=SLOW), 0.3, pytest.param(1.0, marks=SLOW)])
 @pytest.mark.parametrize("case", LAYERS)
 def test_layers(case, k, tmp_path):
     model = small_model(case, k=k)
@@ -84,7 +85,7 @@ def test_layers(case, k, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`build.*` was called on layer:UserWarning")
-@pytest.mark.parametrize("weights", ["random", "keep"])
+@pytest.mark.parametrize("weights", ["random", pytest.param("keep", marks=SLOW)])
 @pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
 def test_models(case, weights, tmp_path):
     plain = case.make()
@@ -98,9 +99,7 @@ def test_models(case, weights, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name, marks=pytest.mark.slow if name in ("resnet34", "resnet50", "resnet101", "wide_resnet50") else ()
-        )
+        pytest.param(name, marks=SLOW if name in ("resnet34", "resnet50", "resnet101", "wide_resnet50") else ())
         for name in LIBRARY
     ],
 )
@@ -111,7 +110,7 @@ def test_models_of_the_library(name, tmp_path):
 
 
 @pytest.mark.parametrize("policy", [*POLICIES, "bfloat16", "float16", "float64"])
-@pytest.mark.parametrize("weights", ["random", "keep"])
+@pytest.mark.parametrize("weights", ["random", pytest.param("keep", marks=SLOW)])
 def test_dtypes(policy, weights, tmp_path):
     keras.config.set_dtype_policy(policy)
     stack = [
