@@ -77,30 +77,35 @@ def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
                 raise ValueError(f"layer {str(value.get('name'))[:60]!r} is called on constants")
 
 
-def _dicts(value: Any) -> Iterator[dict[str, Any]]:
-    """Yields all objects in JSON, the outer ones first."""
+def _values(value: Any, literals: bool = True) -> Iterator[Any]:
+    """Yields JSON and all that is in it, the outer before the inner. Without `literals`, nothing inside of objects."""
     pending = [value]
     while pending:
         value = pending.pop()
-        if isinstance(value, dict):
-            yield value
-            pending += value.values()
-        elif isinstance(value, list):
+        yield value
+        if isinstance(value, list):
             pending += value
+        elif isinstance(value, dict) and (literals or "class_name" not in value):
+            pending += value.values()
+
+
+def _dicts(value: Any) -> Iterator[dict[str, Any]]:
+    """Yields all objects in JSON, the outer ones first."""
+    return (each for each in _values(value) if isinstance(each, dict))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yields what is in JSON's lists and objects."""
+    return (each for each in _values(value) if not isinstance(each, (dict, list)))
 
 
 def _has_symbol(node: Any) -> bool:
     """Tells whether the arguments of a call hold an output of a layer, outside of literals."""
-    pending = [node]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict) and "class_name" in value:
+    for value in _values(node, literals=False):
+        if isinstance(value, dict) and value.get("class_name") == "__keras_tensor__":
             config = value.get("config")
-            history = config.get("keras_history") if isinstance(config, dict) else None
-            if value["class_name"] == "__keras_tensor__" and history:
+            if isinstance(config, dict) and config.get("keras_history"):
                 return True
-        elif isinstance(value, (dict, list)):
-            pending += value.values() if isinstance(value, dict) else value
     return False
 
 
@@ -148,14 +153,3 @@ def _check_array(config: Any) -> None:
         raise ValueError(f"it holds an array that is none: {str(config)[:60]}")
     if not all(isinstance(number, (int, float)) for number in _leaves(config.get("value"))):
         raise ValueError(f"it holds an array of something else than numbers: {str(config)[:60]}")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """Yields what is in JSON's lists and objects."""
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, (dict, list)):
-            pending += value.values() if isinstance(value, dict) else value
-        else:
-            yield value

@@ -40,6 +40,7 @@ def parse(
 
 
 def define_config_flags(values: flags.FlagValues) -> None:
+    """Defines a flag for each argument of a run."""
     hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
         options, text = {"flag_values": values}, field.metadata["help"]

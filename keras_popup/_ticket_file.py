@@ -281,7 +281,7 @@ def _taken_apart(manifest: Any, content: bytes, place: int, max_bytes: int) -> t
         raise ValueError("its manifest is no JSON object")
     whole: dict[str, Any] = {name: _taken(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
     name = _taken(whole["model"], "config", dict, "its model").get("name", "")
-    if not isinstance(name, str) or not _printable(name):
+    if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"its model has the name {str(name)[:60]!r}")
     if not _taken(manifest, "masks", list, "its manifest"):
         raise ValueError("it has no masks")
@@ -333,14 +333,18 @@ def _taken_apart(manifest: Any, content: bytes, place: int, max_bytes: int) -> t
 
 def _taken(entry: dict[str, Any], name: str, kind: Any, where: str) -> Any:
     value = entry.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not _printable(value):
+    if (
+        not isinstance(value, kind)
+        or (kind is int and isinstance(value, bool))
+        or (isinstance(value, str) and not value.isprintable())
+    ):
         raise ValueError(f"{where} has no proper `{name}`: {str(value)[:60]!r}")
     return value
 
 
-def _printable(value: Any) -> bool:
-    """Tells whether text holds nothing that would move the cursor of a terminal. True for what is no text."""
-    return not isinstance(value, str) or value.isprintable()
+def printable(text: str) -> str:
+    """Returns text in which nothing moves the cursor of a terminal, but to the next line."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def _numbers(value: Any, what: str, length: int | None = None) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import rich.console
 import rich.table
 
 from keras_popup import _coding
-from keras_popup._ticket_file import Ticket
+from keras_popup._ticket_file import Ticket, printable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TicketInfo:
             texts = [f"{key} {each:.6g}" if isinstance(each, float) else f"{key} {each}" for key, each in items]
             lines.append(f" {name.capitalize()}: {', '.join(texts).strip()}")
         # Whoever made the file has written some of this: nothing in it may move the cursor of a terminal.
-        return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in "\n".join(lines).split("\n"))
+        return printable("\n".join(lines))
 
 
 def info(path: Path, size: int, ticket: Ticket) -> TicketInfo:

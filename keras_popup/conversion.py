@@ -222,14 +222,13 @@ def strip_masks(model: keras.Model) -> keras.Model:
         raise TypeError(f"strip_masks takes a keras.Model. Received: {type(model).__name__}.")
     if not masked_layers(model):
         raise ValueError(f"Model '{model.name}' has no masked layer: there is nothing to strip.")
-    if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
-
     return stripped(model)
 
 
 def stripped(model: keras.Model, kernels: bool = True) -> keras.Model:
     """Returns what `strip_masks` does; without `kernels`, those of masked layers have other values."""
+    if not model.built:
+        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
     masked = (layers.MaskedLayer, composites.MaskedComposite)
     found = list(composites.walk(model))
     targets = {id(layer) for _, layer in found if isinstance(layer, masked)} | set(_shared(model, found))
@@ -364,10 +363,10 @@ def _copy_weights(layer: Any, twin: Any, kernels: bool = True) -> None:
                 twin.load_assets(folder)
         return
     values = {weight.name: weight.value for weight in weights}
-    if isinstance(layer, layers.MaskedLayer) and kernels:
-        values["kernel"] = layer.baked_kernel()
-    elif isinstance(layer, layers.MaskedLayer):
+    if isinstance(layer, layers.MaskedLayer):
         del values["kernel"]
+        if kernels:
+            values["kernel"] = layer.baked_kernel()
     for other in twins:
         if other.name in values:
             other.assign(values[other.name])

@@ -88,8 +88,6 @@ def save_ticket(
             raise TypeError(f"`metrics` must be a dict of numbers by their names. Received: {metrics!r}.") from None
     said = {"dataset": dataset, "metrics": metrics, "notes": notes}
     made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
-    if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
     json.dumps(made)  # a TypeError now rather than after the work
     target = Path(path)
     if not target.absolute().parent.is_dir() or target.is_dir():
@@ -240,18 +238,22 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
         ValueError: if not.
     """
     classes = _architecture.own_classes(plain)
+
+    def attempt(max_bytes: int) -> None:
+        _architecture.built(_ticket_file.parsed(content, max_bytes), classes, max_bytes, initialized=False)
+
     try:
-        ticket = _ticket_file.parsed(content, sys.maxsize)
-        _architecture.built(ticket, classes, sys.maxsize, initialized=False)
+        attempt(MAX_BYTES)
+        return
+    except TicketError:
+        pass  # for its size alone, or for good
+    try:
+        attempt(sys.maxsize)
     except TicketError as error:
         raise ValueError(
             f"Model '{plain.name}' cannot be saved as a ticket, as nobody could load it: {error}. Nothing was written."
         ) from error
-    try:
-        _ticket_file.parsed(content, MAX_BYTES)
-        _allowed.check(ticket.model, classes, MAX_BYTES)
-    except ValueError:
-        _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
+    _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
 
 
 def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objects: Any) -> keras.Model:
@@ -305,8 +307,7 @@ def _named(path: Any) -> Iterator[None]:
     try:
         yield
     except TicketError as error:
-        message = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error))
-        raise TicketError(f"Ticket '{path}' cannot be used: {message}.") from error.__cause__
+        raise TicketError(f"Ticket '{path}' cannot be used: {_ticket_file.printable(str(error))}.") from error.__cause__
 
 
 @contextlib.contextmanager
