@@ -38,6 +38,10 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 """By model and method."""
 
 
+PLACES = ("strategy", "devices")
+"""Arguments that say where a run is computed, not what: a resumed run may have others."""
+
+
 def _option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
@@ -106,6 +110,15 @@ class RunConfig:
     deterministic: bool = _option(
         True, "Same seed, same history: holds TensorFlow to deterministic operations and does without XLA."
     )
+    strategy: str = _option(
+        "auto",
+        "Where: 'none' on one device, 'mirrored' on several of this machine, 'multiworker' on all machines that "
+        "TF_CONFIG names. 'auto' is 'mirrored' where there are two GPUs or more, or --devices.",
+        ("auto", "none", "mirrored", "multiworker"),
+    )
+    devices: str | None = _option(
+        None, "For 'mirrored', such as GPU:0,GPU:1; all GPUs if not given. CPU:0,CPU:1 divides the CPU, to try it."
+    )
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(RunConfig)
@@ -117,7 +130,11 @@ class RunConfig:
             if value is not None and choices and value not in choices:
                 raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
         xla_works = self.jit_compile != "true" or not self.deterministic
+        one_device = self.strategy in ("auto", "none") and self.devices is None
         self._check("jit_compile", xla_works, "'auto' or 'false', or 'true' with --nodeterministic")
+        self._check("jit_compile", self.jit_compile != "true" or one_device, "'auto' or 'false' on several devices")
+        names = self.devices is None or self.strategy in ("auto", "mirrored")
+        self._check("devices", names, f"left out for the strategy '{self.strategy}'")
         self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")
         self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_popup import (
+    _strategy_checks,
     _topk,
     composites,  # noqa: F401  importing this module registers all that a saved model may hold
     initializers,
@@ -128,6 +129,7 @@ class MaskedLayer(_StockLayer):
             kwargs["trainable"] = False
         if name != "kernel":
             return super().add_weight(*args, name=name, **kwargs)
+        _strategy_checks.check_strategy()
         shape = tuple(kwargs["shape"])
         if not all(shape):
             raise ValueError(
@@ -273,6 +275,7 @@ class MaskedLayer(_StockLayer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_exporter()
+        _strategy_checks.check_training_step()
         self._kernel_in_use = self._masked_kernel(bool(training))
         try:
             return super().call(inputs)

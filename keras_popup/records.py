@@ -14,7 +14,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,14 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.model = self.path / "model.keras"
 
-    def check(self, config: dict[str, Any], *, resume: bool, overwrite: bool) -> None:
+    def check(self, config: dict[str, Any], *, resume: bool, overwrite: bool, but: Sequence[str] = ()) -> None:
         """Checks that a run with this configuration may use the folder. Changes nothing.
+
+        Args:
+            config: the run's arguments.
+            resume: whether to go on with the run in it.
+            overwrite: whether to start anew.
+            but: the arguments that may differ from those recorded.
 
         Raises:
             FileExistsError: if there is something in it, and neither `resume` nor `overwrite`.
@@ -76,7 +82,8 @@ class RunFolder:
                 "anew, or name another folder."
             )
         recorded = self.read("config.json")["config"]
-        differing = [name for name in {**recorded, **config} if recorded.get(name) != config.get(name)]
+        names = [name for name in {**recorded, **config} if name not in but]
+        differing = [name for name in names if recorded.get(name) != config.get(name)]
         if differing:
             raise ValueError(
                 f"--resume needs the configuration that '{self.path}' was started with. Differing: "
@@ -145,12 +152,11 @@ class RunFolder:
         self.write_history(history)
 
     def load_checkpoint(self, model: Any) -> tuple[History, float]:
-        """Restores a compiled model and its optimizer. Returns the history and seconds so far."""
+        """Restores a compiled model and its optimizer, both built. Returns the history and seconds so far."""
         if not (self.path / "checkpoint.json").exists():
             return [], 0.0
         state = self.read("checkpoint.json", "epoch", "seconds", "history")
         weights = self._weights(state["epoch"])
-        model.optimizer.build(model.trainable_variables)
         try:
             model.load_weights(weights)
         except (OSError, ValueError, KeyError) as error:

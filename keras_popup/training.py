@@ -1,5 +1,6 @@
 """One training run, from a `RunConfig` to a run folder."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
@@ -8,20 +9,23 @@ import math
 import os
 import platform
 import sys
+import tempfile
 import time
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_popup import __version__, conversion, datasets, initializers, models, reports
-from keras_popup.config import RunConfig
+from keras_popup import __version__, conversion, datasets, distribution, initializers, models, reports
+from keras_popup.config import PLACES, RunConfig
+from keras_popup.distribution import Placement
 from keras_popup.layers import MaskedLayer
 from keras_popup.records import History, RunFolder, write_atomically
 
 _logger = logging.getLogger("keras_popup")
 
 _STEPS_BETWEEN_LOSS_CHECKS = 50
+_LONGEST_WAIT = 300.0  # seconds, for other workers
 
 
 class DivergenceError(ArithmeticError):
@@ -55,47 +59,141 @@ def train(
     """
     config = config.with_protocol()
     folder = RunFolder(out)
-    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite)
+    # Worker 0 keeps the folder. Others may see it before or after it has been made, if they see it at all.
+    if resume or config.strategy != "multiworker" or distribution.own_worker() == 0:
+        folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES)
     if resume and (summary := folder.summary()):
         _logger.info("The run in '%s' is finished.", folder.path)
         return summary
+    if config.strategy != "multiworker":
+        return _train(config, folder, _place(config), overwrite=overwrite)
+    placement = distribution.join(_shared_arguments(config), _LONGEST_WAIT)
+    with tempfile.TemporaryDirectory() if placement.worker else contextlib.nullcontext(out) as path:
+        # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
+        summary = _train(config, RunFolder(path), placement, overwrite=overwrite)
+        distribution.wait_for_all(placement.strategy)
+    return summary
+
+
+def _place(config: RunConfig) -> Placement:
+    return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
+
+
+def _shared_arguments(config: RunConfig) -> dict[str, Any]:
+    """Returns what must be the same in all workers."""
+    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
+    versions = _versions()
+    return arguments | {name: versions[name] for name in ("keras_popup", "tensorflow", "keras", "numpy")}
+
+
+def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwrite: bool) -> dict[str, Any]:
+    batch_size, epochs, strategy = _given(config.batch_size), _given(config.epochs), placement.strategy
+    if batch_size < placement.replicas:
+        raise ValueError(
+            f"`batch_size` must be at least the number of devices, {placement.replicas}. Received: {batch_size=}."
+        )
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     data = load_data(config)
-    model = build_model(config, data.image_shape, len(data.classes))
-    steps = math.ceil(data.train.size / _given(config.batch_size))
-    compile_model(model, config, steps)
-    folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
-    history, seconds = folder.load_checkpoint(model)
-    if history:
-        _logger.info("Going on after epoch %d of %s.", len(history), config.epochs)
-    recorder = _Recorder(folder, history, seconds)
-    if len(history) < _given(config.epochs):
-        model.fit(
-            data.training_batches(
-                _given(config.batch_size), seed=config.seed, epochs=_given(config.epochs), first_epoch=len(history)
-            ),
-            shuffle=False,  # the dataset is shuffled
-            steps_per_epoch=steps,
-            initial_epoch=len(history),
-            epochs=config.epochs,
-            validation_data=data.evaluation_batches("validation", _given(config.batch_size))
-            if data.validation
-            else None,
-            callbacks=[recorder],
-            verbose=1 if sys.stdout.isatty() else 2,
+    steps = math.ceil(data.train.size / batch_size)
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        model = build_model(config, data.image_shape, len(data.classes))
+        compile_model(model, config, steps)
+        if strategy:
+            distribution.prepare(model, data.evaluation_batches("test", batch_size))
+        model.optimizer.build(model.trainable_variables)
+        folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
+        history, seconds = folder.load_checkpoint(model)
+        if placement.name == "multiworker":
+            history, seconds = _of_worker_0(placement, model, history, seconds, data)
+    if strategy:
+        _logger.info(
+            "%s: %d replicas on %s. Global batch %d, %g a replica; learning rate %g, as for one device.",
+            type(strategy).__name__,
+            placement.replicas,
+            ", ".join(placement.devices),
+            batch_size,
+            batch_size / placement.replicas,
+            config.learning_rate,
         )
-    test = model.evaluate(data.evaluation_batches("test", _given(config.batch_size)), return_dict=True, verbose=0)
+    if history:
+        _logger.info("Going on after epoch %d of %s.", len(history), epochs)
+    recorder = _Recorder(folder, history, seconds)
+    if len(history) < epochs:
+        _fit(model, config, data, steps, recorder, placement, first_epoch=len(history))
+    test = _evaluate(
+        model, data.evaluation_batches("test", batch_size), math.ceil(data.test.size / batch_size), strategy
+    )
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
         title = f"{_title(config)}: test accuracy {test['accuracy']:.2%}"
         reports.draw_learning_curves(history, title, folder.curves)
     else:
         _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
-    summary = _summary(config, data, model, history, test, recorder.seconds)
+    summary = _summary(config, data, model, history, test, recorder.seconds, placement)
     folder.finish(summary)
     return summary
+
+
+def _fit(
+    model: keras.Model,
+    config: RunConfig,
+    data: datasets.Dataset,
+    steps: int,
+    recorder: keras.callbacks.Callback,
+    placement: Placement,
+    first_epoch: int,
+) -> None:
+    batch_size, epochs = _given(config.batch_size), _given(config.epochs)
+    batches = data.training_batches(batch_size, seed=config.seed, epochs=epochs, first_epoch=first_epoch)
+    validation = data.evaluation_batches("validation", batch_size) if data.validation else None
+    verbose = 0 if placement.worker else 1 if sys.stdout.isatty() else 2
+    if placement.strategy is None:
+        model.fit(
+            batches,
+            shuffle=False,  # the dataset is shuffled
+            steps_per_epoch=steps,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            validation_data=validation,
+            callbacks=[recorder],
+            verbose=verbose,
+        )
+        return
+    validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
+    distribution.fit(
+        model,
+        placement.strategy,
+        batches,
+        steps=steps,
+        first_epoch=first_epoch,
+        epochs=epochs,
+        validation=(validation, validation_steps) if validation else None,
+        callbacks=[recorder],
+        steps_between_logs=_STEPS_BETWEEN_LOSS_CHECKS,
+        verbose=verbose,
+    )
+
+
+def _evaluate(model: keras.Model, batches: tf.data.Dataset, steps: int, strategy: Any) -> dict[str, float]:
+    if strategy:
+        return distribution.evaluator(model, strategy, batches, steps)()
+    return model.evaluate(batches, return_dict=True, verbose=0)
+
+
+def _of_worker_0(
+    placement: Placement, model: keras.Model, history: History, seconds: float, data: datasets.Dataset
+) -> tuple[History, float]:
+    """Goes on from worker 0's checkpoint in all workers. Returns its history and seconds."""
+    own: dict[str, Any] = {"images": [data.train.size, data.validation.size if data.validation else 0, data.test.size]}
+    own |= {"classes": list(data.classes), "image_shape": list(data.image_shape)}  # as JSON has them
+    notes = distribution.share(placement.strategy, model, {"history": history, "seconds": seconds, "data": own})
+    if notes["data"] != own:
+        raise ValueError(
+            f"All workers need the same data. Worker {placement.worker} has {own}, worker 0 {notes['data']}."
+        )
+    return notes["history"], notes["seconds"]
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:
@@ -239,6 +337,7 @@ def _summary(
     history: History,
     test: dict[str, float],
     seconds: float,
+    placement: Placement,
 ) -> dict[str, Any]:
     last = history[-1]
     layers = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]
@@ -263,6 +362,7 @@ def _summary(
             "mean": data.mean,
             "std": data.std,
         },
+        "devices": {"strategy": placement.name, "names": placement.devices, "replicas": placement.replicas},
         "config": dataclasses.asdict(config),
         "versions": _versions(),
     }

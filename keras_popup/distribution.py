@@ -1,0 +1,353 @@
+"""One network trained on several devices, or by several machines, with the result of one device.
+
+`tf.distribute` keeps the replicas equal: they start from the same frozen kernels and scores, and the gradients of
+the scores are summed over all of them, so that every replica chooses the same masks.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import json
+import logging
+import re
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_popup import _rendezvous
+
+_logger = logging.getLogger("keras_popup")
+
+_TENSORFLOW_START = 120.0  # seconds; all workers are known to be there
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a network is trained.
+
+    Attributes:
+        name: "none", "mirrored" or "multiworker".
+        strategy: a `tf.distribute.Strategy`, None for one device.
+        devices: their names, such as "GPU:0"; the addresses of several workers.
+        worker: which worker this process is. Worker 0 keeps the records.
+    """
+
+    name: str
+    strategy: Any
+    devices: tuple[str, ...]
+    worker: int = 0
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+
+def place(strategy: str, devices: str | None, *, whole_step_by_xla: bool = False) -> Placement:
+    """Chooses devices. Several workers have to `join` next.
+
+    Args:
+        strategy: "none" for one device; "mirrored" for a replica on each of `devices`, or each GPU, of this machine;
+            "multiworker" for one on each GPU of all workers that TF_CONFIG names; "auto" for "mirrored" where there
+            are `devices`, or two or more GPUs, and "none" elsewhere.
+        devices: names joined by commas, such as "GPU:0,GPU:1". "CPU:0,CPU:1" divides the CPU into two devices.
+        whole_step_by_xla: bool, whether "auto" is to choose one device, as Keras requires.
+
+    Raises:
+        ValueError: for devices that are not there or cannot be had any more.
+    """
+    names = _parse_devices(devices) if devices is not None else []
+    gpus = tf.config.list_physical_devices("GPU")
+    if strategy == "auto":
+        strategy = "mirrored" if names or (len(gpus) > 1 and not whole_step_by_xla) else "none"
+    if strategy == "mirrored":
+        names = names or [f"GPU:{i}" for i in range(len(gpus))]
+        if not names:
+            raise ValueError(
+                "strategy='mirrored' needs GPUs, of which TensorFlow finds none. To try it without, name parts of "
+                "the CPU: --devices CPU:0,CPU:1."
+            )
+        _find(names)
+        return Placement("mirrored", tf.distribute.MirroredStrategy(names), tuple(names))
+    if names:
+        raise ValueError(f"`devices` are for the strategy 'mirrored'. Received: strategy={strategy!r}, {devices=}.")
+    return Placement("none", None, ("GPU:0" if gpus else "CPU:0",))
+
+
+def _parse_devices(devices: str) -> list[str]:
+    names = [name.strip().upper() for name in devices.split(",")]
+    if not all(re.fullmatch(r"(CPU|GPU):\d{1,3}", name) for name in names) or len(set(names)) < len(names):
+        raise ValueError(f"`devices` must be different names such as GPU:0,GPU:1. Received: devices={devices!r}.")
+    return names
+
+
+def _find(names: Sequence[str]) -> None:
+    """Checks that devices are there; divides the CPU if there are to be several of it."""
+    cpus = 1 + max((int(name[4:]) for name in names if name.startswith("CPU")), default=0)
+    if cpus > 1:
+        parts = [tf.config.LogicalDeviceConfiguration()] * cpus
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started; perhaps with them
+            tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    if missing := [name for name in names if name not in there]:
+        late = " The CPU can be divided before TensorFlow starts only: use a new process." if cpus > 1 else ""
+        raise ValueError(f"There is no device {', '.join(missing)}. Devices found: {', '.join(there)}.{late}")
+
+
+def own_worker() -> int:
+    """Returns which worker of TF_CONFIG this process is. Raises ValueError if it does not say."""
+    return _rendezvous.cluster_from_environment()[1]
+
+
+def join(arguments: dict[str, Any], limit: float) -> Placement:
+    """Waits for the other workers of TF_CONFIG and starts TensorFlow on all of them.
+
+    No operation of TensorFlow may have run in this process before.
+
+    Args:
+        arguments: what must be the same in all workers, of JSON.
+        limit: float, seconds to wait.
+
+    Raises:
+        ValueError: if TF_CONFIG is missing or wrong, or arguments differ.
+        TimeoutError: if some worker is not there in time.
+        OSError: if worker 0 cannot have its port.
+    """
+    addresses, worker = _rendezvous.cluster_from_environment()
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    _rendezvous.meet(addresses, worker, {**arguments, "gpus": gpus}, limit)
+    # TensorFlow waits in C++ without an end and holds Python's lock: no thread of Python could break it off.
+    faulthandler.dump_traceback_later(_TENSORFLOW_START, exit=True)
+    try:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+    # TensorFlow takes the signal for a notice that nobody reads here, and the process would live on.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return Placement("multiworker", strategy, tuple(addresses), worker)
+
+
+def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
+    """Makes a compiled model ready for several replicas. Called in the strategy's scope.
+
+    Every BatchNormalization takes the moments of the whole batch, not of a replica's part. The variables of the
+    metrics are made, which cannot be done in the first step.
+
+    Args:
+        model: compiled, with no layers inside of others.
+        batches: of (inputs, targets).
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+    model._symbolic_build(data_batch=batches.element_spec)  # by no public name; `model.fit` does the same
+
+
+def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:
+    """Divides batches among the replicas.
+
+    Args:
+        strategy: a `tf.distribute.Strategy` of R replicas.
+        batches: of (inputs, targets), the same in every worker.
+
+    Returns:
+        An endless distributed iterator. A replica gets (inputs, targets, share): of each batch of n a part of p, in
+        order, as near n / R as can be, perhaps empty, and share = R * p / n as a float32 scalar.
+    """
+    replicas = strategy.num_replicas_in_sync
+
+    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        own = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * own
+
+        def divide(inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
+            size = tf.shape(inputs)[0]
+
+            def part(replica: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                start, end = replica * size // replicas, (replica + 1) * size // replicas
+                return inputs[start:end], targets[start:end], tf.cast(replicas * (end - start) / size, tf.float32)
+
+            return tf.data.Dataset.range(first, first + own, output_type=tf.int32).map(part)
+
+        return batches.repeat().flat_map(divide).prefetch(2 * own)
+
+    return iter(strategy.distribute_datasets_from_function(of_worker))
+
+
+def fit(
+    model: keras.Model,
+    strategy: Any,
+    batches: tf.data.Dataset,
+    *,
+    steps: int,
+    first_epoch: int,
+    epochs: int,
+    validation: tuple[tf.data.Dataset, int] | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    steps_between_logs: int,
+    verbose: int,
+) -> None:
+    """Trains a model as `model.fit` does on one device, also by several workers and where batches do not divide.
+
+    `model.fit` weighs the replicas alike, however many images each has of the last batch of an epoch, and fails with
+    several workers.
+
+    Args:
+        model: compiled, made in the strategy's scope.
+        strategy: a `tf.distribute.Strategy`.
+        batches: of (inputs, targets), all of those from `first_epoch` on, the same in every worker.
+        steps: int, batches an epoch.
+        first_epoch: int, the first to train, counted from 0.
+        epochs: int, how many there are in all.
+        validation: (batches, their number), or None.
+        callbacks: as for `model.fit`. They get logs every `steps_between_logs` steps, and at the end of an epoch.
+        steps_between_logs: int. To know the metrics, the replicas have to wait for each other.
+        verbose: 0, 1 or 2, as for `model.fit`.
+
+    Raises:
+        ConnectionError: if a worker is lost.
+    """
+    replicas = strategy.num_replicas_in_sync
+    loss_tracker = _loss_tracker(model)
+
+    def replica_step(inputs: tf.Tensor, targets: tf.Tensor, share: tf.Tensor) -> None:
+        with tf.GradientTape() as tape:
+            outputs = model(inputs, training=True)
+            # Keras's loss is the replica's mean, divided by the number of replicas as gradients are summed. Times
+            # the share it is the replica's part of the batch's mean. Shares sum to R, so penalties count once.
+            loss = model.compute_loss(inputs, targets, outputs, training=True)
+            scaled = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
+        gradients = tape.gradient(scaled, model.trainable_weights)
+        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+        loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
+        model.compute_metrics(inputs, targets, outputs)
+
+    @tf.function
+    def step(iterator: Any) -> None:
+        strategy.run(replica_step, args=next(iterator))
+
+    evaluate = evaluator(model, strategy, *validation) if validation else None
+    all_callbacks = keras.callbacks.CallbackList(
+        list(callbacks), add_progbar=verbose > 0, model=model, verbose=verbose, epochs=epochs, steps=steps
+    )
+    model.stop_training = False
+    all_callbacks.on_train_begin()
+    iterator = parts(strategy, batches)
+    logs: dict[str, Any] = {}
+    with loss_of_workers():
+        for epoch in range(first_epoch, epochs):
+            model.reset_metrics()
+            all_callbacks.on_epoch_begin(epoch)
+            for number in range(steps):
+                all_callbacks.on_train_batch_begin(number)
+                step(iterator)
+                all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
+            logs = _metrics(model)
+            if evaluate:
+                all_callbacks.on_test_begin()
+                found = evaluate()
+                all_callbacks.on_test_end(found)
+                logs |= {f"val_{name}": value for name, value in found.items()}
+            all_callbacks.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+    all_callbacks.on_train_end(logs)
+
+
+def evaluator(
+    model: keras.Model, strategy: Any, batches: tf.data.Dataset, steps: int
+) -> Callable[[], dict[str, float]]:
+    """Returns a function that evaluates a model, as `model.evaluate` does, also by several workers.
+
+    Args:
+        model: compiled, made in the strategy's scope.
+        strategy: a `tf.distribute.Strategy`.
+        batches: of (inputs, targets), the same in every worker.
+        steps: int, how many there are.
+    """
+    replicas = strategy.num_replicas_in_sync
+    loss_tracker = _loss_tracker(model)
+    iterator = parts(strategy, batches)
+
+    def replica_step(inputs: tf.Tensor, targets: tf.Tensor, share: tf.Tensor) -> None:
+        outputs = model(inputs, training=False)
+        loss = model.compute_loss(inputs, targets, outputs, training=False)
+        loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
+        model.compute_metrics(inputs, targets, outputs)
+
+    @tf.function
+    def step(iterator: Any) -> None:
+        strategy.run(replica_step, args=next(iterator))
+
+    def evaluate() -> dict[str, float]:
+        model.reset_metrics()
+        with loss_of_workers():
+            for _ in range(steps):
+                step(iterator)
+            return _metrics(model)
+
+    return evaluate
+
+
+def _loss_tracker(model: keras.Model) -> Any:
+    return next(metric for metric in model.metrics if metric.name == "loss")
+
+
+def _metrics(model: keras.Model) -> dict[str, float]:
+    return {name: float(value) for name, value in model.get_metrics_result().items()}
+
+
+def share(strategy: Any, model: keras.Model, notes: dict[str, Any]) -> dict[str, Any]:
+    """Gives all workers what worker 0 has: the state of a model and its optimizer, and notes.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        model: compiled, with its optimizer built.
+        notes: of JSON.
+
+    Returns:
+        Worker 0's notes.
+    """
+    text = json.dumps(notes).encode()
+    padded = np.zeros(int(_of_first_replica(strategy, np.array(len(text)))), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)[: padded.size]
+    for variable in [*model.variables, *model.optimizer.variables]:
+        value = variable.numpy()
+        variable.assign(_of_first_replica(strategy, value).astype(value.dtype))
+    return json.loads(_of_first_replica(strategy, padded).astype(np.uint8).tobytes())
+
+
+def wait_for_all(strategy: Any) -> None:
+    """Returns when all workers have come here."""
+    with loss_of_workers():
+        _of_first_replica(strategy, np.array(0))
+
+
+def _of_first_replica(strategy: Any, value: Any) -> Any:
+    """Returns the array that the first replica of worker 0 has, in float64, which holds all other types exactly."""
+    own = tf.constant(np.asarray(value, np.float64))
+
+    def send() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        first = tf.equal(context.replica_id_in_sync_group, 0)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, own, tf.zeros_like(own)))
+
+    return strategy.experimental_local_results(strategy.run(send))[0].numpy()
+
+
+@contextlib.contextmanager
+def loss_of_workers() -> Iterator[None]:
+    """Raises ConnectionError where TensorFlow says in its own ways that another worker is gone."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if "ollective" not in str(error):
+            raise
+        reason = " ".join(error.message.split())
+        raise ConnectionError(
+            "Another worker is gone. Look at what the others say, and start all of them again with --resume: they go "
+            f"on after the last finished epoch. ({reason[:300]})"
+        ) from error
