@@ -44,6 +44,8 @@ examples:
   keras-popup train --model conv4 --dataset cifar10 --k 0.5 --epochs 100 --seed 1 --out runs/a
   keras-popup train --model resnet18 --dataset pets --data_dir photos --image_size 64 --out runs/b
   keras-popup train ... --out runs/a --resume     goes on with a run that was interrupted
+  keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; all GPUs are the default
+  keras-popup train ... --strategy multiworker    on each machine that TF_CONFIG names
 
 the run folder:
   config.json, history.csv, curves.png, model.keras, summary.json
@@ -343,6 +345,8 @@ def _print_summary(summary: dict[str, Any], out: str) -> None:
     print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
     print(f"weights kept   {summary['kept']:,} of {summary['weights']:,} ({share:.1%})")
     print(f"time           {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
+    if not os.path.isdir(out):
+        return  # of a worker whose folder another one keeps
     print(f"run folder     {out}")
     curves = os.path.join(out, "curves.png")
     if os.path.exists(curves):

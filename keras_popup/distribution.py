@@ -206,9 +206,6 @@ def fit(
         callbacks: as for `model.fit`. They get logs every `steps_between_logs` steps, and at the end of an epoch.
         steps_between_logs: int. To know the metrics, the replicas have to wait for each other.
         verbose: 0, 1 or 2, as for `model.fit`.
-
-    Raises:
-        ConnectionError: if a worker is lost.
     """
     replicas = strategy.num_replicas_in_sync
     loss_tracker = _loss_tracker(model)
@@ -237,23 +234,22 @@ def fit(
     all_callbacks.on_train_begin()
     iterator = parts(strategy, batches)
     logs: dict[str, Any] = {}
-    with loss_of_workers():
-        for epoch in range(first_epoch, epochs):
-            model.reset_metrics()
-            all_callbacks.on_epoch_begin(epoch)
-            for number in range(steps):
-                all_callbacks.on_train_batch_begin(number)
-                step(iterator)
-                all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
-            logs = _metrics(model)
-            if evaluate:
-                all_callbacks.on_test_begin()
-                found = evaluate()
-                all_callbacks.on_test_end(found)
-                logs |= {f"val_{name}": value for name, value in found.items()}
-            all_callbacks.on_epoch_end(epoch, logs)
-            if model.stop_training:
-                break
+    for epoch in range(first_epoch, epochs):
+        model.reset_metrics()
+        all_callbacks.on_epoch_begin(epoch)
+        for number in range(steps):
+            all_callbacks.on_train_batch_begin(number)
+            step(iterator)
+            all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
+        logs = _metrics(model)
+        if evaluate:
+            all_callbacks.on_test_begin()
+            found = evaluate()
+            all_callbacks.on_test_end(found)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        all_callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
     all_callbacks.on_train_end(logs)
 
 
@@ -284,10 +280,9 @@ def evaluator(
 
     def evaluate() -> dict[str, float]:
         model.reset_metrics()
-        with loss_of_workers():
-            for _ in range(steps):
-                step(iterator)
-            return _metrics(model)
+        for _ in range(steps):
+            step(iterator)
+        return _metrics(model)
 
     return evaluate
 
@@ -311,31 +306,34 @@ def share(strategy: Any, model: keras.Model, notes: dict[str, Any]) -> dict[str,
     Returns:
         Worker 0's notes.
     """
-    text = json.dumps(notes).encode()
-    padded = np.zeros(int(_of_first_replica(strategy, np.array(len(text)))), np.uint8)
-    padded[: len(text)] = np.frombuffer(text, np.uint8)[: padded.size]
-    for variable in [*model.variables, *model.optimizer.variables]:
-        value = variable.numpy()
-        variable.assign(_of_first_replica(strategy, value).astype(value.dtype))
-    return json.loads(_of_first_replica(strategy, padded).astype(np.uint8).tobytes())
+    text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
+    variables = [*model.variables, *model.optimizer.variables]
+    values = [variable.numpy() for variable in variables]
+    length, *shared = _of_worker_0(strategy, [np.array(text.size), *values])
+    for variable, own, value in zip(variables, values, shared, strict=True):
+        variable.assign(value.astype(own.dtype))
+    padded = np.zeros(int(length), np.uint8)
+    padded[: text.size] = text[: padded.size]
+    return json.loads(_of_worker_0(strategy, [padded])[0].astype(np.uint8).tobytes())
 
 
 def wait_for_all(strategy: Any) -> None:
     """Returns when all workers have come here."""
-    with loss_of_workers():
-        _of_first_replica(strategy, np.array(0))
+    _of_worker_0(strategy, [np.array(0)])
 
 
-def _of_first_replica(strategy: Any, value: Any) -> Any:
-    """Returns the array that the first replica of worker 0 has, in float64, which holds all other types exactly."""
-    own = tf.constant(np.asarray(value, np.float64))
+def _of_worker_0(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Returns the arrays that worker 0 has, as float64, which holds all other types exactly."""
+    tensors = [tf.constant(array, tf.float64) for array in arrays]
 
-    def send() -> tf.Tensor:
+    def send() -> list[tf.Tensor]:
         context = tf.distribute.get_replica_context()
         first = tf.equal(context.replica_id_in_sync_group, 0)
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.where(first, own, tf.zeros_like(own)))
+        sent = [tf.where(first, tensor, tf.zeros_like(tensor)) for tensor in tensors]
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, sent)
 
-    return strategy.experimental_local_results(strategy.run(send))[0].numpy()
+    received = tf.function(lambda: strategy.run(send))()
+    return [strategy.experimental_local_results(tensor)[0].numpy() for tensor in received]
 
 
 @contextlib.contextmanager
@@ -346,8 +344,8 @@ def loss_of_workers() -> Iterator[None]:
     except tf.errors.OpError as error:
         if "ollective" not in str(error):
             raise
-        reason = " ".join(error.message.split())
+        reason = " ".join(error.message.partition("aborted by:")[2].partition(". ")[0].split())
         raise ConnectionError(
             "Another worker is gone. Look at what the others say, and start all of them again with --resume: they go "
-            f"on after the last finished epoch. ({reason[:300]})"
+            f"on after the last finished epoch. TensorFlow says: {reason}."
         ) from error

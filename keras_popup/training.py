@@ -55,6 +55,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, FileExistsError, ImportError: for arguments, data, a folder or an
             installation that cannot be used, before anything is written.
+        ConnectionError, TimeoutError: if another worker is lost, or not there in time.
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
     config = config.with_protocol()
@@ -68,7 +69,8 @@ def train(
     if config.strategy != "multiworker":
         return _train(config, folder, _place(config), overwrite=overwrite)
     placement = distribution.join(_shared_arguments(config), _LONGEST_WAIT)
-    with tempfile.TemporaryDirectory() if placement.worker else contextlib.nullcontext(out) as path:
+    elsewhere = tempfile.TemporaryDirectory() if placement.worker else contextlib.nullcontext(out)
+    with elsewhere as path, distribution.loss_of_workers():
         # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
         summary = _train(config, RunFolder(path), placement, overwrite=overwrite)
         distribution.wait_for_all(placement.strategy)
@@ -103,14 +105,15 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
         if strategy:
             distribution.prepare(model, data.evaluation_batches("test", batch_size))
         model.optimizer.build(model.trainable_variables)
-        folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
-        history, seconds = folder.load_checkpoint(model)
-        if placement.name == "multiworker":
-            history, seconds = _of_worker_0(placement, model, history, seconds, data)
+    folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
+    # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
+    history, seconds = folder.load_checkpoint(model)
+    if placement.name == "multiworker":
+        history, seconds = _of_worker_0(placement, model, history, seconds, data)
     if strategy:
         _logger.info(
-            "%s: %d replicas on %s. Global batch %d, %g a replica; learning rate %g, as for one device.",
-            type(strategy).__name__,
+            "Strategy %s, %d replicas on %s. Global batch %d, %g a replica; learning rate %g, as for one device.",
+            placement.name,
             placement.replicas,
             ", ".join(placement.devices),
             batch_size,

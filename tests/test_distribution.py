@@ -1,0 +1,321 @@
+"""Several devices and several workers: equality with one device, kills, refusals. What needs devices is in replicas.py.
+
+They are parts of the CPU; `make test-gpu` runs the same on GPUs.
+"""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import replicas
+import tensorflow as tf
+
+from keras_popup import _rendezvous, _strategy_checks, distribution, training
+from keras_popup.config import RunConfig
+
+# Such as GPU:0,GPU:1.
+DEVICES = os.environ.get("KERAS_POPUP_TEST_DEVICES", "CPU:0,CPU:1")
+FOUR = DEVICES if "GPU" in DEVICES else "CPU:0,CPU:1,CPU:2,CPU:3"
+
+TIMEOUT = 300
+QUICK = ("fit", "converted", "run", "refused")
+
+
+@pytest.mark.parametrize(
+    ("case", "devices"),
+    [
+        pytest.param(
+            case.__name__, devices, marks=() if case.__name__ in QUICK and devices == DEVICES else pytest.mark.slow
+        )
+        for case in replicas.CASES
+        for devices in ((DEVICES, FOUR) if case.__name__ in ("fit", "run") else (DEVICES,))
+    ],
+)
+def test_replicas(case, devices):
+    script = Path(replicas.__file__)
+    done = subprocess.run([sys.executable, script, case, devices], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 0, done.stderr[-5000:]
+
+
+RUN = dataclasses.replace(replicas.RUN, epochs=4)
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    return folder, training.train(RUN, folder)
+
+
+def command(folder, *more):
+    values = {**dataclasses.asdict(RUN), "strategy": None}
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None and not isinstance(value, bool)]
+    return [sys.executable, "-m", "keras_popup", "train", *flags, f"--out={folder}", *more]
+
+
+def start(folder, *more, **environment):
+    return subprocess.Popen(
+        command(folder, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def rows(folder):
+    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+
+
+def wait_for_a_checkpoint(folder):
+    end = time.monotonic() + TIMEOUT
+    while not (folder / "checkpoint.json").exists() and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def assert_history_is_that_of(folder, whole, summary):
+    assert len(rows(folder)) == len(rows(whole)) == RUN.epochs
+    for row, expected in zip(rows(folder), rows(whole), strict=True):
+        assert {name: float(value) for name, value in row.items()} == pytest.approx(
+            {name: float(value) for name, value in expected.items()}, rel=1e-3
+        )
+    found = json.loads((folder / "summary.json").read_text())
+    assert found["test"] == pytest.approx(summary["test"], rel=1e-3)
+    assert found["layers"] == summary["layers"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"]),
+        pytest.param([f"--devices={DEVICES}"], ["--strategy=none"], marks=pytest.mark.slow),
+        pytest.param(["--strategy=none"], [f"--devices={DEVICES}"], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_killed_and_resumed_on_other_devices(on_one_device, tmp_path, first, then):
+    folder = tmp_path / "run"
+    run = start(folder, *first)
+    wait_for_a_checkpoint(folder)
+    run.kill()
+    run.communicate()
+    assert len(rows(folder)) < RUN.epochs
+    run = start(folder, "--resume", *then)
+    output, _ = run.communicate(timeout=TIMEOUT)
+    assert run.returncode == 0, output
+    assert "Going on after epoch" in output
+    assert then == ["--strategy=none"] or "2 replicas on" in output
+    assert_history_is_that_of(folder, *on_one_device)
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [held.getsockname()[1] for held in sockets]
+    for held in sockets:
+        held.close()
+    return ports
+
+
+def start_workers(folders, *more):
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(len(folders))]}
+    tasks = [{"type": "worker", "index": index} for index in range(len(folders))]
+    return [
+        start(folder, "--strategy=multiworker", *more, TF_CONFIG=json.dumps({"cluster": cluster, "task": task}))
+        for folder, task in zip(folders, tasks, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path, killed):
+    folders = tmp_path / "run", tmp_path / "elsewhere"
+    workers = start_workers(folders)
+    wait_for_a_checkpoint(folders[0])
+    workers[killed].send_signal(signal.SIGKILL)
+    output, _ = workers[1 - killed].communicate(timeout=TIMEOUT)
+    workers[killed].communicate()
+    assert workers[1 - killed].returncode == 1
+    assert "Another worker is gone" in output
+    assert "--resume" in output
+    assert len(rows(folders[0])) < RUN.epochs
+    workers = start_workers(folders, "--resume")
+    outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert "Going on after epoch" in outputs[1]
+    assert "Global batch 64, 32 a replica; learning rate 0.5" in outputs[0]
+    summary = assert_history_is_that_of(folders[0], *on_one_device)
+    assert (summary["devices"]["strategy"], summary["devices"]["replicas"]) == ("multiworker", 2)
+    assert not folders[1].exists()
+
+
+@pytest.mark.slow
+def test_three_workers(on_one_device, tmp_path):
+    workers = start_workers([tmp_path / "run"] * 3)
+    outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
+    assert_history_is_that_of(tmp_path / "run", *on_one_device)
+
+
+def meet_in_threads(arguments, limit=20.0, count=None):
+    """What `meet` did in each worker: None or what it raised."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count or len(arguments))]
+    outcomes = [None] * len(arguments)
+
+    def meet(index):
+        try:
+            _rendezvous.meet(addresses, index, arguments[index], limit)
+        except Exception as error:
+            outcomes[index] = error
+
+    threads = [threading.Thread(target=meet, args=(index,)) for index in range(len(arguments))]
+    for thread in reversed(threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_workers_meet():
+    assert meet_in_threads([{"k": 0.5, "names": ("a", "b")}] * 3) == [None] * 3
+    assert meet_in_threads([{"k": 0.5}]) == [None]
+
+
+def test_workers_with_other_arguments_are_refused_everywhere():
+    for outcome in meet_in_threads([{"k": 0.5}, {"k": 0.5}, {"k": 0.3, "more": 1}]):
+        assert isinstance(outcome, ValueError)
+        assert "worker 2: k=0.3, worker 0 has 0.5; more=1, worker 0 has None" in str(outcome)
+
+
+def test_nobody_waits_for_ever():
+    first, second = meet_in_threads([{}, {}], limit=0.7, count=3)
+    assert isinstance(first, TimeoutError)
+    assert "did not call: 127.0.0.1:" in str(first)
+    assert isinstance(second, TimeoutError)
+    assert "did not answer" in str(second)
+
+
+def test_strangers_do_not_disturb_the_meeting():
+    ports = free_ports(2)
+    addresses = [f"127.0.0.1:{port}" for port in ports]
+    outcomes = []
+    workers = [
+        threading.Thread(target=lambda i=i: outcomes.append(_rendezvous.meet(addresses, i, {}, 20.0))) for i in (0, 1)
+    ]
+    workers[0].start()
+    for said in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"index": 7, "arguments": {}}\n', b"\xff\n", b""):
+        while True:
+            try:
+                stranger = socket.create_connection(("127.0.0.1", ports[0]), timeout=5)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        with stranger:
+            stranger.sendall(said)
+    workers[1].start()
+    for worker in workers:
+        worker.join()
+    assert outcomes == [None, None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        "{}",
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_wrong_cluster_is_refused_before_anything(tmp_path, monkeypatch, text):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=r'TF_CONFIG.*Expected on each machine.*"cluster": {"worker"'):
+        training.train(dataclasses.replace(RUN, strategy="multiworker"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_chief_is_worker_0(monkeypatch):
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "[::1]:2"]}
+    for kind, index, place in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
+        assert _rendezvous.cluster_from_environment() == (["a:1", "b:1", "[::1]:2"], place)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "message"),
+    [
+        ("mirrored", None, "needs GPUs, of which TensorFlow finds none.*--devices CPU:0,CPU:1"),
+        ("mirrored", "GPU:7", r"no device GPU:7. Devices found: CPU:0"),
+        ("auto", "CPU:0,CPU:0", "must be different names such as GPU:0,GPU:1"),
+        ("auto", "cuda", "must be different names such as GPU:0,GPU:1"),
+        ("auto", "", "must be different names such as GPU:0,GPU:1"),
+    ],
+)
+def test_devices_that_cannot_be_had(tmp_path, strategy, devices, message):
+    if devices is None and tf.config.list_physical_devices("GPU"):
+        pytest.skip("there are GPUs")
+    with pytest.raises(ValueError, match=message):
+        training.train(dataclasses.replace(RUN, strategy=strategy, devices=devices), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_cpu_is_divided_before_tensorflow_starts_only():
+    tf.config.list_logical_devices()
+    with pytest.raises(ValueError, match="use a new process"):
+        distribution.place("mirrored", "CPU:0,CPU:63")
+
+
+def test_two_gpus_are_the_default(monkeypatch):
+    gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(2)]
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else [])
+    # What is found first is that they are not there.
+    with pytest.raises(ValueError, match="no device GPU:0, GPU:1"):
+        distribution.place("auto", None)
+    assert distribution.place("auto", None, whole_step_by_xla=True).name == "none"
+    assert distribution.place("none", None).devices == ("GPU:0",)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "parameter_server"}, "`strategy` must be one of auto, none, mirrored, multiworker"),
+        ({"strategy": "multiworker", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'multiworker'"),
+        ({"strategy": "none", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'none'"),
+        ({"devices": "GPU:0", "jit_compile": "true", "deterministic": False}, "on several devices"),
+    ],
+)
+def test_arguments_that_do_not_go_together(change, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**change)
+
+
+def test_a_batch_smaller_than_the_devices(tmp_path):
+    done = subprocess.run(
+        command(tmp_path / "run", "--batch_size=3", f"--devices={FOUR}"),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 1
+    assert "`batch_size` must be at least the number of devices, 4. Received: batch_size=3" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_parameter_servers_are_refused(monkeypatch):
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: object.__new__(tf.distribute.ParameterServerStrategy))
+    with pytest.raises(ValueError, match="cannot train with parameter servers"):
+        _strategy_checks.check_strategy()
