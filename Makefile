@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint format bench wheel clean
+GPUS ?= GPU:0,GPU:1
+
+.PHONY: demo test test-slow test-gpu lint format bench wheel clean
 
 demo: .venv/installed
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
@@ -12,6 +14,13 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+# On a machine with GPUs: the tests of several devices on them, then the bandwidth of the choice and a training step.
+# TensorFloat-32 would round more than the tests allow for.
+test-gpu: .venv/installed
+	KERAS_POPUP_TEST_DEVICES=$(GPUS) TF_FORCE_GPU_ALLOW_GROWTH=true NVIDIA_TF32_OVERRIDE=0 \
+		$(BIN)/pytest -n 0 -m '' tests/test_distribution.py
+	$(BIN)/python benchmarks/devices.py --devices $(GPUS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

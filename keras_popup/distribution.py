@@ -7,6 +7,7 @@ the scores are summed over all of them, so that every replica chooses the same m
 import contextlib
 import dataclasses
 import faulthandler
+import functools
 import json
 import logging
 import re
@@ -207,6 +208,35 @@ def fit(
         steps_between_logs: int. To know the metrics, the replicas have to wait for each other.
         verbose: 0, 1 or 2, as for `model.fit`.
     """
+    evaluate = evaluator(model, strategy, *validation) if validation else None
+    all_callbacks = keras.callbacks.CallbackList(
+        list(callbacks), add_progbar=verbose > 0, model=model, verbose=verbose, epochs=epochs, steps=steps
+    )
+    model.stop_training = False
+    all_callbacks.on_train_begin()
+    step = trainer(model, strategy, batches)
+    logs: dict[str, Any] = {}
+    for epoch in range(first_epoch, epochs):
+        model.reset_metrics()
+        all_callbacks.on_epoch_begin(epoch)
+        for number in range(steps):
+            all_callbacks.on_train_batch_begin(number)
+            step()
+            all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
+        logs = _metrics(model)
+        if evaluate:
+            all_callbacks.on_test_begin()
+            found = evaluate()
+            all_callbacks.on_test_end(found)
+            logs |= {f"val_{name}": value for name, value in found.items()}
+        all_callbacks.on_epoch_end(epoch, logs)
+        if model.stop_training:
+            break
+    all_callbacks.on_train_end(logs)
+
+
+def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset) -> Callable[[], None]:
+    """Returns a function that trains a model on the next batch. Takes what `fit` does."""
     replicas = strategy.num_replicas_in_sync
     loss_tracker = _loss_tracker(model)
 
@@ -222,35 +252,7 @@ def fit(
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
-    @tf.function
-    def step(iterator: Any) -> None:
-        strategy.run(replica_step, args=next(iterator))
-
-    evaluate = evaluator(model, strategy, *validation) if validation else None
-    all_callbacks = keras.callbacks.CallbackList(
-        list(callbacks), add_progbar=verbose > 0, model=model, verbose=verbose, epochs=epochs, steps=steps
-    )
-    model.stop_training = False
-    all_callbacks.on_train_begin()
-    iterator = parts(strategy, batches)
-    logs: dict[str, Any] = {}
-    for epoch in range(first_epoch, epochs):
-        model.reset_metrics()
-        all_callbacks.on_epoch_begin(epoch)
-        for number in range(steps):
-            all_callbacks.on_train_batch_begin(number)
-            step(iterator)
-            all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
-        logs = _metrics(model)
-        if evaluate:
-            all_callbacks.on_test_begin()
-            found = evaluate()
-            all_callbacks.on_test_end(found)
-            logs |= {f"val_{name}": value for name, value in found.items()}
-        all_callbacks.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    all_callbacks.on_train_end(logs)
+    return _stepper(strategy, replica_step, batches)
 
 
 def evaluator(
@@ -266,7 +268,6 @@ def evaluator(
     """
     replicas = strategy.num_replicas_in_sync
     loss_tracker = _loss_tracker(model)
-    iterator = parts(strategy, batches)
 
     def replica_step(inputs: tf.Tensor, targets: tf.Tensor, share: tf.Tensor) -> None:
         outputs = model(inputs, training=False)
@@ -274,17 +275,25 @@ def evaluator(
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
-    @tf.function
-    def step(iterator: Any) -> None:
-        strategy.run(replica_step, args=next(iterator))
+    step = _stepper(strategy, replica_step, batches)
 
     def evaluate() -> dict[str, float]:
         model.reset_metrics()
         for _ in range(steps):
-            step(iterator)
+            step()
         return _metrics(model)
 
     return evaluate
+
+
+def _stepper(strategy: Any, replica_step: Callable[..., None], batches: tf.data.Dataset) -> Callable[[], None]:
+    iterator = parts(strategy, batches)
+
+    @tf.function
+    def step(iterator: Any) -> None:
+        strategy.run(replica_step, args=next(iterator))
+
+    return functools.partial(step, iterator)
 
 
 def _loss_tracker(model: keras.Model) -> Any:

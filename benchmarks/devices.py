@@ -1,0 +1,85 @@
+"""Times a training step on several devices against the same batch on the first of them, and the choice on each.
+
+The step is that of `keras-popup train --devices ...`: the same global batch, divided. "GB/s" are bytes of scores a
+second that are chosen from, from nothing, and that an elementwise pass takes.
+
+python benchmarks/devices.py                             all GPUs
+python benchmarks/devices.py --devices CPU:0,CPU:1 --threads 1     two parts of a CPU, one core each
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from pairs import Table, compare, parser, repeated, timed
+
+from keras_popup import distribution, selectors, training
+from keras_popup.config import RunConfig
+
+
+def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
+    """Returns a function that trains for some steps and waits for the last, compiled and ready."""
+    keras.utils.set_random_seed(1)
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal((config.batch_size, 32, 32, 3)).astype(np.float32)
+    labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, config.batch_size)]
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    with strategy.scope():
+        model = training.build_model(config, images.shape[1:], 10)
+        training.compile_model(model, config, steps=100)
+        distribution.prepare(model, batches)
+        model.optimizer.build(model.trainable_variables)
+    step = distribution.trainer(model, strategy, batches)
+
+    def run() -> None:
+        for _ in range(steps):
+            step()
+        model.optimizer.iterations.numpy()
+
+    return run
+
+
+def finished(_: tf.Tensor) -> None:
+    tf.test.experimental.sync_devices()
+
+
+def bandwidth(device: str, n: int, runs: int) -> str:
+    with tf.device(device):
+        scores = tf.random.stateless_normal([n], [1, 2])
+        k = tf.constant(0.5, tf.float64)
+        choice = repeated(lambda: finished(selectors.TopK()(scores, k)), 4)
+        elementwise = repeated(lambda: finished(tf.abs(scores) * 2), 4)
+        found = compare(choice, elementwise, runs)
+    rates = [4 * n / found[key] / 1e6 for key in ("own", "base")]
+    return f"{device}: {rates[0]:.2f} GB/s of scores chosen from, {rates[1]:.2f} GB/s by an elementwise pass"
+
+
+def main() -> None:
+    arguments = parser(__doc__, runs=16)
+    arguments.add_argument("--devices", help="such as GPU:0,GPU:1 (default: all GPUs)")
+    arguments.add_argument("--models", default="conv2,conv4")
+    arguments.add_argument("--precision", default="float32")
+    arguments.add_argument("--batch_size", type=int, default=128, help="over all devices (default: %(default)s)")
+    arguments.add_argument("--steps", type=int, default=3, help="in a run (default: %(default)s)")
+    arguments.add_argument("--scores", type=int, default=1 << 24, help="to choose from (default: %(default)s)")
+    arguments.add_argument("--threads", type=int, help="for an operation, and operations at once a device")
+    arguments = arguments.parse_args()
+    if arguments.threads:
+        count = len(arguments.devices.split(","))
+        tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+        tf.config.threading.set_inter_op_parallelism_threads(arguments.threads * count)
+    placement = distribution.place("mirrored", arguments.devices)
+    for device in placement.devices:
+        print(bandwidth(device, arguments.scores, arguments.runs), flush=True)
+    one = tf.distribute.MirroredStrategy(placement.devices[:1])
+    table = Table(("model", "precision", "devices"), arguments)
+    for name in arguments.models.split(","):
+        config = RunConfig(model=name, precision=arguments.precision, batch_size=arguments.batch_size).with_protocol()
+        runs = [
+            timed(stepper(config, strategy, arguments.steps), arguments.steps) for strategy in (placement.strategy, one)
+        ]
+        table.add(compare(*runs, arguments.runs), name, arguments.precision, ",".join(placement.devices))
+    table.write()
+
+
+if __name__ == "__main__":
+    main()
