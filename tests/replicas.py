@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import warnings
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -212,14 +213,18 @@ def policies(strategy):
         np.testing.assert_allclose(losses[0], others[0], rtol=0.01)
 
 
+def placed(config, strategy):
+    """The run, on the strategy's devices."""
+    devices = ",".join(device.split("device:")[-1] for device in strategy.extended.worker_devices)
+    return dataclasses.replace(config, strategy="mirrored", devices=devices)
+
+
 def run(strategy, **changes):
     """A run of the library on these devices has the history of one on one device, uneven batches included."""
-    devices = ",".join(device.split("device:")[-1] for device in strategy.extended.worker_devices)
     config = dataclasses.replace(RUN, **changes)
     with tempfile.TemporaryDirectory() as folder:
         expected = training.train(config, os.path.join(folder, "a"))
-        placed = dataclasses.replace(config, strategy="mirrored", devices=devices)
-        summary = training.train(placed, os.path.join(folder, "b"))
+        summary = training.train(placed(config, strategy), os.path.join(folder, "b"))
         assert summary["devices"]["replicas"] == strategy.num_replicas_in_sync
         models = [keras.models.load_model(os.path.join(folder, name, "model.keras")) for name in "ba"]
         assert_same_network(*models)
@@ -241,9 +246,18 @@ def adam(strategy):
     run(strategy, optimizer="adam", learning_rate=0.01, method="dense")
 
 
+def repeated(strategy):
+    """The same seed, the same history, bit for bit."""
+    with tempfile.TemporaryDirectory() as folder:
+        histories = []
+        for name in "ab":
+            training.train(placed(RUN, strategy), os.path.join(folder, name))
+            histories.append(Path(folder, name, "history.csv").read_text())
+    assert histories[0] == histories[1]
+
+
 def diverging(strategy):
-    devices = ",".join(device.split("device:")[-1] for device in strategy.extended.worker_devices)
-    config = dataclasses.replace(RUN, method="dense", learning_rate=1e30, strategy="mirrored", devices=devices)
+    config = placed(dataclasses.replace(RUN, method="dense", learning_rate=1e30), strategy)
     with tempfile.TemporaryDirectory() as folder, pytest.raises(training.DivergenceError, match="not finite: "):
         training.train(config, os.path.join(folder, "run"))
 
@@ -270,7 +284,7 @@ def refused(strategy):
     assert_same_network(model, expected)
 
 
-CASES = (fit, all_layers, converted, policies, run, lonely_image, resnet, adam, diverging, refused)
+CASES = (fit, all_layers, converted, policies, run, lonely_image, resnet, adam, repeated, diverging, refused)
 
 
 def main():
