@@ -1,13 +1,14 @@
 """Workers find each other before TensorFlow does, whose own waiting has no end and cannot be interrupted.
 
-Worker 0 listens on its address, the others call it and say their arguments. It answers them all once everyone is
-there, or with what is wrong. The ports are then free for TensorFlow's own servers.
+Worker 0 listens on its port, the others call it and say their arguments. It answers them all once everyone is there:
+to go on, what is wrong, or that the run is finished. The ports are then free for TensorFlow's own servers.
 """
 
 import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,10 @@ from typing import Any
 
 _logger = logging.getLogger("keras_popup")
 
-_LONGEST = 1 << 16
+_LONGEST = 1 << 20  # bytes of what a worker says
 _BETWEEN_TRIES = 0.5
+_TO_SAY_IT = 10.0
+_FAREWELL = 5.0
 
 
 def cluster_from_environment() -> tuple[list[str], int]:
@@ -38,87 +41,139 @@ def cluster_from_environment() -> tuple[list[str], int]:
     try:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
-        addresses = [*jobs.get("chief", []), *jobs.get("worker", [])]
-        index = int(task["index"]) + (len(jobs.get("chief", [])) if task["type"] == "worker" else 0)
+        chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+        addresses = [*chiefs, *workers]
+        place = int(task["index"])
         well_formed = (
             set(jobs) <= {"chief", "worker"}
-            and task["type"] in jobs
-            and int(task["index"]) in range(len(jobs[task["type"]]))
+            and len(chiefs) <= 1
+            and place in range(len(jobs[task["type"]]))
             and len(set(addresses)) == len(addresses)
-            and all(host and port.isdecimal() for host, port in map(_split, addresses))
+            and all(re.fullmatch(r"[^/\s]+:\d{1,5}", address) and _split(address)[1] < 1 << 16 for address in addresses)
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         well_formed = False
     if not well_formed:
         raise ValueError(f"TF_CONFIG cannot be used. Received: {text}. {expected}")
-    return addresses, index
+    return addresses, place + (len(chiefs) if task["type"] == "worker" else 0)
 
 
-def meet(addresses: Sequence[str], index: int, arguments: dict[str, Any], limit: float) -> None:
-    """Waits until all workers are there with the same arguments.
+def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -> None:
+    """Worker 0's part: waits until all workers have called with the same arguments.
 
     Args:
         addresses: "host:port" of each worker.
-        index: int, which of them is this process.
         arguments: what must be the same in all, of JSON.
         limit: float, seconds to wait.
 
     Raises:
-        TimeoutError: if some worker is not there in time.
         ValueError: if arguments differ, in every worker.
-        OSError: if worker 0 cannot have its port.
+        TimeoutError: if some worker does not call.
+        OSError: if it cannot have its port.
     """
-    end = time.monotonic() + limit
     arguments = json.loads(json.dumps(arguments))
-    refusal = _receive(addresses, arguments, end) if index == 0 else _call(addresses[0], index, arguments, end)
+    with _calls(addresses, time.monotonic() + limit) as (callers, calls):
+        said: dict[int, dict[str, Any]] = {}
+        while missing := [address for i, address in enumerate(addresses) if i > 0 and i not in said]:
+            _logger.info("Waiting for %d of %d workers: %s.", len(missing), len(addresses), ", ".join(missing))
+            caller = next(calls, None)
+            if caller is None:
+                raise TimeoutError(
+                    f"These workers did not call: {', '.join(missing)}. Start them with the same command, and see "
+                    f"whether they can reach {addresses[0]}.{_differing(arguments, said)}"
+                )
+            said[caller[0]] = caller[1]
+            for worker in [worker for worker in said if _has_left(callers[worker])]:
+                del said[worker]
+        refusal = _differing(arguments, said).strip()
+        _answer(callers, {"refusal": refusal})
     if refusal:
         raise ValueError(refusal)
 
 
-def _receive(addresses: Sequence[str], arguments: dict[str, Any], end: float) -> str:
-    """Worker 0's part. Returns why it cannot go on, "" if it can."""
-    refusal = ""
-    with contextlib.ExitStack() as open_until_all_are_there:
-        listener = open_until_all_are_there.enter_context(_listener(addresses[0], end))
-        callers: dict[int, socket.socket] = {}
-        while len(callers) < len(addresses) - 1:
-            missing = [address for i, address in enumerate(addresses) if i > 0 and i not in callers]
-            _logger.info("Waiting for %d of %d workers: %s.", len(missing), len(addresses), ", ".join(missing))
-            for connection, said in _calls(listener, end):
-                open_until_all_are_there.enter_context(connection)
-                if said.get("index") in range(1, len(addresses)) and isinstance(said.get("arguments"), dict):
-                    callers[said["index"]] = connection
-                    refusal = refusal or _differing(arguments, said["arguments"], said["index"])
-                    break
-            else:
-                raise TimeoutError(
-                    f"These workers did not call: {', '.join(missing)}. Start them with the same command, and see "
-                    f"whether they can reach {addresses[0]}."
-                )
-        for connection in callers.values():
-            with contextlib.suppress(OSError):  # it will be missed soon enough
-                connection.sendall(json.dumps({"refusal": refusal}).encode() + b"\n")
-    return refusal
-
-
-def _call(address: str, index: int, arguments: dict[str, Any], end: float) -> str:
-    """Another worker's part. Returns the same."""
-    _logger.info("Waiting for worker 0 at %s.", address)
-    said = json.dumps({"index": index, "arguments": arguments}).encode() + b"\n"
-    while time.monotonic() < end:
-        try:
-            with socket.create_connection(_split(address), timeout=_left(end)) as connection:
-                connection.sendall(said)
-                answer = _read(connection, end)
-            if isinstance(answer.get("refusal"), str):
-                return answer["refusal"]
-        except OSError:  # not there yet, or gone again, or what is left of an earlier run
+def dismiss(addresses: Sequence[str], answer: dict[str, Any]) -> None:
+    """Worker 0's part where there is nothing to do: says so to those who call within some seconds."""
+    with contextlib.suppress(OSError), _calls(addresses, time.monotonic() + _FAREWELL) as (callers, calls):
+        while len(callers) < len(addresses) - 1 and next(calls, None):
             pass
-        time.sleep(_BETWEEN_TRIES)
+        _answer(callers, answer)
+
+
+def call(addresses: Sequence[str], worker: int, arguments: dict[str, Any], limit: float) -> dict[str, Any] | None:
+    """Another worker's part: calls worker 0 until it answers.
+
+    Args:
+        addresses: "host:port" of each worker.
+        worker: int, which of them is this process.
+        arguments: what must be the same in all, of JSON.
+        limit: float, seconds to wait.
+
+    Returns:
+        What worker 0 says of a run that is finished, None to begin.
+
+    Raises:
+        ValueError: if worker 0 refuses.
+        TimeoutError: if it does not answer.
+        OSError: if this worker cannot have its own port.
+    """
+    end = time.monotonic() + limit
+    with _listener(addresses[worker], end):  # to know now, and not in TensorFlow's servers
+        _logger.info("Waiting for worker 0 at %s.", addresses[0])
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):  # not there yet, or gone again, or what is left of an earlier run
+                with socket.create_connection(_split(addresses[0]), timeout=_left(end)) as connection:
+                    connection.sendall(_line({"worker": worker, "arguments": arguments}))
+                    answer = _read(connection, end)
+                if answer.get("refusal"):
+                    raise ValueError(answer["refusal"])
+                if "refusal" in answer:
+                    return answer.get("finished")
+            time.sleep(_BETWEEN_TRIES)
     raise TimeoutError(
-        f"Worker 0 at {address} did not answer. See what it says: it may wait for yet another worker, have refused "
-        "the run, or have finished it."
+        f"Worker 0 at {addresses[0]} did not answer. See what it says; it may wait for yet another worker."
     )
+
+
+@contextlib.contextmanager
+def _calls(
+    addresses: Sequence[str], end: float
+) -> Iterator[tuple[dict[int, socket.socket], Iterator[tuple[int, dict[str, Any]]]]]:
+    """Gives who has called, and an iterator over calls until the end: which worker, and its arguments."""
+    callers: dict[int, socket.socket] = {}
+    with contextlib.ExitStack() as open_until_answered:
+        listener = open_until_answered.enter_context(_listener(addresses[0], end))
+
+        def calls() -> Iterator[tuple[int, dict[str, Any]]]:
+            while time.monotonic() < end:
+                listener.settimeout(_left(end))
+                try:
+                    connection = open_until_answered.enter_context(listener.accept()[0])
+                    said = _read(connection, min(end, time.monotonic() + _TO_SAY_IT))
+                except OSError:
+                    continue
+                worker, arguments = said.get("worker"), said.get("arguments")
+                if isinstance(worker, int) and 0 < worker < len(addresses) and isinstance(arguments, dict):
+                    callers[worker] = connection
+                    yield worker, arguments
+
+        yield callers, calls()
+
+
+def _has_left(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _answer(callers: dict[int, socket.socket], answer: dict[str, Any]) -> None:
+    for connection in callers.values():
+        with contextlib.suppress(OSError):  # it will be missed soon enough
+            connection.settimeout(_TO_SAY_IT)
+            connection.sendall(_line(answer))
 
 
 def _listener(address: str, end: float) -> socket.socket:
@@ -126,27 +181,18 @@ def _listener(address: str, end: float) -> socket.socket:
     while True:
         try:
             if socket.has_dualstack_ipv6():
-                return socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
-            return socket.create_server(("", int(port)))
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            return socket.create_server(("", port))
         except OSError as error:
             # A worker of a run that broke off may hold the port until it has noticed.
             if time.monotonic() > end:
-                raise OSError(f"Worker 0 cannot listen on port {port} of {address}, of TF_CONFIG: {error}") from None
-        time.sleep(_BETWEEN_TRIES)
+                raise OSError(f"Cannot listen on port {port} of {address}, of TF_CONFIG: {error}") from None
+        _logger.info("Waiting for port %d, which another process holds.", port)
+        time.sleep(10 * _BETWEEN_TRIES)
 
 
-def _calls(listener: socket.socket, end: float) -> Iterator[tuple[socket.socket, dict[str, Any]]]:
-    """Yields who calls and what they say, until the end."""
-    while time.monotonic() < end:
-        listener.settimeout(_left(end))
-        try:
-            connection, _ = listener.accept()
-        except TimeoutError:
-            return
-        try:
-            yield connection, _read(connection, min(end, time.monotonic() + 10.0))
-        except OSError:
-            connection.close()
+def _line(content: dict[str, Any]) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def _read(connection: socket.socket, end: float) -> dict[str, Any]:
@@ -154,7 +200,7 @@ def _read(connection: socket.socket, end: float) -> dict[str, Any]:
     line = b""
     while not line.endswith(b"\n") and len(line) < _LONGEST:
         connection.settimeout(_left(end))
-        part = connection.recv(_LONGEST)
+        part = connection.recv(1 << 16)
         if not part:
             break
         line += part
@@ -165,17 +211,20 @@ def _read(connection: socket.socket, end: float) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _differing(own: dict[str, Any], other: dict[str, Any], index: int) -> str:
-    names = [name for name in {**own, **other} if own.get(name) != other.get(name)]
-    if not names:
-        return ""
-    found = "; ".join(f"{name}={other.get(name)!r}, worker 0 has {own.get(name)!r}" for name in names)
-    return f"All workers need the same arguments and versions. Differing in worker {index}: {found}."
+def _differing(own: dict[str, Any], said: dict[int, dict[str, Any]]) -> str:
+    """Returns a sentence on the arguments of other workers that are not those of worker 0, "" if there are none."""
+    found = [
+        f"{name}={other.get(name)!r} in worker {worker}, {own.get(name)!r} in worker 0"
+        for worker, other in sorted(said.items())
+        for name in {**own, **other}
+        if own.get(name) != other.get(name)
+    ]
+    return f" All workers need the same arguments and versions. Differing: {'; '.join(found)}." if found else ""
 
 
-def _split(address: str) -> tuple[str, str]:
+def _split(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
-    return host.strip("[]"), port
+    return host.strip("[]"), int(port)
 
 
 def _left(end: float) -> float:

@@ -7,6 +7,7 @@ resumed run sees the images that it would have seen.
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,8 @@ class Source(Protocol):
 
     def in_order(self, batch_size: int) -> tf.data.Dataset: ...
 
+    def described(self) -> object: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
@@ -65,6 +68,9 @@ class ArraySource:
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size)
+
+    def described(self) -> object:
+        return self.labels.tolist()
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -103,6 +109,10 @@ class FileSource:
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size, None)
+
+    def described(self) -> object:
+        # Below the folder of the data, which may be another one elsewhere: split, class and file.
+        return self.labels.tolist(), [Path(path).parts[-3:] for path in self.paths.tolist()]
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -146,6 +156,9 @@ class TfdsSource:
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(self._examples(), batch_size, None)
+
+    def described(self) -> object:
+        return self.builder.info.full_name, self.split, self.size
 
     def _examples(self) -> tf.data.Dataset:
         import tensorflow_datasets as tfds

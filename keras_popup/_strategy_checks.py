@@ -41,6 +41,13 @@ def check_training_step() -> None:
             "Keras cannot accumulate gradients on several devices (keras issue 20582). Use larger batches. "
             f"Received: gradient_accumulation_steps={accumulated}."
         )
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Keras's dynamic loss scaling is not safe on several devices: where the gradients of one replica overflow, "
+            "and those of the first do not, it applies them. Use mixed_bfloat16, or a fixed scale, "
+            "compile(SGD(..., loss_scale_factor=1024), ..., auto_scale_loss=False); keras-popup train "
+            "--precision mixed_float16 has the replicas agree. Received: a LossScaleOptimizer."
+        )
     reduction = getattr(strategy.extended, "_cross_device_ops", None)
     if model.steps_per_execution > 1 and not isinstance(reduction, tf.distribute.ReductionToOneDevice):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Image classification data: the embedded digits, TensorFlow Datasets by name, folders of images."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,21 @@ class Dataset:
     augment: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def __str__(self) -> str:
+        sizes = [source.size if source else 0 for source in (self.train, self.validation, self.test)]
+        shape = "x".join(map(str, self.image_shape))
+        images = "{} training, {} validation and {} test images".format(*sizes)
+        return f"{images} of {shape}, {len(self.classes)} classes"
+
+    def digest(self) -> str:
+        """Returns a hexadecimal digest: of two that are equal, images and labels are very likely the same.
+
+        Pixels count by their mean and deviation, where images are in memory, else the files' names.
+        """
+        described = [self.classes, self.image_shape, self.augment, self.mean, self.std]
+        sources = [source.described() if source else None for source in (self.train, self.validation, self.test)]
+        return hashlib.sha256(repr((described, sources)).encode()).hexdigest()
 
     def training_batches(self, batch_size: int, *, seed: int, epochs: int, first_epoch: int = 0) -> tf.data.Dataset:
         """Returns the batches of all epochs from `first_epoch` on, one after the other, shuffled and augmented.

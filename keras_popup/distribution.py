@@ -6,12 +6,14 @@ the scores are summed over all of them, so that every replica chooses the same m
 
 import contextlib
 import dataclasses
-import faulthandler
 import functools
 import json
-import logging
+import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -20,8 +22,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _rendezvous
-
-_logger = logging.getLogger("keras_popup")
 
 _TENSORFLOW_START = 120.0  # seconds; all workers are known to be there
 
@@ -48,12 +48,11 @@ class Placement:
 
 
 def place(strategy: str, devices: str | None, *, whole_step_by_xla: bool = False) -> Placement:
-    """Chooses devices. Several workers have to `join` next.
+    """Chooses devices of this machine.
 
     Args:
-        strategy: "none" for one device; "mirrored" for a replica on each of `devices`, or each GPU, of this machine;
-            "multiworker" for one on each GPU of all workers that TF_CONFIG names; "auto" for "mirrored" where there
-            are `devices`, or two or more GPUs, and "none" elsewhere.
+        strategy: "none" for one device; "mirrored" for a replica on each of `devices`, or each GPU; "auto" for
+            "mirrored" where there are `devices`, or two or more GPUs, and "none" elsewhere.
         devices: names joined by commas, such as "GPU:0,GPU:1". "CPU:0,CPU:1" divides the CPU into two devices.
         whole_step_by_xla: bool, whether "auto" is to choose one device, as Keras requires.
 
@@ -98,37 +97,93 @@ def _find(names: Sequence[str]) -> None:
         raise ValueError(f"There is no device {', '.join(missing)}. Devices found: {', '.join(there)}.{late}")
 
 
-def own_worker() -> int:
-    """Returns which worker of TF_CONFIG this process is. Raises ValueError if it does not say."""
-    return _rendezvous.cluster_from_environment()[1]
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """The workers of TF_CONFIG.
 
-
-def join(arguments: dict[str, Any], limit: float) -> Placement:
-    """Waits for the other workers of TF_CONFIG and starts TensorFlow on all of them.
-
-    No operation of TensorFlow may have run in this process before.
-
-    Args:
-        arguments: what must be the same in all workers, of JSON.
-        limit: float, seconds to wait.
-
-    Raises:
-        ValueError: if TF_CONFIG is missing or wrong, or arguments differ.
-        TimeoutError: if some worker is not there in time.
-        OSError: if worker 0 cannot have its port.
+    Attributes:
+        addresses: "host:port" of each.
+        worker: which of them is this process. Worker 0 keeps the run folder.
     """
-    addresses, worker = _rendezvous.cluster_from_environment()
-    gpus = len(tf.config.list_physical_devices("GPU"))
-    _rendezvous.meet(addresses, worker, {**arguments, "gpus": gpus}, limit)
-    # TensorFlow waits in C++ without an end and holds Python's lock: no thread of Python could break it off.
-    faulthandler.dump_traceback_later(_TENSORFLOW_START, exit=True)
+
+    addresses: tuple[str, ...]
+    worker: int
+
+    @classmethod
+    def from_environment(cls) -> "Cluster":
+        """Returns the cluster of TF_CONFIG. Raises ValueError if that is missing or wrong."""
+        addresses, worker = _rendezvous.cluster_from_environment()
+        return cls(tuple(addresses), worker)
+
+    def dismiss(self, *, refusal: str = "", finished: dict[str, Any] | None = None) -> None:
+        """Tells the other workers, as worker 0, why there is nothing to do."""
+        _rendezvous.dismiss(self.addresses, {"refusal": refusal, "finished": finished})
+
+    def meet(self, arguments: dict[str, Any], limit: float) -> dict[str, Any] | None:
+        """Waits until all workers are there.
+
+        Args:
+            arguments: what must be the same in all workers, of JSON.
+            limit: float, seconds to wait.
+
+        Returns:
+            None, or the summary that worker 0 has of a finished run.
+
+        Raises:
+            ValueError: if arguments differ, or worker 0 refuses.
+            TimeoutError: if some worker is not there in time.
+            OSError: if this worker cannot have its port.
+        """
+        arguments = {**arguments, "gpus": len(tf.config.list_physical_devices("GPU"))}
+        if self.worker:
+            return _rendezvous.call(self.addresses, self.worker, arguments, limit)
+        _rendezvous.receive(self.addresses, arguments, limit)
+        return None
+
+    def place(self) -> Placement:
+        """Starts TensorFlow's part of all workers, which have met. None of its operations may have run before.
+
+        Raises:
+            OSError: if its server cannot start.
+        """
+        too_late = (
+            f"keras-popup: TensorFlow did not reach all workers within {_TENSORFLOW_START:.0f} s of their meeting. "
+            "See whether they are still there, and whether all ports of TF_CONFIG are open between them."
+        )
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            with _time_limit(_TENSORFLOW_START, too_late):
+                strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise OSError(f"TensorFlow cannot start on {self.addresses[self.worker]}: {error.message}") from None
+        # TensorFlow has taken the signal for a notice that nobody reads here, and the process would live on.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
+        return Placement("multiworker", strategy, self.addresses, self.worker)
+
+
+_WATCHDOG = """
+import os, sys, time
+parent, seconds, message = sys.argv[1:]
+time.sleep(float(seconds))
+if os.getppid() == int(parent):
+    print(message, file=sys.stderr, flush=True)
+    os.kill(int(parent), 9)
+"""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float, message: str) -> Iterator[None]:
+    """Ends this process with a message if it takes longer.
+
+    TensorFlow waits in C++ without an end and holds Python's lock, so that no thread of Python could break it off.
+    """
+    watchdog = subprocess.Popen([sys.executable, "-c", _WATCHDOG, str(os.getpid()), str(seconds), message])
     try:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        yield
     finally:
-        faulthandler.cancel_dump_traceback_later()
-    # TensorFlow takes the signal for a notice that nobody reads here, and the process would live on.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return Placement("multiworker", strategy, tuple(addresses), worker)
+        watchdog.kill()
+        watchdog.wait()
 
 
 def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
@@ -248,11 +303,24 @@ def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset) -> Call
             loss = model.compute_loss(inputs, targets, outputs, training=True)
             scaled = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
         gradients = tape.gradient(scaled, model.trainable_weights)
+        if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = _all_or_none_finite(gradients)
         model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
     return _stepper(strategy, replica_step, batches)
+
+
+def _all_or_none_finite(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns a replica's gradients, all NaN if those of any replica are not finite.
+
+    Keras's LossScaleOptimizer decides by the first replica of each worker whether to skip a step.
+    """
+    own = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    context = tf.distribute.get_replica_context()
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~own, tf.float32))
+    return [tf.where(overflows > 0, tf.cast(float("nan"), gradient.dtype), gradient) for gradient in gradients]
 
 
 def evaluator(
@@ -304,7 +372,7 @@ def _metrics(model: keras.Model) -> dict[str, float]:
     return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 
-def share(strategy: Any, model: keras.Model, notes: dict[str, Any]) -> dict[str, Any]:
+def take_from_worker_0(strategy: Any, model: keras.Model, notes: dict[str, Any]) -> dict[str, Any]:
     """Gives all workers what worker 0 has: the state of a model and its optimizer, and notes.
 
     Args:
@@ -332,7 +400,7 @@ def wait_for_all(strategy: Any) -> None:
 
 
 def _of_worker_0(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
-    """Returns the arrays that worker 0 has, as float64, which holds all other types exactly."""
+    """Returns the arrays that worker 0 has, as float64: exact for all other types, and for integers below 2**53."""
     tensors = [tf.constant(array, tf.float64) for array in arrays]
 
     def send() -> list[tf.Tensor]:
@@ -345,15 +413,28 @@ def _of_worker_0(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
     return [strategy.experimental_local_results(tensor)[0].numpy() for tensor in received]
 
 
+def check_same_everywhere(strategy: Any, digest: str, what: str) -> None:
+    """Raises ValueError, in every worker, if they do not all have the same hexadecimal digest of something."""
+    own = np.array([int(digest[i : i + 8], 16) for i in range(0, len(digest), 8)], np.float64)
+
+    def total() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(own))
+
+    totals = tf.function(lambda: strategy.run(total))()
+    if not np.array_equal(strategy.experimental_local_results(totals)[0], own * strategy.num_replicas_in_sync):
+        raise ValueError(f"All workers need the same {what}")
+
+
 @contextlib.contextmanager
 def loss_of_workers() -> Iterator[None]:
     """Raises ConnectionError where TensorFlow says in its own ways that another worker is gone."""
     try:
         yield
     except tf.errors.OpError as error:
-        if "ollective" not in str(error):
+        found = re.search(r"aborted by:\s*(.*?)(\. |\n\n|\nAdditional|\nThe |$)", error.message, re.DOTALL)
+        if found is None and not isinstance(error, tf.errors.UnavailableError):
             raise
-        reason = " ".join(error.message.partition("aborted by:")[2].partition(". ")[0].split())
+        reason = " ".join((found[1] if found else error.message).split())
         raise ConnectionError(
             "Another worker is gone. Look at what the others say, and start all of them again with --resume: they go "
             f"on after the last finished epoch. TensorFlow says: {reason}."

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_popup import __version__, conversion, datasets, distribution, initializers, models, reports
 from keras_popup.config import PLACES, RunConfig
-from keras_popup.distribution import Placement
+from keras_popup.distribution import Cluster, Placement
 from keras_popup.layers import MaskedLayer
 from keras_popup.records import History, RunFolder, write_atomically
 
@@ -60,18 +60,41 @@ def train(
     """
     config = config.with_protocol()
     folder = RunFolder(out)
-    # Worker 0 keeps the folder. Others may see it before or after it has been made, if they see it at all.
-    if resume or config.strategy != "multiworker" or distribution.own_worker() == 0:
-        folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES)
-    if resume and (summary := folder.summary()):
+    if config.strategy == "multiworker":
+        return _train_by_workers(config, folder, resume=resume, overwrite=overwrite)
+    summary = _begin(config, folder, resume=resume, overwrite=overwrite)
+    return summary or _train(config, folder, _place(config), overwrite=overwrite)
+
+
+def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+    """Checks that the folder can be used. Returns the summary of a finished run."""
+    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES)
+    summary = folder.summary() if resume else None
+    if summary:
         _logger.info("The run in '%s' is finished.", folder.path)
-        return summary
-    if config.strategy != "multiworker":
-        return _train(config, folder, _place(config), overwrite=overwrite)
-    placement = distribution.join(_shared_arguments(config), _LONGEST_WAIT)
-    elsewhere = tempfile.TemporaryDirectory() if placement.worker else contextlib.nullcontext(out)
+    return summary
+
+
+def _train_by_workers(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+    cluster = Cluster.from_environment()
+    if cluster.worker == 0:
+        try:
+            finished = _begin(config, folder, resume=resume, overwrite=overwrite)
+        except (OSError, ValueError) as error:
+            cluster.dismiss(refusal=f"Worker 0: {error}")
+            raise
+        if finished:
+            cluster.dismiss(finished=finished)
+            return finished
+    versions = _versions()
+    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
+    arguments |= {name: versions[name] for name in ("keras_popup", "tensorflow", "keras", "numpy")}
+    if finished := cluster.meet(arguments, _LONGEST_WAIT):
+        return finished
+    placement = cluster.place()
+    # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
+    elsewhere = tempfile.TemporaryDirectory() if cluster.worker else contextlib.nullcontext(folder.path)
     with elsewhere as path, distribution.loss_of_workers():
-        # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
         summary = _train(config, RunFolder(path), placement, overwrite=overwrite)
         distribution.wait_for_all(placement.strategy)
     return summary
@@ -79,13 +102,6 @@ def train(
 
 def _place(config: RunConfig) -> Placement:
     return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
-
-
-def _shared_arguments(config: RunConfig) -> dict[str, Any]:
-    """Returns what must be the same in all workers."""
-    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
-    versions = _versions()
-    return arguments | {name: versions[name] for name in ("keras_popup", "tensorflow", "keras", "numpy")}
 
 
 def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwrite: bool) -> dict[str, Any]:
@@ -98,6 +114,8 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     data = load_data(config)
+    if placement.name == "multiworker":
+        distribution.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
     steps = math.ceil(data.train.size / batch_size)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = build_model(config, data.image_shape, len(data.classes))
@@ -109,7 +127,8 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
     # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
     history, seconds = folder.load_checkpoint(model)
     if placement.name == "multiworker":
-        history, seconds = _of_worker_0(placement, model, history, seconds, data)
+        notes = distribution.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
+        history, seconds = notes["history"], notes["seconds"]
     if strategy:
         _logger.info(
             "Strategy %s, %d replicas on %s. Global batch %d, %g a replica; learning rate %g, as for one device.",
@@ -183,20 +202,6 @@ def _evaluate(model: keras.Model, batches: tf.data.Dataset, steps: int, strategy
     if strategy:
         return distribution.evaluator(model, strategy, batches, steps)()
     return model.evaluate(batches, return_dict=True, verbose=0)
-
-
-def _of_worker_0(
-    placement: Placement, model: keras.Model, history: History, seconds: float, data: datasets.Dataset
-) -> tuple[History, float]:
-    """Goes on from worker 0's checkpoint in all workers. Returns its history and seconds."""
-    own: dict[str, Any] = {"images": [data.train.size, data.validation.size if data.validation else 0, data.test.size]}
-    own |= {"classes": list(data.classes), "image_shape": list(data.image_shape)}  # as JSON has them
-    notes = distribution.share(placement.strategy, model, {"history": history, "seconds": seconds, "data": own})
-    if notes["data"] != own:
-        raise ValueError(
-            f"All workers need the same data. Worker {placement.worker} has {own}, worker 0 {notes['data']}."
-        )
-    return notes["history"], notes["seconds"]
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:

@@ -1,5 +1,6 @@
 """Settings of every test process."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -22,4 +23,10 @@ def _seeded():
     yield
     keras.config.set_dtype_policy("float32")
     framework_config.disable_op_determinism()  # a training run switches it on for its process
-    keras.backend.clear_session(free_memory=False)  # a garbage collection after each test takes a fourth of the time
+    keras.backend.clear_session(free_memory=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _garbage_collected():
+    yield
+    gc.collect()  # after each test it would take half of the time

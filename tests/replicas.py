@@ -64,7 +64,8 @@ def compiled(make, strategy=None, **arguments):
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = make()
         schedule = keras.optimizers.schedules.CosineDecay(0.5, 10)
-        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, **arguments.pop("optimizer", {}))
+        arguments = {"optimizer": {}, **arguments}
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, **arguments.pop("optimizer"))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(optimizer, loss, metrics=["accuracy"], **arguments)
     return model
@@ -82,9 +83,9 @@ class Steps(keras.callbacks.Callback):
         self.logs.append({name: float(value) for name, value in logs.items()})
 
 
-def stepped(make, data, strategy=None):
+def stepped(make, data, strategy=None, **arguments):
     """Returns a model trained by `model.fit` and its steps."""
-    model, steps = compiled(make, strategy), Steps()
+    model, steps = compiled(make, strategy, **arguments), Steps()
     batches = tf.data.Dataset.from_tensor_slices(data).batch(8)
     model.fit(batches, epochs=2, callbacks=[steps], shuffle=False, verbose=0)
     return model, steps
@@ -205,12 +206,41 @@ def policies(strategy):
     data = examples((6, 6, 3))
     for policy in tables.POLICIES[1:]:
         keras.config.set_dtype_policy(policy)
-        model, steps = stepped(network, data, strategy)
-        _, expected = stepped(network, data)
+        # Keras's own, dynamic scale is refused.
+        scale = (
+            {"optimizer": {"loss_scale_factor": 1024}, "auto_scale_loss": False} if policy == "mixed_float16" else {}
+        )
+        model, steps = stepped(network, data, strategy, **scale)
+        _, expected = stepped(network, data, **scale)
         assert_replicas_agree(model, strategy)
         losses, others = ([step["loss"] for step in of.logs] for of in (steps, expected))
         np.testing.assert_allclose(losses, others, rtol=0.05)
         np.testing.assert_allclose(losses[0], others[0], rtol=0.01)
+
+
+def overflow(strategy):
+    """Where only the last replica's gradients overflow, all of them skip the step and lower the scale."""
+    keras.config.set_dtype_policy("mixed_float16")
+    inputs, targets = examples((6, 6, 3))
+    inputs[7::8] *= 30  # the last of each batch
+    batches = tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(8)
+    with strategy.scope():
+        model = network()
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**24)
+        model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        distribution.prepare(model, batches)
+        optimizer.build(model.trainable_variables)
+    before = model.get_weights()
+    step = distribution.trainer(model, strategy, batches)
+    scales = []
+    for _ in range(24):
+        step()
+        scales.append(float(optimizer.dynamic_scale.numpy()))
+    assert scales[0] == 2.0**23
+    assert scales[-1] == scales[-6] > 1.0, scales  # it has found one that holds, instead of falling for ever
+    assert all(np.isfinite(variable.numpy()).all() for variable in model.variables)
+    assert not all(map(np.array_equal, before, model.get_weights()))
+    assert_replicas_agree(model, strategy)
 
 
 def placed(config, strategy):
@@ -270,8 +300,11 @@ def refused(strategy):
         ({"jit_compile": True}, "jit_compile=False"),
         ({"optimizer": {"gradient_accumulation_steps": 2}}, "Use larger batches"),
         ({"steps_per_execution": 2}, "ReductionToOneDevice"),
+        ({"policy": "mixed_float16"}, "Use mixed_bfloat16, or a fixed scale"),
     ):
+        keras.config.set_dtype_policy(arguments.pop("policy", "float32"))
         model = compiled(network, strategy, **arguments)
+        keras.config.set_dtype_policy("float32")
         before = model.get_weights()
         with pytest.raises(ValueError, match=message):
             model.fit(*data, batch_size=8, shuffle=False, verbose=0)
@@ -285,7 +318,7 @@ def refused(strategy):
     assert_same_network(model, expected)
 
 
-CASES = (fit, all_layers, converted, policies, run, lonely_image, resnet, adam, repeated, diverging, refused)
+CASES = (fit, all_layers, converted, policies, overflow, run, lonely_image, resnet, adam, repeated, diverging, refused)
 
 
 def main():

@@ -5,8 +5,11 @@ They are parts of the CPU; `make test-gpu` runs the same on GPUs.
 
 import csv
 import dataclasses
+import functools
+import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +18,8 @@ import threading
 import time
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 import replicas
 import tensorflow as tf
@@ -46,7 +51,7 @@ def test_replicas(case, devices):
     assert done.returncode == 0, done.stderr[-5000:]
 
 
-RUN = dataclasses.replace(replicas.RUN, epochs=4)
+RUN = dataclasses.replace(replicas.RUN, epochs=8)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +80,11 @@ def rows(folder):
     return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
 
 
-def wait_for_a_checkpoint(folder):
+def wait_for_a_checkpoint(folder, run):
     end = time.monotonic() + TIMEOUT
-    while not (folder / "checkpoint.json").exists() and time.monotonic() < end:
+    while not (folder / "checkpoint.json").exists():
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
@@ -96,8 +103,8 @@ def assert_history_is_that_of(folder, whole, summary):
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        ([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"]),
-        pytest.param([f"--devices={DEVICES}"], ["--strategy=none"], marks=pytest.mark.slow),
+        ([f"--devices={DEVICES}"], ["--strategy=none"]),
+        pytest.param([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"], marks=pytest.mark.slow),
         pytest.param(["--strategy=none"], [f"--devices={DEVICES}"], marks=pytest.mark.slow),
     ],
     ids=str,
@@ -105,7 +112,7 @@ def assert_history_is_that_of(folder, whole, summary):
 def test_killed_and_resumed_on_other_devices(on_one_device, tmp_path, first, then):
     folder = tmp_path / "run"
     run = start(folder, *first)
-    wait_for_a_checkpoint(folder)
+    wait_for_a_checkpoint(folder, run)
     run.kill()
     run.communicate()
     assert len(rows(folder)) < RUN.epochs
@@ -125,7 +132,7 @@ def free_ports(count):
     return ports
 
 
-def start_workers(folders, *more):
+def start_workers(folders, *more, each=()):
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(len(folders))]}
     tasks = [{"type": "worker", "index": index} for index in range(len(folders))]
     return [
@@ -133,6 +140,7 @@ def start_workers(folders, *more):
             folder,
             "--strategy=multiworker",
             *more,
+            *(each[task["index"]] if each else ()),
             TF_CONFIG=json.dumps({"cluster": cluster, "task": task}),
             # Of several processes, each needs a GPU of its own.
             CUDA_VISIBLE_DEVICES=str(task["index"]) if "GPU" in DEVICES else "",
@@ -145,7 +153,7 @@ def start_workers(folders, *more):
 def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path, killed):
     folders = tmp_path / "run", tmp_path / "elsewhere"
     workers = start_workers(folders)
-    wait_for_a_checkpoint(folders[0])
+    wait_for_a_checkpoint(folders[0], workers[0])
     workers[killed].send_signal(signal.SIGKILL)
     output, _ = workers[1 - killed].communicate(timeout=TIMEOUT)
     workers[killed].communicate()
@@ -171,18 +179,57 @@ def test_three_workers(on_one_device, tmp_path):
     assert_history_is_that_of(tmp_path / "run", *on_one_device)
 
 
-def meet_in_threads(arguments, limit=20.0, count=None):
-    """What `meet` did in each worker: None or what it raised."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(count or len(arguments))]
-    outcomes = [None] * len(arguments)
+@pytest.mark.slow
+def test_a_finished_run_is_finished_for_all_workers(on_one_device, tmp_path):
+    folder, summary = on_one_device
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    workers = start_workers([folder, tmp_path / "elsewhere"], "--resume")
+    outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    assert all(f"{summary['test']['accuracy']:.2%}" in output for output in outputs)
+    assert files == {path: path.read_bytes() for path in folder.iterdir()}
+    workers = start_workers([folder, tmp_path / "elsewhere"])
+    outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [1, 1], outputs
+    assert all("exists. Use --resume" in output for output in outputs)
 
-    def meet(index):
+
+@pytest.mark.slow
+def test_workers_with_other_data_are_refused_before_anything_is_removed(on_one_device, tmp_path):
+    for worker, seed in enumerate((0, 0, 1)):
+        rng = np.random.default_rng(seed)
+        for split, name in itertools.product(("train", "test"), ("cats", "dogs")):
+            folder = tmp_path / f"data{worker}" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                keras.utils.save_img(folder / f"{number}.png", rng.integers(0, 256, (8, 8, 3)), scale=False)
+    out = tmp_path / "run"
+    shutil.copytree(on_one_device[0], out)
+    files = {path: path.read_bytes() for path in out.iterdir()}
+    more = ["--dataset=pets", "--validation=0", "--batch_size=4", "--epochs=1", "--overwrite"]
+    for others in (2, 1):
+        data = [[f"--data_dir={tmp_path / 'data0'}"], [f"--data_dir={tmp_path / f'data{others}'}"]]
+        workers = start_workers([out, out], *more, each=data)
+        outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+        if others == 2:
+            assert [worker.returncode for worker in workers] == [1, 1], outputs
+            assert all("same data. Here: 6 training, 0 validation and 6 test images of 8x8x3, 2" in o for o in outputs)
+            assert files == {path: path.read_bytes() for path in out.iterdir()}
+        else:
+            assert [worker.returncode for worker in workers] == [0, 0], outputs
+
+
+def in_threads(*functions):
+    """What each function did, called at the same time: what it returned or raised."""
+    outcomes = [None] * len(functions)
+
+    def run(place, function):
         try:
-            _rendezvous.meet(addresses, index, arguments[index], limit)
+            outcomes[place] = function()
         except Exception as error:
-            outcomes[index] = error
+            outcomes[place] = error
 
-    threads = [threading.Thread(target=meet, args=(index,)) for index in range(len(arguments))]
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(functions)]
     for thread in reversed(threads):
         thread.start()
     for thread in threads:
@@ -190,46 +237,88 @@ def meet_in_threads(arguments, limit=20.0, count=None):
     return outcomes
 
 
+def addresses_of(count):
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]
+
+
+def meeting(addresses, arguments, limit=20.0):
+    receive = functools.partial(_rendezvous.receive, addresses, arguments[0], limit)
+    calls = [
+        functools.partial(_rendezvous.call, addresses, worker, arguments[worker], limit)
+        for worker in range(1, len(arguments))
+    ]
+    return in_threads(receive, *calls)
+
+
 def test_workers_meet():
-    assert meet_in_threads([{"k": 0.5, "names": ("a", "b")}] * 3) == [None] * 3
-    assert meet_in_threads([{"k": 0.5}]) == [None]
+    assert meeting(addresses_of(3), [{"k": 0.5, "names": ("a", "b")}] * 3) == [None] * 3
+    assert meeting(addresses_of(1), [{"k": 0.5}]) == [None]
 
 
 def test_workers_with_other_arguments_are_refused_everywhere():
-    for outcome in meet_in_threads([{"k": 0.5}, {"k": 0.5}, {"k": 0.3, "more": 1}]):
+    for outcome in meeting(addresses_of(3), [{"k": 0.5}, {"k": 0.5}, {"k": 0.3, "more": 1}]):
         assert isinstance(outcome, ValueError)
-        assert "worker 2: k=0.3, worker 0 has 0.5; more=1, worker 0 has None" in str(outcome)
+        assert "Differing: k=0.3 in worker 2, 0.5 in worker 0; more=1 in worker 2, None in worker 0." in str(outcome)
 
 
 def test_nobody_waits_for_ever():
-    first, second = meet_in_threads([{}, {}], limit=0.7, count=3)
+    first, second = meeting(addresses_of(3), [{"k": 0.5}, {"k": 0.3}], limit=0.7)
     assert isinstance(first, TimeoutError)
     assert "did not call: 127.0.0.1:" in str(first)
+    assert "Differing: k=0.3 in worker 1" in str(first)
     assert isinstance(second, TimeoutError)
     assert "did not answer" in str(second)
 
 
+def test_a_worker_that_has_left_may_call_again_with_other_arguments():
+    addresses = addresses_of(3)
+    receiver = functools.partial(_rendezvous.receive, addresses, {"k": 0.5}, 20.0)
+
+    def others():
+        assert isinstance(in_threads(lambda: _rendezvous.call(addresses, 1, {"k": 0.3}, 1.0))[0], TimeoutError)
+        calls = [functools.partial(_rendezvous.call, addresses, worker, {"k": 0.5}, 20.0) for worker in (1, 2)]
+        assert in_threads(*calls) == [None, None]
+
+    assert in_threads(receiver, others) == [None, None]
+
+
+@pytest.mark.parametrize("answer", [{"refusal": "no", "finished": None}, {"refusal": "", "finished": {"test": 1}}])
+def test_worker_0_has_nothing_to_do(answer):
+    addresses = addresses_of(2)
+    outcomes = in_threads(
+        lambda: _rendezvous.dismiss(addresses, answer), lambda: _rendezvous.call(addresses, 1, {}, 20.0)
+    )
+    assert outcomes[0] is None
+    assert outcomes[1] == answer["finished"] or str(outcomes[1]) == answer["refusal"]
+
+
+def test_a_port_that_is_taken(monkeypatch):
+    monkeypatch.setattr(_rendezvous, "_BETWEEN_TRIES", 0.05)
+    addresses = addresses_of(2)
+    for worker, part in enumerate((_rendezvous.receive, _rendezvous.call)):
+        arguments = (addresses, {}, 0.3) if worker == 0 else (addresses, worker, {}, 0.3)
+        port = int(addresses[worker].rpartition(":")[2])
+        with socket.create_server(("", port)), pytest.raises(OSError, match=f"Cannot listen on port {port}"):
+            part(*arguments)
+
+
 def test_strangers_do_not_disturb_the_meeting():
-    ports = free_ports(2)
-    addresses = [f"127.0.0.1:{port}" for port in ports]
-    outcomes = []
-    workers = [
-        threading.Thread(target=lambda i=i: outcomes.append(_rendezvous.meet(addresses, i, {}, 20.0))) for i in (0, 1)
-    ]
-    workers[0].start()
-    for said in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"index": 7, "arguments": {}}\n', b"\xff\n", b""):
-        while True:
-            try:
-                stranger = socket.create_connection(("127.0.0.1", ports[0]), timeout=5)
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.01)
-        with stranger:
-            stranger.sendall(said)
-    workers[1].start()
-    for worker in workers:
-        worker.join()
-    assert outcomes == [None, None]
+    addresses = addresses_of(2)
+    port = int(addresses[0].rpartition(":")[2])
+
+    def strangers_and_worker():
+        for said in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b'{"worker": 7, "arguments": {}}\n', b"\xff\n", b""):
+            while True:
+                try:
+                    stranger = socket.create_connection(("127.0.0.1", port), timeout=5)
+                    break
+                except ConnectionRefusedError:
+                    time.sleep(0.01)
+            with stranger:
+                stranger.sendall(said)
+        return _rendezvous.call(addresses, 1, {}, 20.0)
+
+    assert in_threads(lambda: _rendezvous.receive(addresses, {}, 20.0), strangers_and_worker) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -244,6 +333,9 @@ def test_strangers_do_not_disturb_the_meeting():
         '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["http://a:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"chief": ["a:1", "b:1"], "worker": ["c:1"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
 def test_a_wrong_cluster_is_refused_before_anything(tmp_path, monkeypatch, text):
