@@ -42,7 +42,7 @@ QUICK = ("fit", "converted", "run", "refused")
             case.__name__, devices, marks=() if case.__name__ in QUICK and devices == DEVICES else pytest.mark.slow
         )
         for case in replicas.CASES
-        for devices in ((DEVICES, FOUR) if case.__name__ in ("fit", "run") else (DEVICES,))
+        for devices in ((DEVICES, FOUR) if case.__name__ == "fit" else (DEVICES,))
     ],
 )
 def test_replicas(case, devices):
