@@ -1,7 +1,7 @@
 """Times a training step on several devices against the same batch on the first of them, and the choice on each.
 
-The step is that of `keras-popup train --devices ...`: the same global batch, divided. "GB/s" are bytes of scores a
-second that are chosen from, from nothing, and that an elementwise pass takes.
+The step is that of `keras-popup train --devices ...`: the same global batch, divided. The choice is one from nothing,
+against an elementwise pass; "GB/s" are the bytes of scores that it chooses from in a second.
 
 python benchmarks/devices.py                             all GPUs
 python benchmarks/devices.py --devices CPU:0,CPU:1 --threads 1     two parts of a CPU, one core each
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated, timed
 
-from keras_popup import distribution, selectors, training
+from keras_popup import _replicated, distribution, selectors, training
 from keras_popup.config import RunConfig
 
 
@@ -26,9 +26,9 @@ def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
     with strategy.scope():
         model = training.build_model(config, images.shape[1:], 10)
         training.compile_model(model, config, steps=100)
-        distribution.prepare(model, batches)
+        _replicated.prepare(model, batches)
         model.optimizer.build(model.trainable_variables)
-    step = distribution.trainer(model, strategy, batches)
+    step = _replicated.trainer(model, strategy, batches)
 
     def run() -> None:
         for _ in range(steps):
@@ -42,15 +42,13 @@ def finished(_: tf.Tensor) -> None:
     tf.test.experimental.sync_devices()
 
 
-def bandwidth(device: str, n: int, runs: int) -> str:
+def choice(device: str, n: int, runs: int) -> dict[str, float]:
     with tf.device(device):
         scores = tf.random.stateless_normal([n], [1, 2])
         k = tf.constant(0.5, tf.float64)
-        choice = repeated(lambda: finished(selectors.TopK()(scores, k)), 4)
+        own = repeated(lambda: finished(selectors.TopK()(scores, k)), 4)
         elementwise = repeated(lambda: finished(tf.abs(scores) * 2), 4)
-        found = compare(choice, elementwise, runs)
-    rates = [4 * n / found[key] / 1e6 for key in ("own", "base")]
-    return f"{device}: {rates[0]:.2f} GB/s of scores chosen from, {rates[1]:.2f} GB/s by an elementwise pass"
+        return compare(own, elementwise, runs)
 
 
 def main() -> None:
@@ -68,16 +66,20 @@ def main() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads * count)
     placement = distribution.place("mirrored", arguments.devices)
-    for device in placement.devices:
-        print(bandwidth(device, arguments.scores, arguments.runs), flush=True)
     one = tf.distribute.MirroredStrategy(placement.devices[:1])
-    table = Table(("model", "precision", "devices"), arguments)
+    table = Table(("what", "precision", "devices", "GB/s"), arguments)
+    for device in placement.devices:
+        found = choice(device, arguments.scores, arguments.runs)
+        bandwidth = f"{4e-6 * arguments.scores / found['own']:.2f}"
+        table.add(found, f"choice of {arguments.scores} scores", "float32", device, bandwidth)
     for name in arguments.models.split(","):
         config = RunConfig(model=name, precision=arguments.precision, batch_size=arguments.batch_size).with_protocol()
         runs = [
             timed(stepper(config, strategy, arguments.steps), arguments.steps) for strategy in (placement.strategy, one)
         ]
-        table.add(compare(*runs, arguments.runs), name, arguments.precision, ",".join(placement.devices))
+        table.add(
+            compare(*runs, arguments.runs), f"step of {name}", arguments.precision, ",".join(placement.devices), "-"
+        )
     table.write()
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import __version__, conversion, datasets, distribution, initializers, models, reports
+from keras_popup import __version__, _replicated, conversion, datasets, distribution, initializers, models, reports
 from keras_popup.config import PLACES, RunConfig
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.layers import MaskedLayer
@@ -96,7 +96,7 @@ def _train_by_workers(config: RunConfig, folder: RunFolder, *, resume: bool, ove
     elsewhere = tempfile.TemporaryDirectory() if cluster.worker else contextlib.nullcontext(folder.path)
     with elsewhere as path, distribution.loss_of_workers():
         summary = _train(config, RunFolder(path), placement, overwrite=overwrite)
-        distribution.wait_for_all(placement.strategy)
+        _replicated.wait_for_all(placement.strategy)
     return summary
 
 
@@ -115,19 +115,19 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
     keras.utils.set_random_seed(config.seed)
     data = load_data(config)
     if placement.name == "multiworker":
-        distribution.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
+        _replicated.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
     steps = math.ceil(data.train.size / batch_size)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = build_model(config, data.image_shape, len(data.classes))
         compile_model(model, config, steps)
         if strategy:
-            distribution.prepare(model, data.evaluation_batches("test", batch_size))
+            _replicated.prepare(model, data.evaluation_batches("test", batch_size))
         model.optimizer.build(model.trainable_variables)
     folder.start(dataclasses.asdict(config), _versions(), overwrite=overwrite)
     # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
     history, seconds = folder.load_checkpoint(model)
     if placement.name == "multiworker":
-        notes = distribution.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
+        notes = _replicated.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
         history, seconds = notes["history"], notes["seconds"]
     if strategy:
         _logger.info(
@@ -184,7 +184,7 @@ def _fit(
         )
         return
     validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
-    distribution.fit(
+    _replicated.fit(
         model,
         placement.strategy,
         batches,
@@ -200,7 +200,7 @@ def _fit(
 
 def _evaluate(model: keras.Model, batches: tf.data.Dataset, steps: int, strategy: Any) -> dict[str, float]:
     if strategy:
-        return distribution.evaluator(model, strategy, batches, steps)()
+        return _replicated.evaluator(model, strategy, batches, steps)()
     return model.evaluate(batches, return_dict=True, verbose=0)
 
 

@@ -20,7 +20,7 @@ import tables
 import tensorflow as tf
 
 import keras_popup
-from keras_popup import distribution, layers, training
+from keras_popup import _replicated, distribution, layers, training
 from keras_popup.config import RunConfig
 
 # By so much of their largest, sums differ that are taken in another order.
@@ -228,10 +228,10 @@ def overflow(strategy):
         model = network()
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**24)
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        distribution.prepare(model, batches)
+        _replicated.prepare(model, batches)
         optimizer.build(model.trainable_variables)
     before = model.get_weights()
-    step = distribution.trainer(model, strategy, batches)
+    step = _replicated.trainer(model, strategy, batches)
     scales = []
     for _ in range(24):
         step()

@@ -44,6 +44,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
         ("selection.py", "--sizes 5000 --ks 0.5 --inputs uniform,fools_the_sample --runs 2"),
         ("deploy.py", "--models fc --runs 2"),
         ("train_step.py", "--models fc --precisions mixed_bfloat16 --batch_size 8 --runs 2"),
+        ("devices.py", "--devices CPU:0 --models fc --batch_size 8 --scores 5000 --runs 2"),
     ],
 )
 def test_benchmark(path, arguments, monkeypatch, tmp_path, capsys):
