@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import re
 import signal
@@ -14,6 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_popup import _rendezvous
+
+_logger = logging.getLogger("keras_popup")
 
 _TENSORFLOW_START = 120.0  # seconds; all workers are known to be there
 
@@ -51,6 +54,10 @@ def place(strategy: str, devices: str | None, *, whole_step_by_xla: bool = False
     Raises:
         ValueError: for devices that are not there or cannot be had any more.
     """
+    if os.environ.get("TF_CONFIG"):
+        _logger.warning(
+            "TF_CONFIG is set, but this process trains alone: to train with others, --strategy multiworker."
+        )
     names = _parse_devices(devices) if devices is not None else []
     gpus = tf.config.list_physical_devices("GPU")
     if strategy == "auto":

@@ -378,6 +378,12 @@ def test_the_cpu_is_divided_before_tensorflow_starts_only():
         distribution.place("mirrored", "CPU:0,CPU:63")
 
 
+def test_a_cluster_that_is_not_used_is_told(monkeypatch, caplog):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert distribution.place("auto", None).replicas == 1
+    assert "TF_CONFIG is set, but this process trains alone" in caplog.text
+
+
 def test_two_gpus_are_the_default(monkeypatch):
     gpus = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(2)]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: gpus if kind == "GPU" else [])
