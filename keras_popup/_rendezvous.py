@@ -42,20 +42,26 @@ def cluster_from_environment() -> tuple[list[str], int]:
         config = json.loads(text)
         jobs, task = config["cluster"], config["task"]
         chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
-        addresses = [*chiefs, *workers]
-        place = int(task["index"])
-        well_formed = (
-            set(jobs) <= {"chief", "worker"}
-            and len(chiefs) <= 1
-            and place in range(len(jobs[task["type"]]))
-            and len(set(addresses)) == len(addresses)
-            and all(re.fullmatch(r"[^/\s]+:\d{1,5}", address) and _split(address)[1] < 1 << 16 for address in addresses)
-        )
-    except (ValueError, TypeError, KeyError, AttributeError):
-        well_formed = False
-    if not well_formed:
-        raise ValueError(f"TF_CONFIG cannot be used. Received: {text}. {expected}")
+        addresses, place = [*chiefs, *workers], int(task["index"])
+        own = jobs[task["type"]]
+        wrong = [address for address in addresses if not _is_address(address)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"TF_CONFIG cannot be read: {error!r}. Received: {text}. {expected}") from None
+    reasons = {
+        f"it has other jobs than chief and worker: {', '.join(jobs)}": not set(jobs) <= {"chief", "worker"},
+        "it has several chiefs": len(chiefs) > 1,
+        f"not host:port: {', '.join(map(str, wrong))}": bool(wrong),
+        "an address is there twice": len(set(addresses)) < len(addresses),
+        f"there is no {task['type']} {place}": place not in range(len(own)),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"TF_CONFIG cannot be used: {reason}. Received: {text}. {expected}")
     return addresses, place + (len(chiefs) if task["type"] == "worker" else 0)
+
+
+def _is_address(address: Any) -> bool:
+    return bool(re.fullmatch(r"[^/\s]+:\d{1,5}", address)) and 0 < _split(address)[1] < 1 << 16
 
 
 def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -> None:
@@ -178,6 +184,7 @@ def _answer(callers: dict[int, socket.socket], answer: dict[str, Any]) -> None:
 
 def _listener(address: str, end: float) -> socket.socket:
     _, port = _split(address)
+    told = False
     while True:
         try:
             if socket.has_dualstack_ipv6():
@@ -186,9 +193,14 @@ def _listener(address: str, end: float) -> socket.socket:
         except OSError as error:
             # A worker of a run that broke off may hold the port until it has noticed.
             if time.monotonic() > end:
-                raise OSError(f"Cannot listen on port {port} of {address}, of TF_CONFIG: {error}") from None
-        _logger.info("Waiting for port %d, which another process holds.", port)
-        time.sleep(10 * _BETWEEN_TRIES)
+                raise OSError(
+                    f"Cannot listen on port {port} of {address}, of TF_CONFIG: {error}. Is this worker started "
+                    "twice, or an earlier run still alive?"
+                ) from None
+        if not told:
+            _logger.info("Waiting for port %d: an earlier run is still alive, or this worker started twice.", port)
+            told = True
+        time.sleep(_BETWEEN_TRIES)
 
 
 def _line(content: dict[str, Any]) -> bytes:

@@ -11,12 +11,22 @@ import tensorflow as tf
 
 
 def check_strategy() -> None:
-    """Raises ValueError for a strategy that Keras cannot train with. Called where a layer is built."""
-    if isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy):
+    """Raises ValueError for a strategy that cannot train. Called where a layer is built."""
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
         raise ValueError(
             "Keras 3 cannot train with parameter servers. Use tf.distribute.MirroredStrategy on one machine, or "
             "keras-popup train --strategy multiworker on several. Received: ParameterServerStrategy."
         )
+    if isinstance(strategy, tf.distribute.MirroredStrategy):
+        there = [device.name.rpartition("/device:")[2] for device in tf.config.list_logical_devices()]
+        names = [device.rpartition("/device:")[2] for device in strategy.extended.worker_devices]
+        if missing := [name for name in names if name not in there]:
+            raise ValueError(
+                f"The strategy has devices that are not there: {', '.join(missing)}. TensorFlow would wait for them "
+                f"without an end. Devices found: {', '.join(there)}. To divide a CPU, call "
+                "tf.config.set_logical_device_configuration first, before anything else of TensorFlow."
+            )
 
 
 def check_training_step() -> None:

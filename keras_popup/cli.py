@@ -136,7 +136,7 @@ def _train(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     define_config_flags(values)
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
-    flags.DEFINE_boolean("resume", False, "Go on with the run in --out.", flag_values=values)
+    flags.DEFINE_boolean("resume", False, "Go on with the run in --out, on other devices too.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
     if parse(values, "train", arguments, _TRAIN_HELP) is None:
         return 0

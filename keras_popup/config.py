@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +82,7 @@ class RunConfig:
     )
     scaled: bool = _option(False, "Whether the frozen kernels are divided by sqrt(k).")
     epochs: int | None = _option(None, "Passes over the training images.")
-    batch_size: int | None = _option(None, "Images in a step of training.")
+    batch_size: int | None = _option(None, "Images in a step of training, on all devices together.")
     optimizer: str | None = _option(
         None, "The optimizer of the scores, or of a dense network's weights.", ("sgd", "adam")
     )
@@ -117,7 +118,9 @@ class RunConfig:
         ("auto", "none", "mirrored", "multiworker"),
     )
     devices: str | None = _option(
-        None, "For 'mirrored', such as GPU:0,GPU:1; all GPUs if not given. CPU:0,CPU:1 divides the CPU, to try it."
+        None,
+        "For 'mirrored', and of no other strategy: such as GPU:0,GPU:1. All GPUs if not given. CPU:0,CPU:1 divides "
+        "the CPU, to try it.",
     )
 
     def __post_init__(self) -> None:
@@ -135,6 +138,11 @@ class RunConfig:
         self._check("jit_compile", self.jit_compile != "true" or one_device, "'auto' or 'false' on several devices")
         names = self.devices is None or self.strategy in ("auto", "mirrored")
         self._check("devices", names, f"left out for the strategy '{self.strategy}'")
+        listed = [name.strip() for name in self.devices.split(",")] if self.devices is not None else []
+        for name in listed:
+            named = re.fullmatch(r"(CPU|GPU):\d{1,3}", name) is not None
+            self._check("devices", named, f"names such as GPU:0,GPU:1, which '{name}' is not")
+        self._check("devices", len(set(listed)) == len(listed), "different devices")
         self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")
         self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")

@@ -129,16 +129,7 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
     if placement.name == "multiworker":
         notes = _replicated.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
         history, seconds = notes["history"], notes["seconds"]
-    if strategy:
-        _logger.info(
-            "Strategy %s, %d replicas on %s. Global batch %d, %g a replica; learning rate %g, as for one device.",
-            placement.name,
-            placement.replicas,
-            ", ".join(placement.devices),
-            batch_size,
-            batch_size / placement.replicas,
-            config.learning_rate,
-        )
+    _logger.info(_stated(placement, batch_size, _given(config.learning_rate)))
     if history:
         _logger.info("Going on after epoch %d of %s.", len(history), epochs)
     recorder = _Recorder(folder, history, seconds)
@@ -156,6 +147,17 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
     summary = _summary(config, data, model, history, test, recorder.seconds, placement)
     folder.finish(summary)
     return summary
+
+
+def _stated(placement: Placement, batch_size: int, learning_rate: float) -> str:
+    if placement.strategy is None:
+        return f"On one device, {placement.devices[0]}: batch {batch_size}, learning rate {learning_rate:g}."
+    least, rest = divmod(batch_size, placement.replicas)
+    part = f"{least} or {least + 1}" if rest else f"{least}"
+    return (
+        f"Strategy {placement.name}, {placement.replicas} replicas on {', '.join(placement.devices)}: global batch "
+        f"{batch_size}, {part} a replica; learning rate {learning_rate:g}, as for one device."
+    )
 
 
 def _fit(

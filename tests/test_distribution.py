@@ -24,6 +24,8 @@ import pytest
 import replicas
 import tensorflow as tf
 
+import keras_popup
+import keras_popup.layers
 from keras_popup import _rendezvous, _strategy_checks, distribution, training
 from keras_popup.config import RunConfig
 
@@ -165,7 +167,7 @@ def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path,
     outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert "Going on after epoch" in outputs[1]
-    assert "Global batch 64, 32 a replica; learning rate 0.5" in outputs[0]
+    assert "global batch 64, 32 a replica; learning rate 0.5" in outputs[0]
     summary = assert_history_is_that_of(folders[0], *on_one_device)
     assert (summary["devices"]["strategy"], summary["devices"]["replicas"]) == ("multiworker", 2)
     assert not folders[1].exists()
@@ -359,9 +361,6 @@ def test_a_chief_is_worker_0(monkeypatch):
     [
         ("mirrored", None, "needs GPUs, of which TensorFlow finds none.*--devices CPU:0,CPU:1"),
         ("mirrored", "GPU:7", r"no device GPU:7. Devices found: CPU:0"),
-        ("auto", "CPU:0,CPU:0", "must be different names such as GPU:0,GPU:1"),
-        ("auto", "cuda", "must be different names such as GPU:0,GPU:1"),
-        ("auto", "", "must be different names such as GPU:0,GPU:1"),
     ],
 )
 def test_devices_that_cannot_be_had(tmp_path, strategy, devices, message):
@@ -400,6 +399,9 @@ def test_two_gpus_are_the_default(monkeypatch):
         ({"strategy": "parameter_server"}, "`strategy` must be one of auto, none, mirrored, multiworker"),
         ({"strategy": "multiworker", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'multiworker'"),
         ({"strategy": "none", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'none'"),
+        ({"devices": "CPU:0,CPU:0"}, "`devices` must be different devices"),
+        ({"devices": "GPU:0,GPU1"}, "`devices` must be names such as GPU:0,GPU:1, which 'GPU1' is not"),
+        ({"devices": ""}, "which '' is not"),
         ({"devices": "GPU:0", "jit_compile": "true", "deterministic": False}, "on several devices"),
     ],
 )
@@ -419,6 +421,14 @@ def test_a_batch_smaller_than_the_devices(tmp_path):
     assert "`batch_size` must be at least the number of devices, " in done.stderr
     assert "Received: batch_size=1" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_strategy_of_devices_that_are_not_there_is_refused():
+    with (
+        tf.distribute.MirroredStrategy(["CPU:0", "CPU:63"]).scope(),
+        pytest.raises(ValueError, match="not there: CPU:63"),
+    ):
+        keras_popup.layers.MaskedDense(3, seed=1).build((None, 4))
 
 
 def test_parameter_servers_are_refused(monkeypatch):
