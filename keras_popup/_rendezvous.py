@@ -19,7 +19,7 @@ _logger = logging.getLogger("keras_popup")
 _LONGEST = 1 << 20  # bytes of what a worker says
 _BETWEEN_TRIES = 0.5
 _TO_SAY_IT = 10.0
-_FAREWELL = 5.0
+_FAREWELL = 10.0
 
 
 def cluster_from_environment() -> tuple[list[str], int]:
@@ -84,10 +84,12 @@ def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -
             _logger.info("Waiting for %d of %d workers: %s.", len(missing), len(addresses), ", ".join(missing))
             caller = next(calls, None)
             if caller is None:
-                raise TimeoutError(
+                refusal = (
                     f"These workers did not call: {', '.join(missing)}. Start them with the same command, and see "
                     f"whether they can reach {addresses[0]}.{_differing(arguments, said)}"
                 )
+                _answer(callers, {"refusal": refusal})
+                raise TimeoutError(refusal)
             said[caller[0]] = caller[1]
             for worker in [worker for worker in said if _has_left(callers[worker])]:
                 del said[worker]
@@ -136,7 +138,8 @@ def call(addresses: Sequence[str], worker: int, arguments: dict[str, Any], limit
                     return answer.get("finished")
             time.sleep(_BETWEEN_TRIES)
     raise TimeoutError(
-        f"Worker 0 at {addresses[0]} did not answer. See what it says; it may wait for yet another worker."
+        f"Worker 0 at {addresses[0]} did not answer. See what it says: it may wait for yet another worker, or have "
+        "refused or finished the run."
     )
 
 

@@ -7,6 +7,7 @@ resumed run sees the images that it would have seen.
 
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,7 +71,7 @@ class ArraySource:
         return self._batches(tf.data.Dataset.range(self.size), batch_size)
 
     def described(self) -> object:
-        return self.labels.tolist()
+        return self.labels.tolist(), hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,8 +112,8 @@ class FileSource:
         return self._batches(tf.data.Dataset.range(self.size), batch_size, None)
 
     def described(self) -> object:
-        # Below the folder of the data, which may be another one elsewhere: split, class and file.
-        return self.labels.tolist(), [Path(path).parts[-3:] for path in self.paths.tolist()]
+        # Class and file, as the folders above may have other names elsewhere.
+        return self.labels.tolist(), [Path(path).parts[-2:] for path in self.paths.tolist()]
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:

@@ -32,10 +32,10 @@ def check_strategy() -> None:
 def check_training_step() -> None:
     """Raises ValueError for a model that cannot be trained on several devices as it is compiled.
 
-    Called where a layer is traced.
+    Called where a layer is called.
     """
     strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync == 1 or tf.executing_eagerly():
+    if strategy.num_replicas_in_sync == 1:
         return
     model = _model_in_training()
     if model is None:

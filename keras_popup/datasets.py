@@ -54,10 +54,7 @@ class Dataset:
         return f"{images} of {shape}, {len(self.classes)} classes"
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest: of two that are equal, images and labels are very likely the same.
-
-        Pixels count by their mean and deviation, where images are in memory, else the files' names.
-        """
+        """Returns a hexadecimal digest of images and labels; names of files stand for streamed images."""
         described = [self.classes, self.image_shape, self.augment, self.mean, self.std]
         sources = [source.described() if source else None for source in (self.train, self.validation, self.test)]
         return hashlib.sha256(repr((described, sources)).encode()).hexdigest()

@@ -147,7 +147,7 @@ class Cluster:
         except tf.errors.OpError as error:
             raise OSError(f"TensorFlow cannot start on {self.addresses[self.worker]}: {error.message}") from None
         # TensorFlow has taken the signal for a notice that nobody reads here, and the process would live on.
-        if threading.current_thread() is threading.main_thread():
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
         return Placement("multiworker", strategy, self.addresses, self.worker)
 
@@ -155,10 +155,12 @@ class Cluster:
 _WATCHDOG = """
 import os, sys, time
 parent, seconds, message = sys.argv[1:]
-time.sleep(float(seconds))
-if os.getppid() == int(parent):
-    print(message, file=sys.stderr, flush=True)
-    os.kill(int(parent), 9)
+end = time.monotonic() + float(seconds)
+while os.getppid() == int(parent):
+    if time.monotonic() > end:
+        print(message, file=sys.stderr, flush=True)
+        os.kill(int(parent), 9)
+    time.sleep(0.2)
 """
 
 
@@ -168,7 +170,11 @@ def _time_limit(seconds: float, message: str) -> Iterator[None]:
 
     TensorFlow waits in C++ without an end and holds Python's lock, so that no thread of Python could break it off.
     """
-    watchdog = subprocess.Popen([sys.executable, "-c", _WATCHDOG, str(os.getpid()), str(seconds), message])
+    watchdog = subprocess.Popen(
+        [sys.executable, "-c", _WATCHDOG, str(os.getpid()), str(seconds), message],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C, which waits for TensorFlow, would end it
+    )
     try:
         yield
     finally:

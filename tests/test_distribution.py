@@ -268,8 +268,27 @@ def test_nobody_waits_for_ever():
     assert isinstance(first, TimeoutError)
     assert "did not call: 127.0.0.1:" in str(first)
     assert "Differing: k=0.3 in worker 1" in str(first)
-    assert isinstance(second, TimeoutError)
-    assert "did not answer" in str(second)
+    assert isinstance(second, ValueError if "did not call" in str(second) else TimeoutError)
+    alone = in_threads(lambda: _rendezvous.call(addresses_of(2), 1, {}, 0.7))[0]
+    assert isinstance(alone, TimeoutError)
+    assert "did not answer" in str(alone)
+
+
+def test_what_cannot_be_interrupted_has_a_time_limit():
+    script = (
+        "import os, signal, time\n"
+        "from keras_popup.distribution import _time_limit\n"
+        "with _time_limit(60, 'never'): pass\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)  # as where Python's lock is held\n"
+        "with _time_limit(1, 'too long'):\n"
+        "    os.killpg(0, signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=50, start_new_session=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr.splitlines()[-1] == "too long"
 
 
 def test_a_worker_that_has_left_may_call_again_with_other_arguments():
