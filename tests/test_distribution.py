@@ -279,8 +279,9 @@ def test_what_cannot_be_interrupted_has_a_time_limit():
         "import os, signal, time\n"
         "from keras_popup.distribution import _time_limit\n"
         "with _time_limit(60, 'never'): pass\n"
-        "signal.signal(signal.SIGINT, signal.SIG_IGN)  # as where Python's lock is held\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)  # as where Python's lock is held\n"
         "with _time_limit(1, 'too long'):\n"
+        "    time.sleep(0.5)\n"
         "    os.killpg(0, signal.SIGINT)\n"
         "    time.sleep(60)\n"
     )
