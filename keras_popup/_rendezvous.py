@@ -21,6 +21,8 @@ _BETWEEN_TRIES = 0.5
 _TO_SAY_IT = 10.0
 _FAREWELL = 10.0
 
+_Caller = tuple[socket.socket, dict[str, Any]]  # the connection, and the worker's arguments
+
 
 def cluster_from_environment() -> tuple[list[str], int]:
     """Reads TF_CONFIG, as TensorFlow does.
@@ -79,21 +81,16 @@ def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -
     """
     arguments = json.loads(json.dumps(arguments))
     with _calls(addresses, time.monotonic() + limit) as (callers, calls):
-        said: dict[int, dict[str, Any]] = {}
-        while missing := [address for i, address in enumerate(addresses) if i > 0 and i not in said]:
+        while missing := [address for i, address in enumerate(addresses) if i > 0 and i not in callers]:
             _logger.info("Waiting for %d of %d workers: %s.", len(missing), len(addresses), ", ".join(missing))
-            caller = next(calls, None)
-            if caller is None:
+            if next(calls, None) is None:
                 refusal = (
                     f"These workers did not call: {', '.join(missing)}. Start them with the same command, and see "
-                    f"whether they can reach {addresses[0]}.{_differing(arguments, said)}"
+                    f"whether they can reach {addresses[0]}.{_differing(arguments, callers)}"
                 )
                 _answer(callers, {"refusal": refusal})
                 raise TimeoutError(refusal)
-            said[caller[0]] = caller[1]
-            for worker in [worker for worker in said if _has_left(callers[worker])]:
-                del said[worker]
-        refusal = _differing(arguments, said).strip()
+        refusal = _differing(arguments, callers).strip()
         _answer(callers, {"refusal": refusal})
     if refusal:
         raise ValueError(refusal)
@@ -144,15 +141,13 @@ def call(addresses: Sequence[str], worker: int, arguments: dict[str, Any], limit
 
 
 @contextlib.contextmanager
-def _calls(
-    addresses: Sequence[str], end: float
-) -> Iterator[tuple[dict[int, socket.socket], Iterator[tuple[int, dict[str, Any]]]]]:
-    """Gives who has called, and an iterator over calls until the end: which worker, and its arguments."""
-    callers: dict[int, socket.socket] = {}
+def _calls(addresses: Sequence[str], end: float) -> Iterator[tuple[dict[int, _Caller], Iterator[int]]]:
+    """Gives who is calling, by worker, and an iterator over the workers that call until the end."""
+    callers: dict[int, _Caller] = {}
     with contextlib.ExitStack() as open_until_answered:
         listener = open_until_answered.enter_context(_listener(addresses[0], end))
 
-        def calls() -> Iterator[tuple[int, dict[str, Any]]]:
+        def calls() -> Iterator[int]:
             while time.monotonic() < end:
                 listener.settimeout(_left(end))
                 try:
@@ -162,8 +157,10 @@ def _calls(
                     continue
                 worker, arguments = said.get("worker"), said.get("arguments")
                 if isinstance(worker, int) and 0 < worker < len(addresses) and isinstance(arguments, dict):
-                    callers[worker] = connection
-                    yield worker, arguments
+                    callers[worker] = connection, arguments
+                    for gone in [caller for caller, (held, _) in callers.items() if _has_left(held)]:
+                        del callers[gone]
+                    yield worker
 
         yield callers, calls()
 
@@ -178,8 +175,8 @@ def _has_left(connection: socket.socket) -> bool:
         return True
 
 
-def _answer(callers: dict[int, socket.socket], answer: dict[str, Any]) -> None:
-    for connection in callers.values():
+def _answer(callers: dict[int, _Caller], answer: dict[str, Any]) -> None:
+    for connection, _ in callers.values():
         with contextlib.suppress(OSError):  # it will be missed soon enough
             connection.settimeout(_TO_SAY_IT)
             connection.sendall(_line(answer))
@@ -226,11 +223,11 @@ def _read(connection: socket.socket, end: float) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _differing(own: dict[str, Any], said: dict[int, dict[str, Any]]) -> str:
+def _differing(own: dict[str, Any], callers: dict[int, _Caller]) -> str:
     """Returns a sentence on the arguments of other workers that are not those of worker 0, "" if there are none."""
     found = [
         f"{name}={other.get(name)!r} in worker {worker}, {own.get(name)!r} in worker 0"
-        for worker, other in sorted(said.items())
+        for worker, (_, other) in sorted(callers.items(), key=lambda item: item[0])
         for name in {**own, **other}
         if own.get(name) != other.get(name)
     ]
