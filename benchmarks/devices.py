@@ -62,7 +62,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, help="for an operation, and operations at once a device")
     arguments = arguments.parse_args()
     if arguments.threads:
-        count = len(arguments.devices.split(","))
+        count = 1 + (arguments.devices or "").count(",")
         tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
         tf.config.threading.set_inter_op_parallelism_threads(arguments.threads * count)
     placement = distribution.place("mirrored", arguments.devices)
