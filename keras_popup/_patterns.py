@@ -45,6 +45,12 @@ def excluded(found: list[tuple[str, Any]], exclude: Any) -> set[int]:
     return {id(part) for layer in chosen for part in (layer, *(held for _, held in composites.walk(layer)))}
 
 
+def unmatched(found: list[tuple[str, Any]], patterns: Iterable[str]) -> list[str]:
+    """Returns the paths of the layers that no pattern matches."""
+    several = list(patterns)
+    return [path for path, _ in found if not any(_matches(path, pattern) for pattern in several)]
+
+
 def fractions(maskable: list[tuple[str, Any]], k: Any) -> dict[int, float]:
     """Returns `k` by the ids of the layers, checked."""
     if isinstance(k, Mapping):

@@ -43,7 +43,8 @@ PLACES = ("strategy", "devices")
 """Arguments that say where a run is computed, not what: a resumed run may have others."""
 
 
-def _option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
+def option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
+    """Returns a field of a configuration, of which a flag is made."""
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
 
@@ -61,63 +62,67 @@ class RunConfig:
     0.1
     """
 
-    model: str = _option("conv4", "The network.", tuple(PROTOCOLS))
-    dataset: str = _option(
+    model: str = option("conv4", "The network.", tuple(PROTOCOLS))
+    dataset: str = option(
         "digits", "'digits', a name of TensorFlow Datasets such as cifar10, or any name for a folder of images."
     )
-    data_dir: str | None = _option(
+    data_dir: str | None = option(
         None,
         "A folder of images, <split>/<class>/*.jpg or png with the splits train and test, validation or val; or the "
         "directory of TensorFlow Datasets.",
     )
-    method: str = _option(
-        "edge-popup", "How the network is found; 'dense' learns its weights.", ("edge-popup", "dense")
+    method: str = option("edge-popup", "How the network is found; 'dense' learns its weights.", ("edge-popup", "dense"))
+    k: float = option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
+    layer_k: str | None = option(
+        None,
+        "Other fractions for some layers, by patterns of their names, of which the first that matches counts: "
+        "'conv*=0.3;dense*=0.5'.",
     )
-    k: float = _option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
-    width: float = _option(1.0, "Factor of the channels of every layer but the last.")
-    kernel_initializer: str = _option(
+    width: float = option(1.0, "Factor of the channels of every layer but the last.")
+    selector: str = option("top_k", "What chooses the weights by their scores.", ("top_k",))
+    kernel_initializer: str = option(
         "signed_constant",
         "Of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, xavier_normal, "
         "xavier_signed_constant, or one of Keras's.",
     )
-    scaled: bool = _option(False, "Whether the frozen kernels are divided by sqrt(k).")
-    epochs: int | None = _option(None, "Passes over the training images.")
-    batch_size: int | None = _option(None, "Images in a step of training, on all devices together.")
-    optimizer: str | None = _option(
+    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).")
+    epochs: int | None = option(None, "Passes over the training images.")
+    batch_size: int | None = option(None, "Images in a step of training, on all devices together.")
+    optimizer: str | None = option(
         None, "The optimizer of the scores, or of a dense network's weights.", ("sgd", "adam")
     )
-    learning_rate: float | None = _option(None, "The learning rate at the start, after the warm-up.")
-    momentum: float | None = _option(None, "Momentum of SGD, in [0, 1).")
-    l2: float | None = _option(
+    learning_rate: float | None = option(None, "The learning rate at the start, after the warm-up.")
+    momentum: float | None = option(None, "Momentum of SGD, in [0, 1).")
+    l2: float | None = option(
         None, "Coupled weight decay: l2 / 2 * sum(s**2) of the scores in the loss, or of a dense network's weights."
     )
-    schedule: str | None = _option(
+    schedule: str | None = option(
         None, "Schedule of the learning rate; 'cosine' falls to 0 at the end.", ("cosine", "constant")
     )
-    warmup_epochs: float | None = _option(None, "Epochs in which the learning rate rises from 0.")
-    label_smoothing: float | None = _option(None, "Label smoothing, in [0, 1).")
-    augment: str | None = _option(
+    warmup_epochs: float | None = option(None, "Epochs in which the learning rate rises from 0.")
+    label_smoothing: float | None = option(None, "Label smoothing, in [0, 1).")
+    augment: str | None = option(
         None,
         "Augmentation of the training images; chosen by the data if not given.",
         ("none", "crop_flip", "resized_crop"),
     )
-    image_size: int | None = _option(None, "Pixels that images are cropped and resized to.")
-    validation: float = _option(0.1, "Share of the training images set apart; 0 trains on all of them.")
-    seed: int = _option(1, "Seed of the kernels, scores, validation split, order and augmentation.")
-    precision: str = _option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
-    jit_compile: str = _option(
+    image_size: int | None = option(None, "Pixels that images are cropped and resized to.")
+    validation: float = option(0.1, "Share of the training images set apart; 0 trains on all of them.")
+    seed: int = option(1, "Seed of the kernels, scores, validation split, order and augmentation.")
+    precision: str = option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
+    jit_compile: str = option(
         "auto", "Whether XLA compiles the step; needs --nodeterministic.", ("auto", "true", "false")
     )
-    deterministic: bool = _option(
+    deterministic: bool = option(
         True, "Same seed, same history: holds TensorFlow to deterministic operations and does without XLA."
     )
-    strategy: str = _option(
+    strategy: str = option(
         "auto",
         "Where: 'none' on one device, 'mirrored' on several of this machine, 'multiworker' on all machines that "
         "TF_CONFIG names. 'auto' is 'mirrored' where there are two GPUs or more, or --devices.",
         ("auto", "none", "mirrored", "multiworker"),
     )
-    devices: str | None = _option(
+    devices: str | None = option(
         None,
         "For 'mirrored', and of no other strategy: such as GPU:0,GPU:1. All GPUs if not given. CPU:0,CPU:1 divides "
         "the CPU, to try it.",
@@ -144,6 +149,8 @@ class RunConfig:
             self._check("devices", named, f"names such as GPU:0,GPU:1, which '{name}' is not")
         self._check("devices", len(set(listed)) == len(listed), "different devices")
         self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
+        for pattern, k in layer_fractions(self.layer_k).items():
+            self._check("layer_k", 0.0 < k <= 1.0, f"fractions in (0, 1], which that of '{pattern}' is not")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")
         self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")
         self._check("batch_size", self.batch_size is None or self.batch_size >= 1, "1 or more")
@@ -182,6 +189,29 @@ class RunConfig:
         return dataclasses.replace(
             self, **{name: value for name, value in values.items() if getattr(self, name) is None}
         )
+
+
+def layer_fractions(text: str | None, read: Any = float) -> dict[str, Any]:
+    """Returns what `layer_k` says, by pattern.
+
+    Args:
+        text: such as "conv*=0.3;dense*=0.5".
+        read: what reads the text behind "=".
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    fractions: dict[str, Any] = {}
+    for entry in (text or "").split(";") if text is not None else ():
+        pattern, _, value = (part.strip() for part in entry.partition("="))
+        try:
+            given = read(value)
+        except ValueError:
+            given = None
+        if not pattern or given is None or pattern in fractions:
+            raise ValueError(f"`layer_k` must be such as 'conv*=0.3;dense*=0.5'. Received: layer_k={text!r}.")
+        fractions[pattern] = given
+    return fractions
 
 
 def _in_range(value: float | None, end: float = math.inf) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -11,15 +12,27 @@ import platform
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_popup import __version__, _replicated, conversion, datasets, distribution, initializers, models, reports
-from keras_popup.config import PLACES, RunConfig
+from keras_popup import (
+    __version__,
+    _patterns,
+    _replicated,
+    conversion,
+    datasets,
+    distribution,
+    initializers,
+    layers,
+    models,
+    reports,
+    tickets,
+)
+from keras_popup.config import PLACES, RunConfig, layer_fractions
 from keras_popup.distribution import Cluster, Placement
-from keras_popup.layers import MaskedLayer
 from keras_popup.records import History, RunFolder, write_atomically
 
 _logger = logging.getLogger("keras_popup")
@@ -33,7 +46,15 @@ class DivergenceError(ArithmeticError):
 
 
 def train(
-    config: RunConfig, out: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+    config: RunConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    test: bool = True,
+    until: int | None = None,
+    ticket: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
     """Trains a network and leaves a run folder.
 
@@ -48,6 +69,10 @@ def train(
         out: path of the run folder; `keras_popup.records` says what it holds.
         resume: whether to go on with the run in `out`; one that has not begun is begun.
         overwrite: whether to remove the run in `out` first.
+        test: whether to use the test images at all.
+        until: the epoch to stop after, with the schedules of all `config.epochs`. The run is not finished then.
+        ticket: whether to save the network as a ticket too.
+        callbacks: Keras callbacks of the training.
 
     Returns:
         The content of summary.json: metrics, kept and total counts, time, versions.
@@ -60,10 +85,13 @@ def train(
     """
     config = config.with_protocol()
     folder = RunFolder(out)
+    run = functools.partial(
+        _train, config, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks
+    )
     if config.strategy == "multiworker":
-        return _train_by_workers(config, folder, resume=resume, overwrite=overwrite)
+        return _train_by_workers(config, folder, run, resume=resume, overwrite=overwrite)
     summary = _begin(config, folder, resume=resume, overwrite=overwrite)
-    return summary or _train(config, folder, _place(config), overwrite=overwrite)
+    return summary or run(folder, _place(config))
 
 
 def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -75,7 +103,14 @@ def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: boo
     return summary
 
 
-def _train_by_workers(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _train_by_workers(
+    config: RunConfig,
+    folder: RunFolder,
+    run: Callable[[RunFolder, Placement], dict[str, Any]],
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> dict[str, Any]:
     cluster = Cluster.from_environment()
     if cluster.worker == 0:
         try:
@@ -95,7 +130,7 @@ def _train_by_workers(config: RunConfig, folder: RunFolder, *, resume: bool, ove
     # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
     elsewhere = tempfile.TemporaryDirectory() if cluster.worker else contextlib.nullcontext(folder.path)
     with elsewhere as path, distribution.loss_of_workers():
-        summary = _train(config, RunFolder(path), placement, overwrite=overwrite)
+        summary = run(RunFolder(path), placement)
         _replicated.wait_for_all(placement.strategy)
     return summary
 
@@ -104,8 +139,19 @@ def _place(config: RunConfig) -> Placement:
     return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
 
 
-def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwrite: bool) -> dict[str, Any]:
+def _train(
+    config: RunConfig,
+    folder: RunFolder,
+    placement: Placement,
+    *,
+    overwrite: bool,
+    test: bool,
+    until: int | None,
+    ticket: bool,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> dict[str, Any]:
     batch_size, epochs, strategy = _given(config.batch_size), _given(config.epochs), placement.strategy
+    last = min(until or epochs, epochs)
     if batch_size < placement.replicas:
         raise ValueError(
             f"`batch_size` must be at least the number of devices, {placement.replicas}. Received: {batch_size=}."
@@ -133,19 +179,26 @@ def _train(config: RunConfig, folder: RunFolder, placement: Placement, *, overwr
     if history:
         _logger.info("Going on after epoch %d of %s.", len(history), epochs)
     recorder = _Recorder(folder, history, seconds)
-    if len(history) < epochs:
-        _fit(model, config, data, steps, recorder, placement, first_epoch=len(history))
-    test = _evaluate(
-        model, data.evaluation_batches("test", batch_size), math.ceil(data.test.size / batch_size), strategy
-    )
+    if len(history) < last:
+        _fit(model, config, data, steps, [recorder, *callbacks], placement, first_epoch=len(history), last_epoch=last)
+    tested = None
+    if test:
+        batches, rest = data.evaluation_batches("test", batch_size), math.ceil(data.test.size / batch_size)
+        tested = _evaluate(model, batches, rest, strategy)
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
-        title = f"{_title(config)}: test accuracy {test['accuracy']:.2%}"
+        title = _title(config) + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
         reports.draw_learning_curves(history, title, folder.curves)
     else:
         _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
-    summary = _summary(config, data, model, history, test, recorder.seconds, placement)
-    folder.finish(summary)
+    summary = _summary(config, data, model, history, tested, recorder.seconds, placement)
+    if ticket:
+        metrics = tested or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
+        summary["ticket_bytes"] = tickets.save_ticket(
+            model, folder.ticket, dataset=config.dataset, metrics=metrics
+        ).bytes
+    if last == epochs:
+        folder.finish(summary)
     return summary
 
 
@@ -165,12 +218,13 @@ def _fit(
     config: RunConfig,
     data: datasets.Dataset,
     steps: int,
-    recorder: keras.callbacks.Callback,
+    callbacks: Sequence[keras.callbacks.Callback],
     placement: Placement,
     first_epoch: int,
+    last_epoch: int,
 ) -> None:
-    batch_size, epochs = _given(config.batch_size), _given(config.epochs)
-    batches = data.training_batches(batch_size, seed=config.seed, epochs=epochs, first_epoch=first_epoch)
+    batch_size = _given(config.batch_size)
+    batches = data.training_batches(batch_size, seed=config.seed, epochs=last_epoch, first_epoch=first_epoch)
     validation = data.evaluation_batches("validation", batch_size) if data.validation else None
     verbose = 0 if placement.worker else 1 if sys.stdout.isatty() else 2
     if placement.strategy is None:
@@ -179,9 +233,9 @@ def _fit(
             shuffle=False,  # the dataset is shuffled
             steps_per_epoch=steps,
             initial_epoch=first_epoch,
-            epochs=epochs,
+            epochs=last_epoch,
             validation_data=validation,
-            callbacks=[recorder],
+            callbacks=callbacks,
             verbose=verbose,
         )
         return
@@ -192,9 +246,9 @@ def _fit(
         batches,
         steps=steps,
         first_epoch=first_epoch,
-        epochs=epochs,
+        epochs=last_epoch,
         validation=(validation, validation_steps) if validation else None,
-        callbacks=[recorder],
+        callbacks=callbacks,
         steps_between_logs=_STEPS_BETWEEN_LOSS_CHECKS,
         verbose=verbose,
     )
@@ -246,10 +300,24 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
                 )
             initializer.scaled = True
         return conversion.mask_model(
-            model, k=config.k, kernel_initializer=initializer, scores_regularizer=l2, seed=config.seed
+            model,
+            k=_fractions(config, model),
+            selector=config.selector,
+            kernel_initializer=initializer,
+            scores_regularizer=l2,
+            seed=config.seed,
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float]:
+    """Returns `k` as `mask_model` takes it."""
+    fractions = layer_fractions(config.layer_k)
+    if not fractions:
+        return config.k
+    maskable = [(layer.name, layer) for layer in model.layers if type(layer) in layers.MASKED_LAYERS]
+    return {**fractions, "*": config.k} if _patterns.unmatched(maskable, fractions) else fractions
 
 
 def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
@@ -345,19 +413,19 @@ def _summary(
     data: datasets.Dataset,
     model: keras.Model,
     history: History,
-    test: dict[str, float],
+    test: dict[str, float] | None,
     seconds: float,
     placement: Placement,
 ) -> dict[str, Any]:
     last = history[-1]
-    layers = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]
+    records = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]
     return {
         "train": {name: last[name] for name in ("loss", "accuracy")},
         "validation": {name: last[f"val_{name}"] for name in ("loss", "accuracy")} if data.validation else None,
         "test": test,
-        "weights": sum(layer["weights"] for layer in layers),
-        "kept": sum(layer["kept"] for layer in layers),
-        "layers": layers,
+        "weights": sum(record["weights"] for record in records),
+        "kept": sum(record["kept"] for record in records),
+        "layers": records,
         "epochs": len(history),
         "seconds": round(seconds, 1),
         "images_per_second": round(len(history) * data.train.size / seconds, 1),
@@ -379,18 +447,22 @@ def _summary(
 
 
 def _kernel(layer: keras.layers.Layer) -> Any:
-    return getattr(layer, "_kernel", None) if isinstance(layer, MaskedLayer) else getattr(layer, "kernel", None)
+    return getattr(layer, "_kernel", None) if isinstance(layer, layers.MaskedLayer) else getattr(layer, "kernel", None)
 
 
 def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
     weights = math.prod(_kernel(layer).shape)
-    if isinstance(layer, MaskedLayer):
+    if isinstance(layer, layers.MaskedLayer):
         return {"name": layer.name, "weights": weights, "kept": layer.kept, "k": layer.k, "seed": layer.seed}
     return {"name": layer.name, "weights": weights, "kept": weights}
 
 
 def _title(config: RunConfig) -> str:
-    chosen = f"k = {config.k:g}" if config.method == "edge-popup" else "learned weights"
+    chosen = (
+        f"k = {config.k:g}" + (f", {config.layer_k}" if config.layer_k else "")
+        if config.method == "edge-popup"
+        else "learned weights"
+    )
     return f"{config.model}, width {config.width:g}, {config.dataset}, {chosen}"
 
 

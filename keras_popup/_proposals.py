@@ -1,0 +1,162 @@
+"""What Keras Tuner proposes to try next, and how that is found again after a kill."""
+
+import logging
+import math
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras_tuner
+import numpy as np
+
+from keras_popup import ranges
+from keras_popup.search_config import SearchConfig
+
+_logger = logging.getLogger("keras_popup")
+
+_DEFAULT_TRIALS = 30
+_FACTOR = 3  # of Hyperband: a third goes on, for three times as many epochs
+
+OBJECTIVE = "val_accuracy"
+
+
+class Proposal(NamedTuple):
+    """A trial to run.
+
+    Attributes:
+        number: int, from 1.
+        values: dict, its hyperparameters.
+        until: int, the epoch to stop after, None for all epochs.
+        root: int, the trial whose run it goes on with; itself for a new one.
+    """
+
+    number: int
+    values: dict[str, Any]
+    until: int | None
+    root: int
+
+
+class Proposals:
+    """The oracle of a search.
+
+    An oracle's own files do not survive a kill while they are written, and lack what Bayesian optimization and
+    grids remember. So nothing of them is used: the same questions, asked in the same order, give the same answers.
+
+    Args:
+        config: `SearchConfig`.
+        space: dict of hyperparameters and what each is chosen from.
+    """
+
+    def __init__(self, config: SearchConfig, space: Mapping[str, ranges.Space]) -> None:
+        self._space = dict(space)
+        hp = keras_tuner.HyperParameters()
+        self._fixed = {name: each for name, each in space.items() if not isinstance(each, (tuple, ranges.Range))}
+        for name, each in space.items():
+            ranges.declare(hp, name, each)
+        options: dict[str, Any] = {
+            "objective": keras_tuner.Objective(OBJECTIVE, "max"),
+            "hyperparameters": hp,
+            "allow_new_entries": False,
+            # Keras Tuner takes 0 for no seed, and seeds that are near each other for nearly the same trials.
+            "seed": 1 + int(np.random.SeedSequence(config.run.seed).generate_state(1)[0]) % (2**31 - 1),
+            "max_consecutive_failed_trials": sys.maxsize,  # the search goes on
+        }
+        epochs = config.run.with_protocol().epochs
+        assert epochs is not None
+        self._epochs = epochs
+        if config.tuner == "hyperband":
+            self._oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, factor=_FACTOR, **options)
+        else:
+            kinds = {
+                "random": keras_tuner.oracles.RandomSearchOracle,
+                "grid": keras_tuner.oracles.GridSearchOracle,
+                "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+            }
+            number = config.max_trials or (None if config.tuner == "grid" else _DEFAULT_TRIALS)
+            self._oracle = kinds[config.tuner](max_trials=number, **options)
+        self._oracle.verbose = 0
+        self._files = tempfile.TemporaryDirectory()  # which nobody reads
+        self._oracle._set_project_dir(self._files.name, "oracle")
+        self._trials: dict[int, Any] = {}
+        self.exhausted = False
+        self.total = self._total(config)
+
+    def _total(self, config: SearchConfig) -> int | None:
+        """Returns how many trials there will be at most."""
+        if config.tuner == "hyperband":
+            brackets = self._oracle._get_num_brackets()
+            return sum(self._oracle._get_size(b, r) for b in range(brackets) for r in range(b + 1))
+        counts = [len(each) if isinstance(each, tuple) else 10 for each in self._choices()]
+        discrete = config.tuner == "grid" or all(isinstance(each, tuple) for each in self._choices())
+        return min([n for n in (self._oracle.max_trials, math.prod(counts) if discrete else None) if n], default=None)
+
+    def _choices(self) -> list[Any]:
+        return [each for name, each in self._space.items() if name not in self._fixed]
+
+    def propose(self) -> Proposal | None:
+        """Returns the next trial. None if there is none now; for good, if `exhausted` says so."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of scikit-learn, about a fit to few trials
+            trial = self._oracle.create_trial(f"trial {len(self._trials) + 1}")
+        if trial.status != "RUNNING":
+            self.exhausted = trial.status == "STOPPED"
+            return None
+        number = len(self._trials) + 1
+        self._trials[number] = trial
+        return self._proposal(number)
+
+    def _proposal(self, number: int) -> Proposal:
+        values = self._trials[number].hyperparameters.values
+        until = values.get("tuner/epochs")
+        root = number
+        while parent := self._trials[root].hyperparameters.values.get("tuner/trial_id"):
+            root = int(parent) + 1
+        own = {name: self._fixed.get(name, values.get(name)) for name in self._space}
+        own = {name: value for name, value in own.items() if value is not None}
+        return Proposal(number, own, None if until in (None, self._epochs) else until, root)
+
+    def tell(self, number: int, score: float | None, error: str | None) -> None:
+        """Ends a trial: with its score, or with None if it has failed."""
+        trial = self._trials[number]
+        if score is not None:
+            self._oracle.update_trial(trial.trial_id, {OBJECTIVE: score})
+        trial.status = "FAILED" if score is None else "COMPLETED"
+        trial.message = error
+        self._oracle.end_trial(trial)
+
+    def replay(self, started: list[dict[str, Any]], ended: list[dict[str, Any]]) -> list[Proposal]:
+        """Goes through what was asked and told before. Returns the trials that have not ended.
+
+        Args:
+            started: the records of `record`, in order.
+            ended: "trial", "score" and "error" of those that have ended, in the order in which they did.
+
+        Raises:
+            ValueError: if the oracle has no trial where it had one.
+        """
+        told = 0
+        for record in started:
+            for each in ended[told : record["after"]]:
+                self.tell(each["trial"], each["score"], each["error"])
+            told = max(told, record["after"])
+            proposal = self.propose()
+            if proposal is None:
+                raise ValueError(
+                    f"Keras Tuner {keras_tuner.__version__} does not propose trial {record['trial']} again. Use the "
+                    "versions that search.json names, or begin in another folder."
+                )
+            recorded = record["values"]
+            if self._trials[proposal.number].hyperparameters.values != recorded:
+                _logger.warning("Trial %d would be another now. The recorded one counts.", proposal.number)
+                self._trials[proposal.number].hyperparameters.values = recorded
+        for each in ended[told:]:
+            self.tell(each["trial"], each["score"], each["error"])
+        done = {each["trial"] for each in ended}
+        return [self._proposal(number) for number in self._trials if number not in done]
+
+    def record(self, proposal: Proposal, ended: int) -> dict[str, Any]:
+        """Returns what `replay` needs of a trial that begins after `ended` others have ended."""
+        values = self._trials[proposal.number].hyperparameters.values
+        return {"trial": proposal.number, "after": ended, "values": values}

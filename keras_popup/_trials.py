@@ -1,0 +1,220 @@
+"""What a worker of a search does: one trial at a time, each by the library's own training run.
+
+`python -m keras_popup._trials` reads tasks from standard input, a line of JSON each, and writes results to standard
+output. It ends with its standard input: a search that was killed leaves no trial behind.
+"""
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import queue
+import resource
+import signal
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_popup import _budget, conversion, tickets, training
+from keras_popup.config import RunConfig
+from keras_popup.records import RunFolder, write_atomically
+
+ALIVE = "alive.json"
+"""In a trial's folder: how far it is. What does not change for long is stuck."""
+
+_SECONDS_BETWEEN_SIGNS = 2.0
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """Checks what can be known before the first trial.
+
+    Args:
+        task: "config", the arguments of a run; "widths" to look at; "tickets", whether to measure their sizes.
+
+    Returns:
+        "sizes" and "others" of `_budget.Layout` for each width, in order.
+
+    Raises:
+        ValueError: if there are no validation images, or if a width or k leaves a layer empty.
+    """
+    config = RunConfig(**task["config"]).with_protocol()
+    data = training.load_data(config)
+    if data.validation is None:
+        raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
+    layouts = []
+    for width in task["widths"]:
+        sized = RunConfig(**{**task["config"], "width": width}).with_protocol()
+        layouts.append(_layout(sized, data.image_shape, len(data.classes), task["tickets"]))
+    return {"layouts": layouts}
+
+
+def run(task: dict[str, Any]) -> dict[str, Any]:
+    """Trains the executions of a trial, or goes on with them.
+
+    Args:
+        task: "config", the arguments of a run; "folder"; "executions", how many; "until", the epoch to stop
+            after, None for all; "budget", None or the arguments of `_budget.Layout.fitting_k`.
+
+    Returns:
+        What is recorded of the trial: "executions", "error" and "traceback", None if there is none, and the
+        largest memory that the process has had so far.
+    """
+    folder = Path(task["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    result: dict[str, Any] = {"executions": [], "error": None, "traceback": None}
+    with _output_to(folder / "log.txt"):
+        try:
+            for execution in range(task["executions"]):
+                result["executions"].append(_execute(task, folder, execution))
+        except Exception as error:  # any kind: the search goes on
+            result["error"] = f"{type(error).__name__}: {error}"
+            result["traceback"] = traceback.format_exc()
+            traceback.print_exc()
+    result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return result
+
+
+def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, Any]:
+    config = RunConfig(**task["config"])
+    masked = config.method != "dense"
+    keras.backend.clear_session()
+    predicted = None
+    if masked:
+        layout = _known_layout(json.dumps({**task["config"], "k": 0.5}))
+        if task["budget"]:
+            config = RunConfig(**{**task["config"], "k": layout.fitting_k(**task["budget"])})
+        # With fractions of single layers there is no one k to predict by.
+        predicted = None if config.layer_k else layout.ticket_bytes(config.k)
+    config = RunConfig(**{**vars(config), "seed": config.seed + execution})
+    run_folder = RunFolder(folder / str(execution))
+    summary = training.train(
+        config,
+        run_folder.path,
+        resume=True,
+        test=task["test"],
+        until=task["until"],
+        ticket=masked,
+        callbacks=[_Alive(folder / ALIVE, execution, task["until"] or config.with_protocol().epochs)],
+    )
+    return {
+        "seed": config.seed,
+        "k": config.k,
+        "width": config.width,
+        "weights": summary["weights"],
+        "kept": summary["kept"],
+        "layers": summary["layers"],
+        "predicted_bytes": predicted,
+        "ticket_bytes": summary.get("ticket_bytes"),
+        "train": summary["train"],
+        "validation": summary["validation"],
+        "test": summary["test"],
+        "seconds": summary["seconds"],
+        "history": run_folder.history(),
+        "config": summary["config"],
+    }
+
+
+def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any]:
+    keras.backend.clear_session()
+    model = training.build_model(config, shape, classes)
+    sizes = [layer.scores.shape.num_elements() for layer in conversion.masked_layers(model)]
+    others = 0
+    if measured:
+        with tempfile.TemporaryDirectory() as folder:
+            metrics = {"val_loss": 0.123456789, "val_accuracy": 0.123456789}
+            info = tickets.save_ticket(model, Path(folder) / "a.ticket", dataset=config.dataset, metrics=metrics)
+        others = info.bytes - info.mask_bytes
+    return {"sizes": sizes, "others": others}
+
+
+@functools.lru_cache(maxsize=16)
+def _known_layout(arguments: str) -> _budget.Layout:
+    config = RunConfig(**json.loads(arguments)).with_protocol()
+    data = training.load_data(config)
+    return _budget.Layout(**_layout(config, data.image_shape, len(data.classes), measured=True))
+
+
+class _Alive(keras.callbacks.Callback):
+    """Says now and then how far a trial is."""
+
+    def __init__(self, path: Path, execution: int, epochs: int | None) -> None:
+        super().__init__()
+        self._path = path
+        self._about = {"execution": execution, "epochs": epochs}
+        self._epoch = 0
+        self._said = -_SECONDS_BETWEEN_SIGNS
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_SIGNS:
+            self._say({"epoch": self._epoch, "batch": batch})
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if time.monotonic() - self._said >= _SECONDS_BETWEEN_SIGNS:
+            self._say({"epoch": self._epoch, "validation_batch": batch})
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._say({"epoch": epoch + 1})
+
+    def _say(self, progress: dict[str, int]) -> None:
+        self._said = time.monotonic()
+        text = json.dumps({**self._about, **progress})
+        write_atomically(self._path, lambda path: path.write_text(text))
+
+
+@contextlib.contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Adds all that the process prints to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(path, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, saved in enumerate(kept, 1):
+            os.dup2(saved, number)
+            os.close(saved)
+
+
+def _main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the search
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    tasks: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            tasks.put(json.loads(line))
+        os._exit(0)  # the search is gone, or done with this process
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        task = tasks.get()
+        if task["kind"] == "run":
+            answer = run(task)
+        else:
+            try:
+                answer = measure(task)
+            except (ValueError, OSError, ImportError) as error:
+                answer = {"error": str(error), "type": type(error).__name__}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,464 @@
+"""A search over k, width and more, from a `SearchConfig` to a folder of trials."""
+
+import dataclasses
+import datetime
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_popup import __version__, _budget, ranges
+from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
+from keras_popup._search_display import Display
+from keras_popup._workers import ChildProcess, RayWorkers, Workers
+from keras_popup.config import RunConfig
+from keras_popup.records import SearchFolder, write_atomically
+from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
+
+__all__ = ["search"]
+
+_logger = logging.getLogger("keras_popup")
+
+_ALIVE = "alive.json"
+_PARTS_OF_SECOND = 0.5
+
+
+def search(
+    config: SearchConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    refit: bool = False,
+    workers: int | None = None,
+    ray_address: str | None = None,
+    gpus_per_worker: float | None = None,
+    tensorboard: bool = False,
+    stall_minutes: float = 30.0,
+) -> dict[str, Any]:
+    """Searches for the best network and leaves a search folder.
+
+    Trials are chosen by their validation accuracy after the last epoch, the mean over executions. Killed at any
+    moment and called again with `resume`, a search goes on where it was: no trial that has ended is lost or run
+    again, and one that was running goes on after its last epoch. With one worker, the same seed gives the same
+    trials.
+
+    Args:
+        config: the search's arguments.
+        out: path of the search folder; `keras_popup.records` says what it holds.
+        resume: whether to go on with the search in `out`; one that has not begun is begun.
+        overwrite: whether to remove the search in `out` first.
+        refit: whether to train the winner again on all training images, and then to test it, once.
+        workers: int, how many trials run at once. One, in a child process, if not given; more on Ray. With
+            `ray_address`, as many as there is room for.
+        ray_address: of a Ray cluster whose machines see `out` under the same path; "auto" for the one that this
+            machine belongs to.
+        gpus_per_worker: float, GPUs of each trial on Ray, on which it is trained by `MirroredStrategy` if they
+            are several. By default an equal part of this machine's, one at most.
+        tensorboard: whether to write logs for TensorBoard, with hyperparameters, to `out`/tensorboard.
+        stall_minutes: float, after how many minutes without progress a trial's process is taken for lost.
+
+    Returns:
+        The content of best.json: the record of the winner, with its "test" metrics after `refit`.
+
+    Raises:
+        ValueError, FileNotFoundError, FileExistsError, ImportError, ConnectionError: for arguments, data, a
+            folder, an installation or a cluster that cannot be used, before the first trial.
+        RuntimeError: if no trial has succeeded.
+    """
+    on_ray = ray_address is not None or (workers or 1) > 1
+    if workers is not None and workers < 1:
+        raise ValueError(f"`workers` must be 1 or more. Received: {workers=}.")
+    if gpus_per_worker is not None and (not on_ray or gpus_per_worker < 0):
+        raise ValueError(
+            f"`gpus_per_worker` must be 0 or more, for several workers. Received: {gpus_per_worker=}, {workers=}. "
+            "For one worker see `devices`."
+        )
+    if not stall_minutes > 0:
+        raise ValueError(f"`stall_minutes` must be more than 0. Received: {stall_minutes=}.")
+    folder = SearchFolder(Path(out).absolute())
+    folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
+    child = ChildProcess()
+    pool: Workers = child
+    try:
+        space = _checked_space(config, child, stall_minutes * 60)
+        if on_ray:
+            child.close()
+            pool = RayWorkers(workers, ray_address, gpus_per_worker)
+        with folder.locked():
+            folder.start(config.arguments(), _versions(), overwrite=overwrite)
+            runner = _Runner(pool, config.retries, stall_minutes * 60)
+            return _Search(config, folder, runner, space, tensorboard).run(refit)
+    finally:
+        child.close()
+        pool.close()
+
+
+def _checked_space(config: SearchConfig, child: ChildProcess, seconds: float) -> dict[str, ranges.Space]:
+    """Returns the hyperparameters, without widths that cannot be in the budget.
+
+    Raises:
+        ValueError: if a width or k leaves a layer empty, or if nothing fits.
+    """
+    space = config.hyperparameters()
+    widths = list(ranges.ends(space.get("width", config.run.width)))
+    values = {name: min(ranges.ends(each)) for name, each in config.space.items()}
+    if config.budget is None:
+        widths = [min(widths)]
+    else:
+        values.pop("k", None)
+    task = {
+        "kind": "measure",
+        "config": dataclasses.asdict(config.with_values(values)),
+        "widths": widths,
+        "tickets": config.budget is not None,
+    }
+    answer = child.ask(task, seconds)
+    if "error" in answer:
+        kinds = {"FileNotFoundError": FileNotFoundError, "ImportError": ImportError}
+        raise kinds.get(answer["type"], ValueError)(answer["error"])
+    if config.budget is None:
+        return space
+    fitting, smallest = [], []
+    for width, layout in zip(widths, answer["layouts"], strict=True):
+        fits = False
+        for branch in _branches(config):
+            try:
+                _budget.Layout(**layout).fitting_k(config.budget, branch, *config.k_limits())
+                fits = True
+            except _budget.BudgetError as error:
+                smallest.append((error.smallest, width, branch))
+        fitting += [width] if fits else []
+    if not fitting or (len(fitting) < len(widths) and isinstance(space.get("width"), ranges.Range)):
+        least, width, branch = min(smallest)
+        low, high = config.k_limits()
+        raise ValueError(
+            f"`budget` is too small: {config.budget:,} bytes for widths {ranges.written(tuple(widths))} and k in "
+            f"[{low:g}, {high:g}]. "
+            + (f"Of these widths, {fitting[0]:g} fits. " if fitting else "")
+            + f"The smallest ticket that does not fit takes {least:,} bytes, at width {width:g} with a {branch} mask. "
+            "Raise the budget, or search other widths."
+        )
+    if left_out := [width for width in widths if width not in fitting]:
+        _logger.warning("Left out, as no ticket fits into the budget: width %s.", ranges.written(tuple(left_out)))
+        space["width"] = tuple(fitting)
+    return space
+
+
+def _branches(config: SearchConfig) -> list[str]:
+    low, high = config.k_limits()
+    return ([_budget.SPARSE] if low < 0.5 else []) + ([_budget.DENSE] if high > 0.5 else [])
+
+
+class _Runner:
+    """Runs tasks on workers, again where a process was lost, and notices what is stuck."""
+
+    def __init__(self, pool: Workers, retries: int, stall_seconds: float) -> None:
+        self._pool = pool
+        self._retries = retries
+        self._stall_seconds = stall_seconds
+        self._tasks: dict[int, dict[str, Any]] = {}
+        self._lost: dict[int, int] = {}
+        self._signs: dict[int, tuple[str, float]] = {}
+        self._stuck: set[int] = set()
+
+    @property
+    def free(self) -> bool:
+        return len(self._tasks) < self._pool.size
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._tasks)
+
+    @property
+    def size(self) -> int:
+        return self._pool.size
+
+    def start(self, number: int, task: dict[str, Any]) -> None:
+        self._tasks[number] = task
+        self._lost[number] = 0
+        self._begin(number)
+
+    def _begin(self, number: int) -> None:
+        self._signs[number] = ("", time.monotonic())
+        self._pool.start(number, {"kind": "run", **self._tasks[number]})
+
+    def ended(self, going_on: Callable[[int, dict[str, Any]], None] | None = None) -> Iterator[tuple[int, Any]]:
+        """Yields (number, result) of tasks that have ended, after a part of a second at most."""
+        for outcome in self._pool.wait(_PARTS_OF_SECOND):
+            number, result = outcome.number, outcome.result
+            if result is None:
+                self._lost[number] += 1
+                reason = f"Its process {outcome.lost}"
+                if number in self._stuck:
+                    self._stuck.discard(number)
+                    reason = f"It made no progress for {self._stall_seconds / 60:g} minutes"
+                if self._lost[number] <= self._retries:
+                    _logger.warning("Trial %d goes on after its last epoch. %s.", number, reason)
+                    self._begin(number)
+                    continue
+                error = f"{reason}, {self._lost[number]} times."
+                result = {"executions": [], "error": error, "traceback": None, "peak_memory_mb": None}
+            del self._tasks[number]
+            yield number, {**result, "retries": self._lost[number]}
+        for number in self._tasks:
+            self._look_after(number, going_on)
+
+    def _look_after(self, number: int, going_on: Callable[[int, dict[str, Any]], None] | None) -> None:
+        try:
+            sign = (Path(self._tasks[number]["folder"]) / _ALIVE).read_text()
+        except OSError:
+            sign = ""
+        before, since = self._signs[number]
+        if sign != before:
+            self._signs[number] = (sign, time.monotonic())
+            if going_on:
+                going_on(number, json.loads(sign))
+        elif time.monotonic() - since > self._stall_seconds and number not in self._stuck:
+            self._stuck.add(number)
+            self._pool.kill(number)
+
+
+class _Search:
+    def __init__(
+        self,
+        config: SearchConfig,
+        folder: SearchFolder,
+        runner: _Runner,
+        space: dict[str, ranges.Space],
+        tensorboard: bool,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._runner = runner
+        self._proposals = Proposals(config, space)
+        self._tensorboard = tensorboard
+        self._ended = folder.lines("trials.jsonl")
+        self._times: dict[int, tuple[str, float]] = {}
+
+    def run(self, refit: bool) -> dict[str, Any]:
+        self._trials()
+        if self._config.baseline and self._config.run.method != "dense":
+            self._baselines()
+        best = self._winner(refit)
+        self._report()
+        return best
+
+    def _trials(self) -> None:
+        display = Display(self._proposals.total, self._runner.size)
+        for record in self._ended:
+            display.found(record)
+        if self._ended:
+            _logger.info("Going on after %d trials.", len(self._ended))
+        waiting = self._proposals.replay(self._folder.lines("started.jsonl"), self._ended)
+        running: dict[int, Proposal] = {}
+        with display.shown():
+            while True:
+                while self._runner.free and (proposal := self._next(waiting)):
+                    if same := self._same(proposal):
+                        self._end(proposal, same, display)
+                        continue
+                    running[proposal.number] = proposal
+                    self._times[proposal.number] = (_now(), time.monotonic())
+                    display.started(proposal.number)
+                    self._runner.start(proposal.number, self._task(proposal))
+                if not self._runner.busy:
+                    break
+                for number, result in self._runner.ended(display.going_on):
+                    self._end(running.pop(number), result, display)
+        if not self._proposals.exhausted:
+            raise RuntimeError("Keras Tuner proposes nothing, and nothing runs. Go on with --resume.")
+
+    def _next(self, waiting: list[Proposal]) -> Proposal | None:
+        if waiting:
+            return waiting.pop(0)
+        if self._proposals.exhausted:
+            return None
+        proposal = self._proposals.propose()
+        if proposal:
+            self._folder.append("started.jsonl", self._proposals.record(proposal, len(self._ended)))
+        return proposal
+
+    def _task(self, proposal: Proposal) -> dict[str, Any]:
+        values = dict(proposal.values)
+        branch = values.pop(BRANCH, None)
+        budget = None
+        if self._config.budget is not None:
+            low, high = self._config.k_limits()
+            branch = branch or _branches(self._config)[0]
+            budget = {"budget": self._config.budget, "branch": branch, "low": low, "high": high}
+        return {
+            "config": dataclasses.asdict(self._config.with_values(values)),
+            "folder": str(self._folder.trial(proposal.root)),
+            "executions": self._config.executions,
+            "until": proposal.until,
+            "budget": budget,
+            "test": False,
+        }
+
+    def _same(self, proposal: Proposal) -> dict[str, Any] | None:
+        """Returns the result of a trial that was the same: another run of it would only give it again."""
+        for record in self._ended:
+            if record["hyperparameters"] == proposal.values and record["until"] == proposal.until:
+                kept = ("executions", "error", "traceback", "peak_memory_mb", "retries")
+                return {**{name: record[name] for name in kept}, "same_as": record["trial"]}
+        return None
+
+    def _end(self, proposal: Proposal, result: dict[str, Any], display: Display) -> None:
+        accuracies = [each["validation"]["accuracy"] for each in result["executions"]]
+        score = sum(accuracies) / len(accuracies) if accuracies and not result["error"] else None
+        started, since = self._times.pop(proposal.number, (_now(), time.monotonic()))
+        record = {
+            "trial": proposal.number,
+            "status": "failed" if score is None else "completed",
+            "hyperparameters": proposal.values,
+            "until": proposal.until,
+            "score": score,
+            "folder": str(self._folder.trial(proposal.root).relative_to(self._folder.path)),
+            "started": started,
+            "seconds": round(time.monotonic() - since, 1),
+            **result,
+        }
+        self._folder.append("trials.jsonl", record)
+        self._ended.append(record)
+        self._folder.write_table("trials.csv", [_row(each) for each in self._ended])
+        self._proposals.tell(proposal.number, score, result["error"])
+        self._drop_models()
+        if self._tensorboard:
+            from keras_popup import _tensorboard
+
+            _tensorboard.write(self._folder.path / "tensorboard", record)
+        display.ended(record)
+
+    def _drop_models(self) -> None:
+        """Keeps the models of the best trial only. The others have their tickets."""
+        best = _best(self._ended)
+        for record in self._ended:
+            if best and record["folder"] != best["folder"] and record["folder"]:
+                for model in (self._folder.path / record["folder"]).glob("*/model.keras"):
+                    model.unlink()
+
+    def _baselines(self) -> None:
+        """Trains the same networks with learned weights, by the protocol of that."""
+        widths = self._config.space.get("width", self._config.run.width)
+        several = sorted(ranges.ends(widths))
+        best = _best(self._ended)
+        if isinstance(widths, ranges.Range) and best:
+            several = sorted({*several, best["hyperparameters"]["width"]})
+        done = {record["width"] for record in self._folder.lines("baselines.jsonl")}
+        protocol: Any = dict.fromkeys(("optimizer", "learning_rate", "momentum", "l2", "schedule"))
+        learned = dataclasses.replace(self._config.run, method="dense", **protocol)
+        waiting = [(number, width) for number, width in enumerate(several, 1) if width not in done]
+        by_number = dict(waiting)
+        while waiting or self._runner.busy:
+            while waiting and self._runner.free:
+                number, width = waiting.pop(0)
+                _logger.info("Learned weights, for comparison: width %g.", width)
+                self._runner.start(
+                    number,
+                    {
+                        "config": dataclasses.asdict(dataclasses.replace(learned, width=width)),
+                        "folder": str(self._folder.path / "baselines" / f"{number:04d}"),
+                        "executions": self._config.executions,
+                        "until": None,
+                        "budget": None,
+                        "test": False,
+                    },
+                )
+            for number, result in self._runner.ended():
+                accuracies = [each["validation"]["accuracy"] for each in result["executions"]]
+                score = sum(accuracies) / len(accuracies) if accuracies and not result["error"] else None
+                self._folder.append("baselines.jsonl", {"width": by_number[number], "score": score, **result})
+                told = f"{score:.2%}" if score is not None else f"failed: {result['error']}"
+                _logger.info("Learned weights at width %g: %s.", by_number[number], told)
+
+    def _winner(self, refit: bool) -> dict[str, Any]:
+        best = _best(self._ended)
+        if best is None:
+            errors = sorted({str(record["error"]) for record in self._ended})
+            raise RuntimeError(f"No trial has succeeded. Their errors: {'; '.join(errors)}")
+        execution = max(range(len(best["executions"])), key=lambda n: best["executions"][n]["validation"]["accuracy"])
+        source = self._folder.path / best["folder"] / str(execution)
+        content = {**best, "execution": execution, "test": None}
+        if refit:
+            content["test"], source = self._refit(best["executions"][execution])
+        for suffix in (".keras", ".ticket"):
+            model = source / f"model{suffix}"
+            if model.exists():
+                write_atomically(self._folder.path / f"best{suffix}", functools.partial(shutil.copyfile, model))
+        self._folder.write("best.json", content)
+        return content
+
+    def _refit(self, winner: dict[str, Any]) -> tuple[dict[str, float], Path]:
+        """Trains the winner on all training images, and tests it."""
+        config = RunConfig(**{**winner["config"], "validation": 0.0})
+        task = {"config": dataclasses.asdict(config), "folder": str(self._folder.path / "refit")}
+        _logger.info("Training the winner again, on all training images.")
+        self._runner.start(0, {**task, "executions": 1, "until": None, "budget": None, "test": True})
+        while True:
+            for _, result in self._runner.ended():
+                if result["error"]:
+                    raise RuntimeError(f"Training the winner again has failed: {result['error']}")
+                return result["executions"][0]["test"], self._folder.path / "refit" / "0"
+
+    def _report(self) -> None:
+        if not importlib.util.find_spec("plotly"):
+            _logger.warning("No report was written: plotly is missing. Install the extra, 'keras-popup[tuning]'.")
+            return
+        from keras_popup.reports import write_search_report
+
+        write_search_report(self._folder.path)
+
+
+def _best(ended: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the winner: of those trained for all epochs, if any, the most accurate, then the smallest, the first."""
+    good = [record for record in ended if record["score"] is not None]
+    full = [record for record in good if record["until"] is None]
+    return min(
+        full or good,
+        key=lambda record: (-record["score"], record["executions"][0]["ticket_bytes"] or 0, record["trial"]),
+        default=None,
+    )
+
+
+def _row(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a trial as a row of trials.csv."""
+    executions = record["executions"]
+
+    def mean(values: list[Any]) -> Any:
+        return sum(values) / len(values) if values and None not in values else ""
+
+    return {
+        "trial": record["trial"],
+        "status": record["status"],
+        **record["hyperparameters"],
+        "epochs": len(executions[0]["history"]) if executions else "",
+        "seeds": " ".join(str(each["seed"]) for each in executions),
+        "k": executions[0]["k"] if executions else record["hyperparameters"].get("k", ""),
+        "width": executions[0]["width"] if executions else record["hyperparameters"].get("width", ""),
+        "weights": executions[0]["weights"] if executions else "",
+        "kept": executions[0]["kept"] if executions else "",
+        OBJECTIVE: "" if record["score"] is None else record["score"],
+        "val_loss": mean([each["validation"]["loss"] for each in executions]),
+        "predicted_bytes": mean([each["predicted_bytes"] for each in executions]),
+        "ticket_bytes": mean([each["ticket_bytes"] for each in executions]),
+        "seconds": record["seconds"],
+        "same_as": record.get("same_as", ""),
+        "error": record["error"] or "",
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    names = ("keras-tuner", "tensorflow", "keras", "numpy", "scikit-learn", "scipy")
+    return {"keras_popup": __version__, **{name: importlib.metadata.version(name) for name in names}}
