@@ -24,10 +24,15 @@ _MODULES = (
     "initializers",
     "layers",
     "models",
+    "ranges",
+    "search",
+    "search_config",
+    "search_report",
     "selectors",
     "summary",
     "tickets",
     "training",
+    "tuning",
 )
 _NAMES = {
     "TicketError": "tickets",

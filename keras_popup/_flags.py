@@ -1,4 +1,4 @@
-"""Flags of the command line: made from `RunConfig`, read, explained."""
+"""Flags of the command line: made from the configurations, read, explained."""
 
 import dataclasses
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 from absl import flags
 
 from keras_popup.config import PROTOCOLS, RunConfig
+from keras_popup.search_config import SEARCHED
 
 
 class UsageError(Exception):
@@ -39,13 +40,21 @@ def parse(
     return rest[0] if positional else ""
 
 
-def define_config_flags(values: flags.FlagValues) -> None:
-    """Defines a flag for each argument of a run."""
-    hints = typing.get_type_hints(RunConfig)
-    for field in dataclasses.fields(RunConfig):
+def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[str] = ()) -> None:
+    """Defines a flag for each argument of a configuration.
+
+    Args:
+        values: where the flags are defined.
+        config: `RunConfig`, or a dataclass like it.
+        texts: the arguments that are read as text, and not given unless the user does.
+    """
+    hints = typing.get_type_hints(config)
+    for field in _options(config):
         options, text = {"flag_values": values}, field.metadata["help"]
         kind = _plain_type(hints[field.name])
-        if field.metadata["choices"]:
+        if field.name in texts:
+            flags.DEFINE_string(field.name, None, text, **options)
+        elif field.metadata["choices"]:
             flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], text, **options)
         elif kind is bool:
             flags.DEFINE_boolean(field.name, field.default, text, **options)
@@ -57,6 +66,10 @@ def define_config_flags(values: flags.FlagValues) -> None:
             flags.DEFINE_string(field.name, field.default, text, **options)
 
 
+def _options(config: type) -> list[Any]:
+    return [field for field in dataclasses.fields(config) if "help" in field.metadata]
+
+
 def _plain_type(hint: Any) -> Any:
     """Returns int for `int | None`."""
     if isinstance(hint, types.UnionType):
@@ -66,18 +79,24 @@ def _plain_type(hint: Any) -> Any:
 
 def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
     """Returns one entry per flag."""
-    fields = {field.name: field for field in dataclasses.fields(RunConfig)}
+    fields = {field.name: field for field in _options(RunConfig)}
     if not set(fields) <= set(names):  # other commands have flags of these names
         fields = {}
+    searched = "tuner" in names
+    own = [name for name in names if name not in fields]
     lines = []
-    for name in [*fields, *(name for name in names if name not in fields)]:
-        flag = values[name]
-        text = fields[name].metadata["help"] if name in fields else flag.help
-        if name in fields and fields[name].metadata["choices"]:
-            text += f" One of {', '.join(fields[name].metadata['choices'])}."
-        if flag.default is not None and not flag.boolean:
-            text += f" Default: {flag.default}."
-        elif name in fields and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
+    for name in [*own, *fields] if searched else [*fields, *own]:
+        flag, field = values[name], fields.get(name)
+        text = field.metadata["help"] if field else flag.help
+        choices = field.metadata["choices"] if field else None  # others have them in their texts
+        default = field.default if field and not flag.boolean else flag.default
+        if choices:
+            text += f" One of {', '.join(choices)}."
+        if searched and name in SEARCHED:
+            text += " Or several, or a range." if isinstance(default, float | None) else " Or several."
+        if default is not None and not flag.boolean:
+            text += f" Default: {default}."
+        elif field and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
             text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
         elif flag.boolean and flag.default:
             text += f" Default: on, --no{name} switches it off."

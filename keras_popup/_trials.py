@@ -12,6 +12,7 @@ import os
 import queue
 import resource
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -148,7 +149,7 @@ class _Alive(keras.callbacks.Callback):
     def __init__(self, path: Path, execution: int, epochs: int | None) -> None:
         super().__init__()
         self._path = path
-        self._about = {"execution": execution, "epochs": epochs}
+        self._about = {"host": socket.gethostname(), "pid": os.getpid(), "execution": execution, "epochs": epochs}
         self._epoch = 0
         self._said = -_SECONDS_BETWEEN_SIGNS
 

@@ -1,10 +1,8 @@
 """The command line. Thin: flags are made from `RunConfig`, work is done by other modules."""
 
 import dataclasses
-import importlib
 import os
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,8 @@ from absl import flags
 
 from keras_popup import __version__
 from keras_popup._flags import UsageError, define_config_flags, parse
+from keras_popup._loading import load
+from keras_popup._search_commands import report, search
 from keras_popup.config import RunConfig
 
 _USAGE = """\
@@ -20,6 +20,8 @@ keras-popup: find subnetworks of randomly weighted networks
 
 usage:
   keras-popup train [flags]     train a network and leave a run folder
+  keras-popup search [flags]    search over k, width and more, or for what fits into some bytes
+  keras-popup report SEARCH     one HTML page about a search
   keras-popup summary MODEL     what is masked in a model, and how large its masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
   keras-popup ticket pack MODEL write a model as its seeds and masks, in one bit per weight or less
@@ -119,7 +121,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"keras-popup {__version__}")
         return 0
-    commands = {"train": _train, "summary": _summary, "export": _export, "ticket": _ticket}
+    commands = {
+        "train": _train,
+        "search": search,
+        "report": report,
+        "summary": _summary,
+        "export": _export,
+        "ticket": _ticket,
+    }
     try:
         if command not in commands:
             raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
@@ -134,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
-    define_config_flags(values)
+    define_config_flags(values, RunConfig)
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
     flags.DEFINE_boolean("resume", False, "Go on with the run in --out, on other devices too.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
@@ -148,7 +157,7 @@ def _train(arguments: Sequence[str]) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from None
     try:
-        training = _load("training")
+        training = load("training")
         summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
     except KeyboardInterrupt:
         print(
@@ -162,7 +171,7 @@ def _train(arguments: Sequence[str]) -> int:
 def _summary(arguments: Sequence[str]) -> int:
     path = parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")
     if path is not None:
-        _load("summary").mask_summary(_load_model(_model_file(path)))
+        load("summary").mask_summary(_load_model(_model_file(path)))
     return 0
 
 
@@ -198,7 +207,7 @@ def _export(arguments: Sequence[str]) -> int:
             f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
         )
     file = _model_file(path)
-    exports = _load("exports")
+    exports = load("exports")
     model = _load_model(file)
     inputs = _test_images(path) if os.path.isdir(path) else None
     source = "made-up numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
@@ -242,10 +251,10 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     out = Path(values.out or Path(file).with_suffix(".ticket"))
     dataset, metrics = values.dataset, None
     if os.path.isdir(path):
-        run = _load("records").RunFolder(path)
+        run = load("records").RunFolder(path)
         dataset = dataset or run.read("config.json", "config")["config"].get("dataset")
         metrics = run.read("summary.json", "test")["test"]
-    tickets = _load("tickets")
+    tickets = load("tickets")
     print(tickets.save_ticket(_load_model(file), out, dataset=dataset, metrics=metrics, notes=values.notes))
     print(f" Written: {out}")
     return 0
@@ -270,8 +279,8 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
     if out.exists() and not values.overwrite:
         raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
-    model = _load("tickets").load_ticket(path, masked=values.masked, max_bytes=values.max_bytes)
-    _load("records").write_atomically(out, model.save)
+    model = load("tickets").load_ticket(path, masked=values.masked, max_bytes=values.max_bytes)
+    load("records").write_atomically(out, model.save)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
     return 0
 
@@ -281,7 +290,7 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
     _define_max_bytes(values)
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
     if path is not None:
-        tickets = _load("tickets")
+        tickets = load("tickets")
         inspect = tickets.verify_ticket if command == "verify" else tickets.ticket_info
         print(inspect(path, max_bytes=values.max_bytes))
         if command == "verify":
@@ -305,7 +314,7 @@ def _model_file(path: str) -> str:
 def _load_model(file: str) -> Any:
     import keras
 
-    _load("layers")
+    load("layers")
     try:
         return keras.models.load_model(file)
     except Exception as error:
@@ -314,7 +323,7 @@ def _load_model(file: str) -> Any:
 
 def _test_images(folder: str) -> Any:
     """Returns some test images of a run, None if its data are gone."""
-    training, records = _load("training"), _load("records")
+    training, records = load("training"), load("records")
     config = RunConfig(**records.RunFolder(folder).read("config.json", "config")["config"])
     try:
         images, _ = next(iter(training.load_data(config).evaluation_batches("test", _COMPARED)))
@@ -324,25 +333,12 @@ def _test_images(folder: str) -> Any:
     return images.numpy()
 
 
-def _load(module: str) -> types.ModuleType:
-    """Imports what needs TensorFlow, now that the arguments are known to be good."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # What its libraries log before they have read that level goes to the file descriptor.
-    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        importlib.import_module("keras_popup.training").find_devices()
-        return importlib.import_module(f"keras_popup.{module}")
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(nowhere)
-
-
 def _print_summary(summary: dict[str, Any], out: str) -> None:
     share = summary["kept"] / summary["weights"]
-    print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
+    if summary["test"]:
+        print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
+    else:  # of a search, whose trials are not tested
+        print(f"\nvalidation accuracy  {summary['validation']['accuracy']:.2%}")
     print(f"weights kept   {summary['kept']:,} of {summary['weights']:,} ({share:.1%})")
     print(f"time           {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
     if not os.path.isdir(out):

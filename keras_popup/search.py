@@ -19,7 +19,7 @@ from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
 from keras_popup._search_display import Display
 from keras_popup._workers import ChildProcess, RayWorkers, Workers
 from keras_popup.config import RunConfig
-from keras_popup.records import SearchFolder, write_atomically
+from keras_popup.records import RunFolder, SearchFolder, write_atomically
 from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
 
 __all__ = ["search"]
@@ -140,11 +140,9 @@ def _checked_space(config: SearchConfig, child: ChildProcess, seconds: float) ->
         least, width, branch = min(smallest)
         low, high = config.k_limits()
         raise ValueError(
-            f"`budget` is too small: {config.budget:,} bytes for widths {ranges.written(tuple(widths))} and k in "
-            f"[{low:g}, {high:g}]. "
-            + (f"Of these widths, {fitting[0]:g} fits. " if fitting else "")
-            + f"The smallest ticket that does not fit takes {least:,} bytes, at width {width:g} with a {branch} mask. "
-            "Raise the budget, or search other widths."
+            f"`budget` is too small: {config.budget:,} bytes, for widths {ranges.written(tuple(widths))} and k from "
+            f"{low:g} to {high:g}. The smallest possible ticket of width {width:g} takes {least:,} bytes, with a "
+            f"{branch} mask. " + (f"Search widths nearer to {fitting[0]:g}, which fits." if fitting else "Raise it.")
         )
     if left_out := [width for width in widths if width not in fitting]:
         _logger.warning("Left out, as no ticket fits into the budget: width %s.", ranges.written(tuple(left_out)))
@@ -387,8 +385,11 @@ class _Search:
         execution = max(range(len(best["executions"])), key=lambda n: best["executions"][n]["validation"]["accuracy"])
         source = self._folder.path / best["folder"] / str(execution)
         content = {**best, "execution": execution, "test": None}
-        if refit:
-            content["test"], source = self._refit(best["executions"][execution])
+        # One that was asked for before stays.
+        trained_again = self._folder.path / "refit" / f"{best['trial']:04d}"
+        if refit or RunFolder(trained_again / "0").summary():
+            content["test"] = self._refit(best["executions"][execution], trained_again)
+            source = trained_again / "0"
         for suffix in (".keras", ".ticket"):
             model = source / f"model{suffix}"
             if model.exists():
@@ -396,25 +397,25 @@ class _Search:
         self._folder.write("best.json", content)
         return content
 
-    def _refit(self, winner: dict[str, Any]) -> tuple[dict[str, float], Path]:
-        """Trains the winner on all training images, and tests it."""
+    def _refit(self, winner: dict[str, Any], folder: Path) -> dict[str, float]:
+        """Trains the winner on all training images, and tests it. Returns the test metrics."""
         config = RunConfig(**{**winner["config"], "validation": 0.0})
-        task = {"config": dataclasses.asdict(config), "folder": str(self._folder.path / "refit")}
+        task = {"config": dataclasses.asdict(config), "folder": str(folder)}
         _logger.info("Training the winner again, on all training images.")
         self._runner.start(0, {**task, "executions": 1, "until": None, "budget": None, "test": True})
         while True:
             for _, result in self._runner.ended():
                 if result["error"]:
                     raise RuntimeError(f"Training the winner again has failed: {result['error']}")
-                return result["executions"][0]["test"], self._folder.path / "refit" / "0"
+                return result["executions"][0]["test"]
 
     def _report(self) -> None:
         if not importlib.util.find_spec("plotly"):
             _logger.warning("No report was written: plotly is missing. Install the extra, 'keras-popup[tuning]'.")
             return
-        from keras_popup.reports import write_search_report
+        from keras_popup.search_report import write_report
 
-        write_search_report(self._folder.path)
+        write_report(self._folder.path)
 
 
 def _best(ended: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -1,0 +1,155 @@
+"""The commands `search` and `report`."""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_popup import ranges
+from keras_popup._flags import UsageError, define_config_flags, parse
+from keras_popup._loading import load
+from keras_popup.config import RunConfig, layer_fractions
+from keras_popup.search_config import SEARCHED, SearchConfig
+
+_SEARCH_HELP = """\
+keras-popup search: search over k, width and more, or for what fits into some bytes
+
+How many weights, of how wide a network? Each trial is a training run, and Keras Tuner chooses the next by the
+validation accuracies so far. With --budget, the search is for the best network whose ticket fits: k follows from
+the width then.
+
+Several values of an argument are written 0.5,1,2, a range 0.1:0.9, one in steps 0.1:0.9:0.2, a logarithmic one
+0.001:1:log. k, width, learning_rate, l2, kernel_initializer, selector and the fractions of layer_k can have them.
+
+examples:
+  keras-popup search --model conv2 --dataset digits --k 0.1:0.9 --width 0.1,0.2 --epochs 10 --max_trials 8 \\
+      --out runs/search
+  keras-popup search --model conv4 --dataset cifar10 --k 0.1:0.9 --width 0.5,1,2 --max_trials 30 --epochs 20 \\
+      --seed 1 --out runs/s
+  keras-popup search ... --out runs/s --resume              goes on with a search that was interrupted
+  keras-popup search ... --width 0.5:4:log --budget 100kB   the best network whose ticket fits into 100,000 bytes
+  keras-popup search ... --workers 4                        four trials at a time
+  keras-popup search ... --ray_address auto --gpus_per_worker 2   on a cluster, two GPUs a trial
+
+the search folder:
+  trials.csv, trials.jsonl   a line per trial, written as it ends
+  best.keras, best.ticket    the winner, chosen by validation images; best.json says all about it
+  report.html                a page to look at
+"""
+
+_REPORT_HELP = """\
+keras-popup report: one HTML page about a search
+
+usage:
+  keras-popup report SEARCH     SEARCH is the folder of a search, finished or not
+
+Writes report.html into the folder. The page needs no network.
+
+example:
+  keras-popup report runs/search
+"""
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def search(arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "The search folder. Required.", flag_values=values)
+    define_config_flags(values, SearchConfig, texts=("budget",))
+    define_config_flags(values, RunConfig, texts=(*SEARCHED, "layer_k"))
+    more: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_boolean("resume", False, "Go on with the search in --out.", **more)
+    flags.DEFINE_boolean("overwrite", False, "Remove the search in --out first.", **more)
+    flags.DEFINE_boolean("refit", False, "Train the winner again on all training images, then test it, once.", **more)
+    text = "How many trials run at once. One if not given; more on Ray, pip install 'keras-popup[cluster]'."
+    flags.DEFINE_integer("workers", None, text, **more)
+    text = "A Ray cluster whose machines see --out under the same path, such as auto or 10.0.0.1:6379."
+    flags.DEFINE_string("ray_address", None, text, **more)
+    text = "GPUs of each trial on Ray; on two or more it is trained by MirroredStrategy."
+    flags.DEFINE_float("gpus_per_worker", None, text, **more)
+    flags.DEFINE_boolean("tensorboard", False, "Write logs for TensorBoard, with hyperparameters.", **more)
+    text = "After how many minutes without progress the process of a trial is taken for lost."
+    flags.DEFINE_float("stall_minutes", 30.0, text, **more)
+    if parse(values, "search", arguments, _SEARCH_HELP) is None:
+        return 0
+    if not values.out:
+        raise UsageError("--out is required: the folder of the search, such as --out runs/search.")
+    try:
+        config = _config(values)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    names = ("resume", "overwrite", "refit", "workers", "ray_address", "gpus_per_worker", "tensorboard")
+    options = {name: values[name].value for name in (*names, "stall_minutes")}
+    try:
+        best = load("search").search(config, values.out, **options)
+    except KeyboardInterrupt:
+        print(
+            "\nkeras-popup: interrupted. The same command with --resume goes on: trials that have ended are kept, one "
+            "that was running goes on after its last epoch.",
+            file=sys.stderr,
+        )
+        return 130
+    _print_best(best, values.out)
+    return 0
+
+
+def _config(values: flags.FlagValues) -> SearchConfig:
+    space: dict[str, Any] = {}
+    fixed: dict[str, Any] = {}
+    for field in dataclasses.fields(RunConfig):
+        value = values[field.name].value
+        if field.name == "layer_k":
+            space |= {f"k[{pattern}]": each for pattern, each in layer_fractions(value, ranges.parse).items()}
+        elif field.name not in SEARCHED:
+            fixed[field.name] = value
+        elif value is not None:
+            try:
+                each = ranges.parse(value, str if isinstance(field.default, str) else float)
+            except ValueError as error:
+                raise ValueError(f"`{field.name}`: {error}") from None
+            (space if isinstance(each, (tuple, ranges.Range)) else fixed)[field.name] = each
+    budget = None if values.budget is None else _bytes(values.budget)
+    if budget is not None and "k" in fixed:
+        raise ValueError("With a budget, k follows from the width. Give a range of k, as limits, or leave --k out.")
+    names = ("tuner", "max_trials", "executions", "baseline", "retries")
+    own = {name: values[name].value for name in names}
+    return SearchConfig(run=RunConfig(**fixed), space=space, budget=budget, **own)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    if not found or found[2].lower() not in _UNITS:
+        raise ValueError(f"`budget` must be bytes, such as 100kB, 1.5MB or 102400. Received: {text!r}.")
+    return int(float(re.sub("[_,]", "", found[1])) * _UNITS[found[2].lower()])
+
+
+def report(arguments: Sequence[str]) -> int:
+    path = parse(flags.FlagValues(), "report", arguments, _REPORT_HELP, "SEARCH")
+    if path is not None:
+        # Plain data: nothing of TensorFlow is needed.
+        from keras_popup.search_report import write_report
+
+        print(write_report(path))
+    return 0
+
+
+def _print_best(best: dict[str, Any], out: str) -> None:
+    execution = best["executions"][best["execution"]]
+    from keras_popup._search_display import said
+
+    print(f"\nbest trial     {best['trial']}: {said(best)}")
+    print(f"validation     {best['score']:.2%}")
+    if best["test"]:
+        print(f"test accuracy  {best['test']['accuracy']:.2%}, trained again on all training images")
+    print(f"weights kept   {execution['kept']:,} of {execution['weights']:,}")
+    ticket = os.path.join(out, "best.ticket")
+    if os.path.exists(ticket):
+        print(f"ticket         {ticket} ({os.path.getsize(ticket):,} bytes)")
+    print(f"model          {os.path.join(out, 'best.keras')}")
+    page = os.path.join(out, "report.html")
+    if os.path.exists(page):
+        print(f"report         {page}")

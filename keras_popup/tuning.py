@@ -1,0 +1,138 @@
+"""A hypermodel for any tuner of Keras Tuner. For a search on the command line, see `keras_popup.search`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import keras_tuner
+
+from keras_popup import conversion, initializers, ranges, selectors
+from keras_popup.ranges import Range
+
+__all__ = ["PopupHyperModel", "Range"]
+
+
+class PopupHyperModel(keras_tuner.HyperModel):
+    """A masked network whose k, width and more are hyperparameters.
+
+    Each of them is one value, which is fixed, a list of values, or a `Range`. Hyperparameters have the arguments'
+    names; the fractions of single layers are called "k[PATTERN]".
+
+    Args:
+        build: function that returns the plain `keras.Model` to mask: of a width if `width` is given, such as
+            `keras_popup.models.Conv4`, else of nothing.
+        k: fraction of each layer's weights that is kept, in (0, 1], or a dict of them by patterns of layers'
+            names, as in `keras_popup.mask_model`.
+        width: what `build` is called with, as `build(width=...)`. None for `build()`.
+        learning_rate: float >= 0, at the start.
+        l2: float >= 0, the coupled weight decay of the scores: l2 / 2 * sum(s**2) is added to the loss.
+        kernel_initializer: of the frozen kernels, as in `keras_popup.initializers.get`.
+        selector: as in `keras_popup.selectors.get`: a name, or several of them.
+        optimizer: a Keras optimizer, or its config, of which each trial has a copy with its own learning rate.
+            SGD with a momentum of 0.9 if None.
+        loss, metrics: as in `keras.Model.compile`.
+        seed: integer in [0, 2**32), of kernels and scores: the same in all trials. 0 is a seed.
+        name: of the hypermodel.
+
+    Raises:
+        TypeError: if `build` is no function.
+        ValueError: if a value, or an end of a range, is outside of what is said here.
+
+    Reference:
+        The formulas of edge-popup: Ramanujan et al., [arXiv 1911.13299](https://arxiv.org/abs/1911.13299),
+        section 3.
+
+    Example:
+
+    >>> import keras_popup, keras_tuner
+    >>> from keras_popup.tuning import PopupHyperModel, Range
+    >>> hypermodel = PopupHyperModel(keras_popup.models.FullyConnected, k=Range(0.1, 0.9), width=[0.1, 0.2])
+    >>> hp = keras_tuner.HyperParameters()
+    >>> model = hypermodel.build(hp)
+    >>> sorted(hp.values), model.get_layer("dense1").kept
+    (['k', 'width'], 2352)
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., keras.Model],
+        *,
+        k: Any = 0.5,
+        width: Any = None,
+        learning_rate: Any = 0.1,
+        l2: Any = 1e-4,
+        kernel_initializer: Any = "signed_constant",
+        selector: Any = "top_k",
+        optimizer: Any = None,
+        loss: Any = None,
+        metrics: Sequence[Any] = ("accuracy",),
+        seed: int = 1,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        if not callable(build) or isinstance(build, keras.Model):
+            raise TypeError(f"`build` must be a function that returns a keras.Model. Received: {build!r}.")
+        self._build_plain = build
+        self._k = {name: _space(f"k[{name}]", each) for name, each in k.items()} if isinstance(k, Mapping) else None
+        self._space = {
+            "k": 0.5 if self._k is not None else _space("k", k),
+            "width": _space("width", width),
+            "learning_rate": _space("learning_rate", learning_rate),
+            "l2": _space("l2", l2),
+            "kernel_initializer": _space("kernel_initializer", kernel_initializer),
+            "selector": _space("selector", selector),
+        }
+        for label, space in [("k", self._space["k"]), *(self._k or {}).items()]:
+            for value in ranges.ends(space):
+                if not 0 < value <= 1:
+                    raise ValueError(f"`k` must be in (0, 1], the fraction kept. Received: {value!r} for '{label}'.")
+        for label in ("learning_rate", "l2"):
+            if min(ranges.ends(self._space[label])) < 0:
+                raise ValueError(f"`{label}` must be 0 or more. Received: {self._space[label]}.")
+        for value in ranges.ends(self._space["kernel_initializer"]):
+            initializers.get(value)
+        for value in ranges.ends(self._space["selector"]):
+            selectors.get(value)
+        if width is not None and min(ranges.ends(self._space["width"])) <= 0:
+            raise ValueError(f"`width` must be more than 0. Received: {self._space['width']}.")
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: {seed!r}.")
+        chosen = keras.optimizers.SGD(momentum=0.9) if optimizer is None else keras.optimizers.get(optimizer)
+        self._optimizer = keras.optimizers.serialize(chosen)
+        self._loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self._metrics = list(metrics)
+        self._seed = seed
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Returns a trial's model, masked and compiled.
+
+        Raises:
+            ValueError: what `mask_model` raises, such as for a k that keeps no weight of a layer.
+        """
+        chosen = {name: ranges.declare(hp, name, space) for name, space in self._space.items()}
+        if self._k is not None:
+            chosen["k"] = {name: ranges.declare(hp, f"k[{name}]", space) for name, space in self._k.items()}
+        plain = self._build_plain() if chosen["width"] is None else self._build_plain(width=chosen["width"])
+        model = conversion.mask_model(
+            plain,
+            k=chosen["k"],
+            selector=chosen["selector"],
+            kernel_initializer=chosen["kernel_initializer"],
+            scores_regularizer=keras.regularizers.L2(chosen["l2"] / 2) if chosen["l2"] else None,
+            seed=self._seed,
+        )
+        optimizer = keras.optimizers.deserialize(self._optimizer)
+        optimizer.learning_rate = chosen["learning_rate"]
+        model.compile(optimizer=optimizer, loss=self._loss, metrics=self._metrics)
+        return model
+
+
+def _space(name: str, given: Any) -> ranges.Space:
+    if isinstance(given, (list, tuple)):
+        try:
+            return ranges.several(given)
+        except ValueError as error:
+            raise ValueError(f"`{name}`: {error}") from None
+    if name.startswith("k") and name != "kernel_initializer" and not isinstance(given, (int, float, Range)):
+        raise ValueError(f"`{name}` must be a number, a list of numbers or a Range. Received: {given!r}.")
+    return given
