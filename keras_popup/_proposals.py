@@ -2,9 +2,11 @@
 
 import logging
 import math
+import shutil
 import sys
 import tempfile
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -77,8 +79,9 @@ class Proposals:
             number = config.max_trials or (None if config.tuner == "grid" else _DEFAULT_TRIALS)
             self._oracle = kinds[config.tuner](max_trials=number, **options)
         self._oracle.verbose = 0
-        self._files = tempfile.TemporaryDirectory()  # which nobody reads
-        self._oracle._set_project_dir(self._files.name, "oracle")
+        files = tempfile.mkdtemp()  # which nobody reads
+        weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
+        self._oracle._set_project_dir(files, "oracle")
         self._trials: dict[int, Any] = {}
         self.exhausted = False
         self.total = self._total(config)

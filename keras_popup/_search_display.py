@@ -71,7 +71,7 @@ class Display:
             self._bars.remove_task(bar)
             self._new += 1
         self.found(record)
-        result = f"{record['score']:.2%}" if record["score"] is not None else f"failed: {record['error']}"
+        result = f"{record['score']:.2%}" if record["score"] is not None else f"failed: {record['error'].rstrip('.')}"
         best = f" Best: {self.best['score']:.2%} ({said(self.best)})." if self.best else ""
         of = f" of {self._total}" if self._total else ""
         left = f" {self._left().capitalize()}." if self._left() else ""

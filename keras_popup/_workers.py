@@ -168,7 +168,7 @@ class RayWorkers:
     def __init__(self, size: int | None, address: str | None, gpus: float | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        options: dict[str, Any] = {"include_dashboard": False, "num_cpus": size}
+        options: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": size}
         if address is None:
             # The one thing that keeps Ray on loopback: it turns the address 127.0.0.1 into the machine's own.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

@@ -387,8 +387,9 @@ class _Search:
         content = {**best, "execution": execution, "test": None}
         # One that was asked for before stays.
         trained_again = self._folder.path / "refit" / f"{best['trial']:04d}"
-        if refit or RunFolder(trained_again / "0").summary():
-            content["test"] = self._refit(best["executions"][execution], trained_again)
+        summary = RunFolder(trained_again / "0").summary()
+        if refit or summary:
+            content["test"] = (summary or self._refit(best["executions"][execution], trained_again))["test"]
             source = trained_again / "0"
         for suffix in (".keras", ".ticket"):
             model = source / f"model{suffix}"
@@ -397,8 +398,8 @@ class _Search:
         self._folder.write("best.json", content)
         return content
 
-    def _refit(self, winner: dict[str, Any], folder: Path) -> dict[str, float]:
-        """Trains the winner on all training images, and tests it. Returns the test metrics."""
+    def _refit(self, winner: dict[str, Any], folder: Path) -> dict[str, Any]:
+        """Trains the winner on all training images, and tests it."""
         config = RunConfig(**{**winner["config"], "validation": 0.0})
         task = {"config": dataclasses.asdict(config), "folder": str(folder)}
         _logger.info("Training the winner again, on all training images.")
@@ -407,7 +408,7 @@ class _Search:
             for _, result in self._runner.ended():
                 if result["error"]:
                     raise RuntimeError(f"Training the winner again has failed: {result['error']}")
-                return result["executions"][0]["test"]
+                return result["executions"][0]
 
     def _report(self) -> None:
         if not importlib.util.find_spec("plotly"):

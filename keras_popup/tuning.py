@@ -124,6 +124,7 @@ class PopupHyperModel(keras_tuner.HyperModel):
         optimizer = keras.optimizers.deserialize(self._optimizer)
         optimizer.learning_rate = chosen["learning_rate"]
         model.compile(optimizer=optimizer, loss=self._loss, metrics=self._metrics)
+        optimizer.build(model.trainable_variables)  # so that Hyperband's next round finds its state again
         return model
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_popup import initializers, layers, selectors
+from keras_popup.search_config import SearchConfig
 
 
 class LayerCase(NamedTuple):
@@ -205,3 +206,6 @@ def operations_of(concrete_function: Any) -> set[str]:
     definition = concrete_function.graph.as_graph_def()
     operations = {node.op for function in definition.library.function for node in function.node_def}
     return operations | {node.op for node in definition.node}
+
+
+TUNERS = list(SearchConfig.__dataclass_fields__["tuner"].metadata["choices"])

@@ -1,0 +1,527 @@
+"""Searches on the digits: records, budgets, failures, kills, Ray, the page in a browser."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from tables import TUNERS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import keras_popup
+from keras_popup import _workers, cli, records, search, search_report, tuning
+from keras_popup.config import RunConfig
+from keras_popup.ranges import Range
+from keras_popup.search_config import SearchConfig
+
+SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
+RUN = RunConfig(model="fc", width=0.2, epochs=3, learning_rate=0.5, seed=0)
+
+
+def lines(folder, name="trials.jsonl"):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def outcome(record):
+    """Returns what must be the same of a trial wherever and whenever it ran."""
+    names = ("seed", "k", "width", "kept", "ticket_bytes", "predicted_bytes", "history", "validation", "test")
+    executions = [{name: each[name] for name in names} for each in record["executions"]]
+    return {**{name: record[name] for name in ("trial", "hyperparameters", "score", "until")}, "executions": executions}
+
+
+def by_number(records):
+    return sorted((outcome(record) for record in records), key=lambda record: record["trial"])
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """A search of which one trial fails, whose winner was trained again."""
+    folder = tmp_path_factory.mktemp("searches") / "a"
+    flags = ["--model", "fc", "--width", "0.2", "--epochs", "3", "--seed", "0", "--tuner", "grid", "--executions", "2"]
+    flags += ["--learning_rate", "0.5,1e38,1", "--refit", "--tensorboard", "--out", str(folder)]
+    assert cli.main(["search", *flags]) == 0
+    return folder, flags
+
+
+@pytest.fixture(scope="module")
+def budgeted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searches") / "b"
+    config = SearchConfig(run=RUN, space={"width": (0.1, 0.2, 0.5)}, tuner="grid", budget=2500)
+    return folder, search.search(config, folder)
+
+
+def test_records(failing):
+    folder, _ = failing
+    trials = lines(folder)
+    assert [record["trial"] for record in trials] == [1, 2, 3]
+    assert [record["hyperparameters"]["learning_rate"] for record in trials] == [0.5, 1e38, 1.0]
+    for record in trials:
+        if record["hyperparameters"]["learning_rate"] == 1e38:
+            assert record["status"] == "failed"
+            assert record["score"] is None
+            assert "DivergenceError: The loss became" in record["error"]
+            assert "DivergenceError" in record["traceback"]
+            continue
+        assert record["status"] == "completed"
+        assert record["error"] is None
+        assert record["peak_memory_mb"] > 100
+        assert [each["seed"] for each in record["executions"]] == [0, 1]
+        accuracies = [each["validation"]["accuracy"] for each in record["executions"]]
+        assert record["score"] == pytest.approx(np.mean(accuracies))
+        for number, each in enumerate(record["executions"]):
+            assert [row["epoch"] for row in each["history"]] == [1, 2, 3]
+            assert each["validation"]["accuracy"] == each["history"][-1]["val_accuracy"]
+            assert each["kept"] == sum(layer["kept"] for layer in each["layers"]) == round(0.5 * each["weights"])
+            run = records.RunFolder(folder / record["folder"] / str(number))
+            assert each["ticket_bytes"] == run.ticket.stat().st_size <= each["predicted_bytes"]
+            assert run.summary()["test"] is None
+    rows = list(csv.DictReader((folder / "trials.csv").read_text().splitlines()))
+    assert [row["val_accuracy"] for row in rows] == ["" if r["score"] is None else str(r["score"]) for r in trials]
+    assert {"status", "seeds", "k", "width", "kept", "predicted_bytes", "ticket_bytes", "seconds", "error"} <= set(
+        rows[0]
+    )
+
+
+def test_winner_is_chosen_by_validation_and_tested_once(failing):
+    folder, _ = failing
+    best = json.loads((folder / "best.json").read_text())
+    assert best["score"] == max(record["score"] for record in lines(folder) if record["score"] is not None)
+    again = records.RunFolder(folder / "refit" / f"{best['trial']:04d}" / "0")
+    assert again.summary()["data"]["validation"] == 0
+    assert best["test"] == again.summary()["test"]
+    model, plain = keras.models.load_model(folder / "best.keras"), keras_popup.load_ticket(folder / "best.ticket")
+    images = load_digits().images.astype("float32")[..., None]
+    np.testing.assert_allclose(plain.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-5)
+    kept = list((folder / "trials").glob("*/*/model.keras"))
+    assert {path.parent.parent for path in kept} == {folder / best["folder"]}
+
+
+def test_baseline(failing):
+    folder, _ = failing
+    (baseline,) = lines(folder, "baselines.jsonl")
+    assert baseline["width"] == 0.2
+    run = baseline["executions"][0]["config"]
+    assert (run["method"], run["learning_rate"], run["epochs"]) == ("dense", 0.01, 3)
+    assert baseline["executions"][0]["ticket_bytes"] is None
+
+
+def test_a_finished_search_is_not_run_again(failing, capsys):
+    folder, flags = failing
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert cli.main(["search", *flags, "--resume"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
+    assert changed <= {"best.json", "best.keras", "best.ticket", "report.html", ".unfinished-lock"}
+
+
+def test_refusals_of_a_folder(failing, tmp_path, capsys):
+    folder, flags = failing
+    for more, message in [
+        ([], "Use --resume to go on with it, --overwrite"),
+        (["--resume", "--overwrite"], "not both"),
+        (["--resume", "--executions", "1"], "executions=1, recorded 2"),
+        (["--resume", "--k", "0.1:0.9"], "k='0.1:0.9', recorded 0.5"),
+    ]:
+        assert cli.main(["search", *flags, *more]) == 1
+        assert message in capsys.readouterr().err
+    with records.SearchFolder(folder).locked():
+        assert cli.main(["search", *flags, "--resume"]) == 1
+    assert "Another process searches in" in capsys.readouterr().err
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "mine.txt").write_text("mine")
+    assert cli.main(["search", *SMALL, "--k", "0.1:0.9", "--out", str(run), "--overwrite"]) == 1
+    assert "is not the folder of a search" in capsys.readouterr().err
+    assert (run / "mine.txt").exists()
+
+
+def test_tensorboard(failing):
+    folder, _ = failing
+    trial = lines(folder)[0]
+    logged = EventAccumulator(str(folder / "tensorboard" / "0001-0"))
+    logged.Reload()
+    history = trial["executions"][0]["history"]
+    for name in ("loss", "val_accuracy"):
+        assert [event.value for event in logged.Scalars(name)] == pytest.approx([row[name] for row in history])
+    metadata = logged.SummaryMetadata("_hparams_/session_start_info")
+    assert metadata.plugin_data.plugin_name == "hparams"
+    assert b"learning_rate" in metadata.plugin_data.content
+
+
+def test_every_ticket_is_in_the_budget(budgeted):
+    folder, best = budgeted
+    trials = lines(folder)
+    assert len(trials) == 6
+    assert {record["hyperparameters"]["branch"] for record in trials} == {"sparse", "dense"}
+    for record in trials:
+        (execution,) = record["executions"]
+        ticket = folder / record["folder"] / "0" / "model.ticket"
+        assert ticket.stat().st_size == execution["ticket_bytes"] <= execution["predicted_bytes"] <= 2500
+        sparse = record["hyperparameters"]["branch"] == "sparse"
+        assert execution["k"] <= 0.5 if sparse else execution["k"] >= 0.5
+        # As large as fits.
+        assert execution["predicted_bytes"] >= 2500 - 3 or execution["k"] == 0.5
+        model_layers = {row.path: row for row in keras_popup.ticket_info(ticket).layers}
+        assert {layer["name"]: layer["kept"] for layer in execution["layers"]} == {
+            name: row.kept for name, row in model_layers.items()
+        }
+    assert best["test"] is None
+    assert (folder / "best.ticket").stat().st_size <= 2500
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--k", "0:0.5"), "`k` must be in (0, 1]"),
+        (("--k", "0.9:0.1"), "`k`: A range goes from the smaller to the larger number. Received: 0.9:0.1"),
+        (("--k", "some"), "`k`: Expected numbers"),
+        (("--k", "0.5"), "There is nothing to search"),
+        (("--width", "0:1"), "`width` must be a positive number"),
+        (("--k", "0.1:0.9", "--budget", "10 apples"), "`budget` must be bytes, such as 100kB"),
+        (("--k", "0.3", "--budget", "10kB"), "With a budget, k follows from the width"),
+        (("--k", "0.1:0.9", "--layer_k", "conv*=0.1:0.9;dense"), "`layer_k` must be such as"),
+        (("--k", "0.1:0.9", "--tuner", "luck"), "tuner"),
+    ],
+)
+def test_bad_flags(capsys, tmp_path, flags, message):
+    assert cli.main(["search", "--model", "fc", *flags, "--out", str(tmp_path / "s")]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_is_said_before_the_first_trial(capsys, tmp_path):
+    for flags, message in [
+        (("--width", "0.001,1"), "width=0.001 leaves no channel of 300"),
+        (("--k", "0.0001:0.5", "--width", "0.1"), "keeps none of the"),
+        (("--width", "0.1,0.2", "--budget", "1kB"), "The smallest possible ticket of width 0.1 takes 1,2"),
+        (("--k", "0.1:0.9", "--validation", "0"), "A search chooses by validation images"),
+        (("--k", "0.1:0.9", "--dataset", "none", "--data_dir", str(tmp_path / "none")), "none"),
+        (("--k", "0.1:0.9", "--workers", "0"), "`workers` must be 1 or more"),
+        (("--k", "0.1:0.9", "--gpus_per_worker", "1"), "For one worker see `devices`"),
+        (("--k", "0.1:0.9", "--ray_address", "127.0.0.1:9"), "There is no Ray at 127.0.0.1:9"),
+    ]:
+        assert cli.main(["search", "--model", "fc", *flags, "--out", str(tmp_path / "s")]) == 1
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
+def test_nothing_of_ray_or_tensorflow_is_imported_for_one_worker():
+    code = (
+        "import sys, keras_popup._search_commands, keras_popup.search_report; "
+        "assert not {'tensorflow', 'keras', 'ray', 'plotly'} & set(sys.modules); "
+        "import keras_popup.search; assert 'ray' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def browser():
+    if not shutil.which("chromedriver"):
+        assert not os.environ.get("KERAS_POPUP_NEEDS_BROWSER"), "chromedriver is missing"
+        pytest.skip("needs Chromium and ChromeDriver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1200,4000"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # of selenium's
+def test_the_page_in_a_browser(failing, budgeted):
+    driver = browser()
+    try:
+        for folder, plots in ((failing[0], 7), (budgeted[0], 7)):
+            trials = [record for record in lines(folder) if record["score"] is not None]
+            search_report.write_report(folder)
+            driver.get((folder / "report.html").as_uri())
+            # Drawn, all of it.
+            assert len(driver.find_elements("css selector", ".js-plotly-plot")) == plots
+            drawn = (
+                "return [...document.querySelectorAll('.js-plotly-plot')].filter(p => p.querySelector('svg')).length"
+            )
+            deadline = time.monotonic() + 60
+            while driver.execute_script(drawn) < plots and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert driver.execute_script(drawn) == plots
+            points = driver.find_elements("css selector", "#accuracy-over-k .scatterlayer .points path")
+            assert len(points) == len(trials)
+            assert len(driver.find_elements("css selector", "#learning-curves .scatterlayer .trace")) == len(trials)
+            assert [log for log in driver.get_log("browser") if log["level"] == "SEVERE"] == []
+            events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+            urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+            assert urls
+            assert not [url for url in urls if not url.startswith(("file:", "data:"))]
+        assert "DivergenceError" in (failing[0] / "report.html").read_text()
+    finally:
+        driver.quit()
+
+
+def test_what_is_drawn_cannot_run(failing, tmp_path):
+    folder = tmp_path / "evil"
+    shutil.copytree(failing[0], folder)
+    config = json.loads((folder / "search.json").read_text())
+    config["config"]["dataset"] = "<script>alert(1)</script>"
+    (folder / "search.json").write_text(json.dumps(config))
+    text = (folder / "trials.jsonl").read_text().replace("DivergenceError", "</td><script>alert(2)</script>")
+    (folder / "trials.jsonl").write_text(text)
+    assert cli.main(["report", str(folder)]) == 0
+    assert "<script>alert" not in (folder / "report.html").read_text()
+
+
+def test_report_needs_a_search(capsys, tmp_path):
+    assert cli.main(["report", str(tmp_path)]) == 1
+    assert "must be the folder of a search" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tuner", TUNERS)
+def test_hypermodel_in_every_tuner(tuner, tmp_path):
+    digits = load_digits()
+    images, labels = (digits.images / 16).astype("float32")[..., None], digits.target
+
+    def build(width):
+        return keras_popup.models.FullyConnected((8, 8, 1), width=width)
+
+    hypermodel = tuning.PopupHyperModel(
+        build,
+        k={"dense*": Range(0.1, 0.9), "*": 0.5},
+        width=[0.1, 0.2],
+        learning_rate=Range(0.1, 1, "log"),
+        l2=[0.0, 1e-4],
+        kernel_initializer=["signed_constant", "kaiming_normal"],
+        seed=0,
+    )
+    classes = {
+        "random": keras_tuner.RandomSearch,
+        "grid": keras_tuner.GridSearch,
+        "bayesian": keras_tuner.BayesianOptimization,
+        "hyperband": keras_tuner.Hyperband,
+    }
+    more = {"max_epochs": 2, "factor": 2} if tuner == "hyperband" else {"max_trials": 2}
+    tuner = classes[tuner](hypermodel, objective="val_accuracy", seed=1, directory=tmp_path, **more)
+    tuner.search(images[:1000], labels[:1000], epochs=2, validation_data=(images[1000:], labels[1000:]), verbose=0)
+    best = tuner.get_best_hyperparameters()[0].values
+    assert {"k[dense*]", "width", "learning_rate", "l2", "kernel_initializer"} <= set(best)
+    model = tuner.get_best_models()[0]
+    layer = model.get_layer("dense1")
+    assert layer.k == pytest.approx(best["k[dense*]"])
+    assert layer.units == int(300 * best["width"])
+    assert model.get_layer("classes").k == 0.5
+    assert float(model.optimizer.learning_rate) == pytest.approx(best["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": Range(0.0, 0.5)}, "`k` must be in (0, 1]"),
+        ({"k": {"a": [0.5, 2.0]}}, "`k` must be in (0, 1]"),
+        ({"k": "half"}, "`k` must be a number"),
+        ({"k": []}, "`k`: Expected different values"),
+        ({"width": [0.0, 1.0]}, "`width` must be more than 0"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be 0 or more"),
+        ({"kernel_initializer": ["signed_constant", "odd"]}, "odd"),
+        ({"selector": "best"}, "Unknown selector"),
+        ({"seed": -1}, "`seed` must be an integer"),
+    ],
+)
+def test_bad_hypermodels(arguments, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        tuning.PopupHyperModel(keras_popup.models.FullyConnected, **arguments)
+    assert message in str(caught.value)
+
+
+def started(*flags):
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_popup", "search", *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def alive(folder, epochs=1, limit=120):
+    """Waits until a trial has trained for some epochs, and returns what it says."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        for path in sorted(folder.glob("trials/*/alive.json"), reverse=True):
+            sign = json.loads(path.read_text())
+            if sign["epoch"] >= epochs:
+                return sign
+        time.sleep(0.02)
+    raise TimeoutError("no trial has begun")
+
+
+def gone(pid, limit=30):
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+LONG = (
+    "--model",
+    "fc",
+    "--width",
+    "0.1,0.2",
+    "--k",
+    "0.1:0.9",
+    "--epochs",
+    "12",
+    "--learning_rate",
+    "0.5",
+    "--seed",
+    "0",
+)
+LONG = (*LONG, "--tuner", "random", "--max_trials", "4", "--nobaseline")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searches") / "undisturbed"
+    assert cli.main(["search", *LONG, "--out", str(folder)]) == 0
+    return folder
+
+
+def test_interrupted_by_the_user(undisturbed, tmp_path):
+    folder = tmp_path / "s"
+    process = started(*LONG, "--out", str(folder))
+    sign = alive(folder, epochs=3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert "The same command with --resume goes on" in process.stderr.read()
+    process.stderr.close()
+    assert gone(sign["pid"])
+    assert cli.main(["search", *LONG, "--out", str(folder), "--resume"]) == 0
+    assert by_number(lines(folder)) == by_number(lines(undisturbed))
+    assert "Going on after epoch" in (folder / "trials" / "0001" / "log.txt").read_text()
+
+
+def test_a_trials_process_is_killed(undisturbed, tmp_path):
+    folder = tmp_path / "s"
+    process = started(*LONG, "--out", str(folder))
+    os.kill(alive(folder, epochs=3)["pid"], signal.SIGKILL)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert "Trial 1 goes on after its last epoch. Its process died: SIGKILL" in said
+    assert by_number(lines(folder)) == by_number(lines(undisturbed))
+    assert lines(folder)[0]["retries"] == 1
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(undisturbed, tmp_path):
+    folder, kills = tmp_path / "s", 0
+    moments = random.Random(7)
+    while kills < 10:
+        process = started(*LONG, "--out", str(folder), "--resume")
+        if moments.random() < 0.7:  # while a trial trains, or between two; else at any moment
+            alive(folder, epochs=0)
+        time.sleep(moments.random() * 1.5)
+        assert process.poll() is None or kills > 5
+        before = lines(folder) if (folder / "trials.jsonl").exists() else []
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        kills += 1
+        for path in folder.glob("trials/*/alive.json"):
+            path.unlink()
+        after = records.SearchFolder(folder).lines("trials.jsonl")
+        assert after[: len(before)] == before
+    assert cli.main(["search", *LONG, "--out", str(folder), "--resume"]) == 0
+    assert by_number(lines(folder)) == by_number(lines(undisturbed))
+    assert len({record["trial"] for record in lines(folder)}) == len(lines(folder)) == 4
+
+
+@pytest.mark.slow
+def test_two_workers_on_ray_find_what_one_does_though_one_is_killed_and_the_driver_too(undisturbed, tmp_path):
+    folder = tmp_path / "s"
+    process = started(*LONG, "--out", str(folder), "--workers", "2")
+    os.kill(alive(folder, epochs=3)["pid"], signal.SIGKILL)
+    for path in folder.glob("trials/*/alive.json"):
+        path.unlink()
+    sign = alive(folder, epochs=4)
+    process.kill()
+    _, said = process.communicate(timeout=60)
+    assert "goes on after its last epoch. Its process was lost: WorkerCrashedError" in said
+    assert gone(sign["pid"])
+    process = started(*LONG, "--out", str(folder), "--workers", "2", "--resume")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert by_number(lines(folder)) == by_number(lines(undisturbed))
+
+
+@pytest.mark.slow
+def test_what_is_stuck_is_given_up(tmp_path):
+    folder = tmp_path / "s"
+    process = started(*LONG, "--max_trials", "1", "--out", str(folder), "--stall_minutes", "0.15", "--retries", "1")
+    for _ in range(2):
+        os.kill(alive(folder, epochs=2)["pid"], signal.SIGSTOP)
+        time.sleep(12)
+        (folder / "trials" / "0001" / "alive.json").unlink()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "It made no progress for 0.15 minutes" in said
+    assert "No trial has succeeded" in said
+    assert lines(folder)[0]["error"] == "It made no progress for 0.15 minutes, 2 times."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuner", [name for name in TUNERS if name != "grid"])
+def test_every_tuner(tuner, tmp_path):
+    space = {"k": Range(0.1, 0.9), "learning_rate": Range(0.1, 1.0, "log")}
+    config = SearchConfig(
+        run=RUN, space=space, tuner=tuner, max_trials=None if tuner == "hyperband" else 9, baseline=False
+    )
+    best = search.search(config, tmp_path / "a")
+    trials = lines(tmp_path / "a")
+    assert best["until"] is None
+    assert best["score"] == max(record["score"] for record in trials if record["until"] is None)
+    if tuner == "hyperband":
+        gone_on = [record for record in trials if len(record["executions"][0]["history"]) == 3 and record["trial"] > 3]
+        assert {record["until"] for record in trials} == {1, None}
+        assert any(record["folder"] != f"trials/{record['trial']:04d}" for record in gone_on)
+    else:
+        assert len(trials) == 9
+    # What was searched is what was trained.
+    for record in trials:
+        run = record["executions"][0]["config"]
+        assert {name: run[name] for name in space} == record["hyperparameters"]
+
+
+@pytest.mark.slow
+def test_memory_of_fifty_trials(tmp_path):
+    flags = ["--model", "fc", "--width", "0.1", "--k", "0.1:0.9", "--epochs", "1", "--tuner", "random", "--nobaseline"]
+    process = started(*flags, "--max_trials", "50", "--out", str(tmp_path / "s"))
+    sizes = {}
+    while process.poll() is None:
+        ended = len(lines(tmp_path / "s")) if (tmp_path / "s" / "trials.jsonl").exists() else 0
+        with open(f"/proc/{process.pid}/statm") as file:
+            text = file.read().split()
+        if ended and len(text) > 1:
+            sizes[ended] = int(text[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        time.sleep(0.2)
+    process.stderr.close()
+    assert process.returncode == 0
+    trials = lines(tmp_path / "s")
+    assert len(trials) == 50
+    own = [sizes[number] for number in sorted(sizes) if number >= 5]
+    assert max(own) - own[0] < 50, sizes  # MiB
+    peaks = [record["peak_memory_mb"] for record in trials]
+    renewed = [
+        peaks[start : start + _workers.TRIALS_PER_PROCESS] for start in range(0, 50, _workers.TRIALS_PER_PROCESS)
+    ]
+    assert max(max(part) for part in renewed) - max(renewed[0]) < 100, peaks
