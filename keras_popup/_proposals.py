@@ -10,11 +10,17 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import keras_tuner
 import numpy as np
 
 from keras_popup import ranges
 from keras_popup.search_config import SearchConfig
+
+try:
+    import keras_tuner
+except ImportError as error:
+    raise ImportError(
+        f"A search needs Keras Tuner. Install the extra: pip install 'keras-popup[tuning]'. ({error})"
+    ) from None
 
 _logger = logging.getLogger("keras_popup")
 
@@ -140,6 +146,8 @@ class Proposals:
             ValueError: if the oracle has no trial where it had one.
         """
         told = 0
+        if self._oracle.max_trials:  # which may be fewer now
+            self._oracle.max_trials = max(self._oracle.max_trials, len(started))
         for record in started:
             for each in ended[told : record["after"]]:
                 self.tell(each["trial"], each["score"], each["error"])

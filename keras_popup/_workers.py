@@ -197,8 +197,7 @@ class RayWorkers:
         variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         if address is None:
             # Workers share the cores rather than each having threads for all of them.
-            threads = str(max(1, (os.cpu_count() or 1) // self.size))
-            variables |= {"TF_NUM_INTRAOP_THREADS": threads, "TF_NUM_INTEROP_THREADS": threads}
+            variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
         self._run = ray.remote(
             num_gpus=gpus,
             max_retries=0,  # a search counts them itself, and records them

@@ -95,6 +95,9 @@ def search(
         with folder.locked():
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
             runner = _Runner(pool, config.retries, stall_minutes * 60)
+            if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers may be elsewhere
+                data_dir = os.path.abspath(config.run.data_dir)
+                config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
             return _Search(config, folder, runner, space, tensorboard).run(refit)
     finally:
         child.close()

@@ -235,8 +235,21 @@ def test_what_changed_in_between_is_as_recorded(caplog):
     waiting = oracle.replay(started[:1], [])
     assert waiting[0].values == {"k": 0.123, "width": 1.0}
     assert "The recorded one counts" in caplog.text
+    started, ended = simulate(proposals("grid"), 1, random.Random(0))
     with pytest.raises(ValueError, match="does not propose trial 13 again"):
-        proposals("random").replay([*started, {"trial": 13, "after": 12, "values": {}}], ended)
+        proposals("grid").replay([*started, {"trial": 13, "after": 12, "values": {}}], ended)
+
+
+def test_another_number_of_trials():
+    started, ended = simulate(proposals("random"), 1, random.Random(0))
+    oracle = proposals("random", max_trials=5)
+    assert oracle.replay(started, ended) == []
+    assert oracle.propose() is None
+    assert oracle.exhausted
+    oracle = proposals("random", max_trials=15)
+    oracle.replay(started, ended)
+    more, _ = simulate(oracle, 1, random.Random(0), ended=ended)
+    assert [record["trial"] for record in more] == [13, 14, 15]
 
 
 def test_every_searched_argument_is_a_runs():
