@@ -175,16 +175,21 @@ class _Alive(keras.callbacks.Callback):
 
 @contextlib.contextmanager
 def _output_to(path: Path) -> Iterator[None]:
-    """Adds all that the process prints to a file."""
+    """Adds all that the process prints and logs to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
     with open(path, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    log, logger = logging.FileHandler(path), logging.getLogger("keras_popup")
+    logger.addHandler(log)
+    logger.setLevel(logging.INFO)
     try:
         yield
     finally:
+        logger.removeHandler(log)
+        log.close()
         sys.stdout.flush()
         sys.stderr.flush()
         for number, saved in enumerate(kept, 1):
@@ -194,7 +199,6 @@ def _output_to(path: Path) -> Iterator[None]:
 
 def _main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, meant for the search
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     tasks: queue.Queue[dict[str, Any]] = queue.Queue()

@@ -291,6 +291,17 @@ class SearchFolder(_Folder):
         _write_csv(self.path / name, rows)
 
 
+def best_trial(ended: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the winner: of those trained for all epochs, if any, the most accurate, then the smallest, the first."""
+    good = [record for record in ended if record["score"] is not None]
+    full = [record for record in good if record["until"] is None]
+    return min(
+        full or good,
+        key=lambda record: (-record["score"], record["executions"][0]["ticket_bytes"] or 0, record["trial"]),
+        default=None,
+    )
+
+
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     table = io.StringIO()
     writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")

@@ -5,29 +5,25 @@ import datetime
 import functools
 import importlib.metadata
 import importlib.util
-import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from keras_popup import __version__, _budget, ranges
 from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
+from keras_popup._runner import Runner
 from keras_popup._search_display import Display
 from keras_popup._workers import ChildProcess, RayWorkers, Workers
 from keras_popup.config import RunConfig
-from keras_popup.records import RunFolder, SearchFolder, write_atomically
+from keras_popup.records import RunFolder, SearchFolder, best_trial, write_atomically
 from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
 
 __all__ = ["search"]
 
 _logger = logging.getLogger("keras_popup")
-
-_ALIVE = "alive.json"
-_PARTS_OF_SECOND = 0.5
 
 
 def search(
@@ -94,7 +90,7 @@ def search(
             pool = RayWorkers(workers, ray_address, gpus_per_worker)
         with folder.locked():
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
-            runner = _Runner(pool, config.retries, stall_minutes * 60)
+            runner = Runner(pool, config.retries, stall_minutes * 60)
             if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers may be elsewhere
                 data_dir = os.path.abspath(config.run.data_dir)
                 config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
@@ -158,81 +154,12 @@ def _branches(config: SearchConfig) -> list[str]:
     return ([_budget.SPARSE] if low < 0.5 else []) + ([_budget.DENSE] if high > 0.5 else [])
 
 
-class _Runner:
-    """Runs tasks on workers, again where a process was lost, and notices what is stuck."""
-
-    def __init__(self, pool: Workers, retries: int, stall_seconds: float) -> None:
-        self._pool = pool
-        self._retries = retries
-        self._stall_seconds = stall_seconds
-        self._tasks: dict[int, dict[str, Any]] = {}
-        self._lost: dict[int, int] = {}
-        self._signs: dict[int, tuple[str, float]] = {}
-        self._stuck: set[int] = set()
-
-    @property
-    def free(self) -> bool:
-        return len(self._tasks) < self._pool.size
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._tasks)
-
-    @property
-    def size(self) -> int:
-        return self._pool.size
-
-    def start(self, number: int, task: dict[str, Any]) -> None:
-        self._tasks[number] = task
-        self._lost[number] = 0
-        self._begin(number)
-
-    def _begin(self, number: int) -> None:
-        self._signs[number] = ("", time.monotonic())
-        self._pool.start(number, {"kind": "run", **self._tasks[number]})
-
-    def ended(self, going_on: Callable[[int, dict[str, Any]], None] | None = None) -> Iterator[tuple[int, Any]]:
-        """Yields (number, result) of tasks that have ended, after a part of a second at most."""
-        for outcome in self._pool.wait(_PARTS_OF_SECOND):
-            number, result = outcome.number, outcome.result
-            if result is None:
-                self._lost[number] += 1
-                reason = f"Its process {outcome.lost}"
-                if number in self._stuck:
-                    self._stuck.discard(number)
-                    reason = f"It made no progress for {self._stall_seconds / 60:g} minutes"
-                if self._lost[number] <= self._retries:
-                    _logger.warning("Trial %d goes on after its last epoch. %s.", number, reason)
-                    self._begin(number)
-                    continue
-                error = f"{reason}, {self._lost[number]} times."
-                result = {"executions": [], "error": error, "traceback": None, "peak_memory_mb": None}
-            del self._tasks[number]
-            yield number, {**result, "retries": self._lost[number]}
-        for number in self._tasks:
-            self._look_after(number, going_on)
-
-    def _look_after(self, number: int, going_on: Callable[[int, dict[str, Any]], None] | None) -> None:
-        try:
-            sign = (Path(self._tasks[number]["folder"]) / _ALIVE).read_text()
-        except OSError:
-            sign = ""
-        before, since = self._signs[number]
-        if sign != before:
-            self._signs[number] = (sign, time.monotonic())
-            if going_on:
-                going_on(number, json.loads(sign))
-        elif time.monotonic() - since > self._stall_seconds and number not in self._stuck:
-            self._stuck.add(number)
-            self._pool.kill(number)
-
-
 class _Search:
     def __init__(
         self,
         config: SearchConfig,
         folder: SearchFolder,
-        runner: _Runner,
+        runner: Runner,
         space: dict[str, ranges.Space],
         tensorboard: bool,
     ) -> None:
@@ -340,7 +267,7 @@ class _Search:
 
     def _drop_models(self) -> None:
         """Keeps the models of the best trial only. The others have their tickets."""
-        best = _best(self._ended)
+        best = best_trial(self._ended)
         for record in self._ended:
             if best and record["folder"] != best["folder"] and record["folder"]:
                 for model in (self._folder.path / record["folder"]).glob("*/model.keras"):
@@ -350,7 +277,7 @@ class _Search:
         """Trains the same networks with learned weights, by the protocol of that."""
         widths = self._config.space.get("width", self._config.run.width)
         several = sorted(ranges.ends(widths))
-        best = _best(self._ended)
+        best = best_trial(self._ended)
         if isinstance(widths, ranges.Range) and best:
             several = sorted({*several, best["hyperparameters"]["width"]})
         done = {record["width"] for record in self._folder.lines("baselines.jsonl")}
@@ -381,7 +308,7 @@ class _Search:
                 _logger.info("Learned weights at width %g: %s.", by_number[number], told)
 
     def _winner(self, refit: bool) -> dict[str, Any]:
-        best = _best(self._ended)
+        best = best_trial(self._ended)
         if best is None:
             errors = sorted({str(record["error"]) for record in self._ended})
             raise RuntimeError(f"No trial has succeeded. Their errors: {'; '.join(errors)}")
@@ -420,17 +347,6 @@ class _Search:
         from keras_popup.search_report import write_report
 
         write_report(self._folder.path)
-
-
-def _best(ended: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the winner: of those trained for all epochs, if any, the most accurate, then the smallest, the first."""
-    good = [record for record in ended if record["score"] is not None]
-    full = [record for record in good if record["until"] is None]
-    return min(
-        full or good,
-        key=lambda record: (-record["score"], record["executions"][0]["ticket_bytes"] or 0, record["trial"]),
-        default=None,
-    )
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
