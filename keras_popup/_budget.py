@@ -44,11 +44,15 @@ class Layout:
 
     Attributes:
         sizes: int, the weights of each masked layer.
-        others: int, the bytes of a ticket beside its masks.
+        others: int, the most bytes that a ticket takes beside its masks.
     """
 
     sizes: Sequence[int]
     others: int
+
+    def __post_init__(self) -> None:
+        if not self.sizes:
+            raise ValueError("There is no masked layer.")
 
     def ticket_bytes(self, k: float) -> int:
         """Returns what a ticket takes at most: the exact limit of its counts, and all the rest of the file."""
@@ -66,7 +70,7 @@ class Layout:
             BudgetError: if none fits, saying what the smallest takes.
         """
         least = 0.5 / min(self.sizes)  # what keeps a weight of every layer
-        best, worst = (max(low, least), min(high, 0.5)) if branch == SPARSE else (high, max(low, 0.5))
+        best, worst = (max(low, least), max(min(high, 0.5), least)) if branch == SPARSE else (high, max(low, 0.5))
         smallest = self.ticket_bytes(best)
         if smallest > budget:
             raise BudgetError(

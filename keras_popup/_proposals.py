@@ -91,18 +91,28 @@ class Proposals:
         self._trials: dict[int, Any] = {}
         self.exhausted = False
         self.total = self._total(config)
+        if config.tuner == "hyperband" and (count := self._count()) is not None:
+            sizes = [self._oracle._get_size(bracket, 0) for bracket in range(self._oracle._get_num_brackets())]
+            # It draws at random, and ends for good where it meets the same ones again and again.
+            if count < 2 * sum(sizes):
+                raise ValueError(
+                    f"'hyperband' begins with {sum(sizes)} networks for {epochs} epochs, and needs at least twice as "
+                    f"many to choose from. There are {count}. Use 'grid', or give ranges such as 0.1:0.9."
+                )
 
     def _total(self, config: SearchConfig) -> int | None:
         """Returns how many trials there will be at most."""
         if config.tuner == "hyperband":
             brackets = self._oracle._get_num_brackets()
             return sum(self._oracle._get_size(b, r) for b in range(brackets) for r in range(b + 1))
-        counts = [len(each) if isinstance(each, tuple) else 10 for each in self._choices()]
-        discrete = config.tuner == "grid" or all(isinstance(each, tuple) for each in self._choices())
-        return min([n for n in (self._oracle.max_trials, math.prod(counts) if discrete else None) if n], default=None)
+        counts = [self._count(10 if config.tuner == "grid" else None), self._oracle.max_trials]
+        return min([count for count in counts if count], default=None)
 
-    def _choices(self) -> list[Any]:
-        return [each for name, each in self._space.items() if name not in self._fixed]
+    def _count(self, of_range: int | None = None) -> int | None:
+        """Returns how many different trials there can be, None if they are countless."""
+        choices = [each for name, each in self._space.items() if name not in self._fixed]
+        counts = [len(each) if isinstance(each, tuple) else of_range for each in choices]
+        return None if None in counts else math.prod(count or 0 for count in counts)
 
     def propose(self) -> Proposal | None:
         """Returns the next trial. None if there is none now; for good, if `exhausted` says so."""

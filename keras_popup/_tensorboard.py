@@ -1,5 +1,6 @@
 """Logs of a search for TensorBoard, with its HParams plug-in. Loads no TensorFlow."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     for number, execution in enumerate(record["executions"]):
         name = f"{record['trial']:04d}-{number}"
         if (folder / name).exists():
-            continue  # of a trial that goes on with another's run, or was written before a kill
+            continue
         values = {**record["hyperparameters"], "k": execution["k"], "width": execution["width"]}
-        writer = EventFileWriter(str(folder / name))
+        unfinished = folder / f".unfinished-{name}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        writer = EventFileWriter(str(unfinished))
         writer.add_event(Event(summary=api.hparams_pb(values, trial_id=name)))
         for row in execution["history"]:
             scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in row.items() if tag != "epoch"]
@@ -25,3 +28,4 @@ def write(folder: Path, record: dict[str, Any]) -> None:
             size = Summary.Value(tag="ticket_bytes", simple_value=execution["ticket_bytes"])
             writer.add_event(Event(step=len(execution["history"]), summary=Summary(value=[size])))
         writer.close()
+        unfinished.rename(folder / name)

@@ -5,9 +5,11 @@ output. It ends with its standard input: a search that was killed leaves no tria
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import queue
 import resource
@@ -23,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_popup import _budget, conversion, tickets, training
+from keras_popup import _budget, conversion, initializers, tickets, training
 from keras_popup.config import RunConfig
 from keras_popup.records import RunFolder, write_atomically
 
@@ -32,28 +35,45 @@ ALIVE = "alive.json"
 """In a trial's folder: how far it is. What does not change for long is stuck."""
 
 _SECONDS_BETWEEN_SIGNS = 2.0
+# A k of as many digits as there can be, which are in the file; the others are not.
+_FOR_LAYOUT: dict[str, Any] = {"k": 0.5234567890123456, "learning_rate": 0.1, "l2": 0.0}
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
     """Checks what can be known before the first trial.
 
     Args:
-        task: "config", the arguments of a run; "widths" to look at; "tickets", whether to measure their sizes.
+        task: "config", the arguments of a run; "widths" and "initializers" to look at; "tickets", whether to
+            measure their sizes; "here", whether trials run on this machine.
 
     Returns:
         "sizes" and "others" of `_budget.Layout` for each width, in order.
 
     Raises:
-        ValueError: if there are no validation images, or if a width or k leaves a layer empty.
+        ValueError: if there are no validation images or devices, if there is no such initializer, or if a width or
+            k leaves a layer empty.
     """
     config = RunConfig(**task["config"]).with_protocol()
+    if task["here"]:
+        training.place(config)
     data = training.load_data(config)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
+    shape, classes = data.image_shape, len(data.classes)
+    for name in task["initializers"]:
+        training.build_model(
+            dataclasses.replace(config, kernel_initializer=name, width=min(task["widths"])), shape, classes
+        )
     layouts = []
     for width in task["widths"]:
-        sized = RunConfig(**{**task["config"], "width": width}).with_protocol()
-        layouts.append(_layout(sized, data.image_shape, len(data.classes), task["tickets"]))
+        sized = dataclasses.replace(config, width=width, **(_FOR_LAYOUT if task["tickets"] else {}))
+        layout = _layout(sized, shape, classes, task["tickets"])
+        if task["tickets"] and layout is None:
+            raise ValueError(
+                f"A budget is for kernels that follow from a seed. Those of '{config.kernel_initializer}' are stored "
+                "in the ticket. Use one of this library's initializers."
+            )
+        layouts.append(layout)
     return {"layouts": layouts}
 
 
@@ -86,15 +106,15 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
 def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, Any]:
     config = RunConfig(**task["config"])
     masked = config.method != "dense"
+    training.place(config.with_protocol())  # before TensorFlow starts
     keras.backend.clear_session()
     predicted = None
-    if masked:
-        layout = _known_layout(json.dumps({**task["config"], "k": 0.5}))
+    # With fractions of single layers there is no one k to predict by.
+    if masked and not config.layer_k and (layout := _known_layout(json.dumps({**task["config"], **_FOR_LAYOUT}))):
         if task["budget"]:
-            config = RunConfig(**{**task["config"], "k": layout.fitting_k(**task["budget"])})
-        # With fractions of single layers there is no one k to predict by.
-        predicted = None if config.layer_k else layout.ticket_bytes(config.k)
-    config = RunConfig(**{**vars(config), "seed": config.seed + execution})
+            config = dataclasses.replace(config, k=layout.fitting_k(**task["budget"]))
+        predicted = layout.ticket_bytes(config.k)
+    config = dataclasses.replace(config, seed=config.seed + execution)
     run_folder = RunFolder(folder / str(execution))
     summary = training.train(
         config,
@@ -105,6 +125,8 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
         ticket=masked,
         callbacks=[_Alive(folder / ALIVE, execution, task["until"] or config.with_protocol().epochs)],
     )
+    if task["budget"] and summary["ticket_bytes"] > task["budget"]["budget"]:
+        raise ValueError(f"The ticket takes {summary['ticket_bytes']:,} bytes, and {predicted} were expected at most.")
     return {
         "seed": config.seed,
         "k": config.k,
@@ -123,24 +145,42 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
     }
 
 
-def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any]:
+def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any] | None:
+    """Returns the arguments of `_budget.Layout`. None for kernels that a ticket has to store."""
     keras.backend.clear_session()
     model = training.build_model(config, shape, classes)
-    sizes = [layer.scores.shape.num_elements() for layer in conversion.masked_layers(model)]
-    others = 0
-    if measured:
-        with tempfile.TemporaryDirectory() as folder:
-            metrics = {"val_loss": 0.123456789, "val_accuracy": 0.123456789}
-            info = tickets.save_ticket(model, Path(folder) / "a.ticket", dataset=config.dataset, metrics=metrics)
-        others = info.bytes - info.mask_bytes
-    return {"sizes": sizes, "others": others}
+    masked = conversion.masked_layers(model)
+    sizes = [layer.scores.shape.num_elements() for layer in masked]
+    if not measured:
+        return {"sizes": sizes, "others": 0}
+    if not all(isinstance(layer.kernel_initializer, initializers.FrozenInitializer) for layer in masked):
+        return None
+    of_masks = {id(weight) for layer in masked for weight in layer.weights}
+    others = [weight for weight in model.weights if id(weight) not in of_masks]
+    numbers = np.random.default_rng(0)
+    for weight in others:  # such as moving averages: training makes numbers of them that do not compress
+        if "float" in weight.dtype:
+            weight.assign(numbers.normal(size=weight.shape))
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = {"val_loss": 0.123456789, "val_accuracy": 0.123456789}
+        info = tickets.save_ticket(model, Path(folder) / "a.ticket", dataset=config.dataset, metrics=metrics)
+    stored = info.tensor_bytes + sum(row.other_bytes for row in info.layers)
+    at_most = sum(_most_bytes(weight) for weight in others)
+    return {"sizes": sizes, "others": info.bytes - info.mask_bytes - stored + max(stored, at_most)}
+
+
+def _most_bytes(weight: Any) -> int:
+    """Returns what a weight takes that cannot be compressed at all (RFC 1951: stored blocks)."""
+    size = math.prod(weight.shape) * np.dtype(keras.backend.standardize_dtype(weight.dtype)).itemsize
+    return size + 5 * (size // 16383 + 1) + 6
 
 
 @functools.lru_cache(maxsize=16)
-def _known_layout(arguments: str) -> _budget.Layout:
+def _known_layout(arguments: str) -> _budget.Layout | None:
     config = RunConfig(**json.loads(arguments)).with_protocol()
     data = training.load_data(config)
-    return _budget.Layout(**_layout(config, data.image_shape, len(data.classes), measured=True))
+    found = _layout(config, data.image_shape, len(data.classes), measured=True)
+    return _budget.Layout(**found) if found else None
 
 
 class _Alive(keras.callbacks.Callback):

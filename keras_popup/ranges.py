@@ -78,9 +78,11 @@ def several(values: Sequence[Any]) -> Space:
     """Returns a tuple of values, or the one value if there is one.
 
     Raises:
-        ValueError: if there is none, or one twice.
+        ValueError: if there is none, one twice, or neither only numbers nor only names.
     """
-    if not values or any(value == "" for value in values) or len(set(values)) < len(values):
+    names = [isinstance(value, str) for value in values]
+    good = all(names) or all(type(value) in (int, float) for value in values)
+    if not values or not good or "" in values or len(set(values)) < len(values):
         raise ValueError(f"Expected different values, one or more. Received: {', '.join(map(str, values)) or 'none'}.")
     return tuple(values) if len(values) > 1 else values[0]
 
@@ -110,8 +112,10 @@ def declare(hp: Any, name: str, space: Space) -> Any:
     if isinstance(space, Range):
         return hp.Float(name, float(space.low), float(space.high), sampling=space.sampling)
     if isinstance(space, tuple):
-        numbers = not any(isinstance(value, str) for value in space)
-        return hp.Choice(name, [float(value) for value in space] if numbers else list(space), ordered=numbers)
+        if any(isinstance(value, str) for value in space):
+            return hp.Choice(name, list(space), ordered=False)
+        whole = all(isinstance(value, int) for value in space)
+        return hp.Choice(name, list(space) if whole else [float(value) for value in space], ordered=True)
     return space
 
 

@@ -261,8 +261,13 @@ class SearchFolder(_Folder):
                 pass  # a file system without locks
             yield
 
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """Returns the records of a file of one a line. What a kill has left of a last line is removed from it.
+    def lines(self, name: str, *, repair: bool = False) -> list[dict[str, Any]]:
+        """Returns the records of a file of one a line.
+
+        Args:
+            name: of the file.
+            repair: whether to remove from it what a kill has left of a last line. For who holds the folder alone:
+                that line may be about to be written.
 
         Raises:
             ValueError: naming the file, if another line is damaged.
@@ -272,7 +277,7 @@ class SearchFolder(_Folder):
             return []
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
+        if repair and whole != content:
             write_atomically(path, lambda temporary: temporary.write_bytes(whole))
         try:
             return [json.loads(line) for line in whole.splitlines()]

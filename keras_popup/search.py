@@ -25,6 +25,8 @@ __all__ = ["search"]
 
 _logger = logging.getLogger("keras_popup")
 
+_LONGEST_LOOK = 3600.0  # seconds, at the data and networks before the first trial
+
 
 def search(
     config: SearchConfig,
@@ -70,7 +72,7 @@ def search(
         RuntimeError: if no trial has succeeded.
     """
     on_ray = ray_address is not None or (workers or 1) > 1
-    if workers is not None and workers < 1:
+    if workers is not None and (type(workers) is not int or workers < 1):
         raise ValueError(f"`workers` must be 1 or more. Received: {workers=}.")
     if gpus_per_worker is not None and (not on_ray or gpus_per_worker < 0):
         raise ValueError(
@@ -84,42 +86,49 @@ def search(
     child = ChildProcess()
     pool: Workers = child
     try:
-        space = _checked_space(config, child, stall_minutes * 60)
+        proposals = Proposals(config, _checked_space(config, child, here=not on_ray))
         if on_ray:
             child.close()
             pool = RayWorkers(workers, ray_address, gpus_per_worker)
         with folder.locked():
+            # Another search may have come and gone meanwhile.
+            folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
             runner = Runner(pool, config.retries, stall_minutes * 60)
             if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers may be elsewhere
                 data_dir = os.path.abspath(config.run.data_dir)
                 config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
-            return _Search(config, folder, runner, space, tensorboard).run(refit)
+            return _Search(config, folder, runner, proposals, tensorboard).run(refit)
     finally:
         child.close()
         pool.close()
 
 
-def _checked_space(config: SearchConfig, child: ChildProcess, seconds: float) -> dict[str, ranges.Space]:
+def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> dict[str, ranges.Space]:
     """Returns the hyperparameters, without widths that cannot be in the budget.
 
     Raises:
         ValueError: if a width or k leaves a layer empty, or if nothing fits.
+        TimeoutError: if reading the data takes too long.
     """
     space = config.hyperparameters()
     widths = list(ranges.ends(space.get("width", config.run.width)))
+    initializers = ranges.ends(config.space.get("kernel_initializer", config.run.kernel_initializer))
     values = {name: min(ranges.ends(each)) for name, each in config.space.items()}
+    values["kernel_initializer"] = initializers[0]
     if config.budget is None:
         widths = [min(widths)]
     else:
-        values.pop("k", None)
+        values["k"] = config.k_limits()[1]
     task = {
         "kind": "measure",
         "config": dataclasses.asdict(config.with_values(values)),
         "widths": widths,
+        "initializers": initializers,
         "tickets": config.budget is not None,
+        "here": here,
     }
-    answer = child.ask(task, seconds)
+    answer = child.ask(task, _LONGEST_LOOK)
     if "error" in answer:
         kinds = {"FileNotFoundError": FileNotFoundError, "ImportError": ImportError}
         raise kinds.get(answer["type"], ValueError)(answer["error"])
@@ -160,15 +169,15 @@ class _Search:
         config: SearchConfig,
         folder: SearchFolder,
         runner: Runner,
-        space: dict[str, ranges.Space],
+        proposals: Proposals,
         tensorboard: bool,
     ) -> None:
         self._config = config
         self._folder = folder
         self._runner = runner
-        self._proposals = Proposals(config, space)
+        self._proposals = proposals
         self._tensorboard = tensorboard
-        self._ended = folder.lines("trials.jsonl")
+        self._ended = folder.lines("trials.jsonl", repair=True)
         self._times: dict[int, tuple[str, float]] = {}
 
     def run(self, refit: bool) -> dict[str, Any]:
@@ -176,6 +185,8 @@ class _Search:
         if self._config.baseline and self._config.run.method != "dense":
             self._baselines()
         best = self._winner(refit)
+        for checkpoint in self._folder.path.glob("trials/*/*/checkpoint*"):  # of rounds that nothing follows
+            checkpoint.unlink()
         self._report()
         return best
 
@@ -185,7 +196,8 @@ class _Search:
             display.found(record)
         if self._ended:
             _logger.info("Going on after %d trials.", len(self._ended))
-        waiting = self._proposals.replay(self._folder.lines("started.jsonl"), self._ended)
+            self._write_views()  # which a kill may have been in time to prevent
+        waiting = self._proposals.replay(self._folder.lines("started.jsonl", repair=True), self._ended)
         running: dict[int, Proposal] = {}
         with display.shown():
             while True:
@@ -256,14 +268,19 @@ class _Search:
         }
         self._folder.append("trials.jsonl", record)
         self._ended.append(record)
-        self._folder.write_table("trials.csv", [_row(each) for each in self._ended])
         self._proposals.tell(proposal.number, score, result["error"])
+        self._write_views()
+        display.ended(record)
+
+    def _write_views(self) -> None:
+        """Writes what follows from the records."""
+        self._folder.write_table("trials.csv", [_row(record) for record in self._ended])
         self._drop_models()
         if self._tensorboard:
             from keras_popup import _tensorboard
 
-            _tensorboard.write(self._folder.path / "tensorboard", record)
-        display.ended(record)
+            for record in self._ended:
+                _tensorboard.write(self._folder.path / "tensorboard", record)
 
     def _drop_models(self) -> None:
         """Keeps the models of the best trial only. The others have their tickets."""
@@ -280,7 +297,8 @@ class _Search:
         best = best_trial(self._ended)
         if isinstance(widths, ranges.Range) and best:
             several = sorted({*several, best["hyperparameters"]["width"]})
-        done = {record["width"] for record in self._folder.lines("baselines.jsonl")}
+        known = self._folder.lines("baselines.jsonl", repair=True)
+        done = {record["width"] for record in known if record["score"] is not None}
         protocol: Any = dict.fromkeys(("optimizer", "learning_rate", "momentum", "l2", "schedule"))
         learned = dataclasses.replace(self._config.run, method="dense", **protocol)
         waiting = [(number, width) for number, width in enumerate(several, 1) if width not in done]
@@ -293,7 +311,7 @@ class _Search:
                     number,
                     {
                         "config": dataclasses.asdict(dataclasses.replace(learned, width=width)),
-                        "folder": str(self._folder.path / "baselines" / f"{number:04d}"),
+                        "folder": str(self._folder.path / "baselines" / f"width-{width:g}"),
                         "executions": self._config.executions,
                         "until": None,
                         "budget": None,

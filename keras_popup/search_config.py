@@ -63,7 +63,7 @@ class SearchConfig:
     retries: int = option(2, "How often a trial goes on whose process has died.")
 
     def __post_init__(self) -> None:
-        if not self.space and self.budget is None:
+        if self.budget is None and all(isinstance(each, (int, float)) for each in self.space.values()):
             raise ValueError("There is nothing to search. Give a range, such as --k 0.1:0.9 or --width 0.5,1,2.")
         for name, space in self.space.items():
             self._check_space(name, space)
@@ -85,7 +85,7 @@ class SearchConfig:
                 raise ValueError(f"`budget` must be a number of bytes. Received: {self.budget!r}.")
             if self.run.method == "dense" or self.run.layer_k or any(name.startswith("k[") for name in self.space):
                 raise ValueError("A budget is for tickets with one k in all layers. Leave `method` and `layer_k` out.")
-            if self.k_limits()[0] == self.k_limits()[1]:
+            if self.run.k != RunConfig.k:
                 raise ValueError("With a budget, k follows from the width. Give a range of k, as limits, or none.")
         if self.run.method == "dense" and any(name not in ("width", "learning_rate", "l2") for name in self.space):
             raise ValueError(f"Learned weights have a width, a learning rate and L2. Received: {list(self.space)}.")
@@ -98,6 +98,8 @@ class SearchConfig:
             raise ValueError(f"A search chooses {', '.join(SEARCHED)} or k[PATTERN]. Received: {name!r}.")
         if not isinstance(space, (tuple, ranges.Range)) and (pattern is None or not isinstance(space, (int, float))):
             raise ValueError(f"`{name}` must be a range, or a tuple of values. Received: {space!r}.")
+        if isinstance(space, tuple) and ranges.several(space) != space:
+            raise ValueError(f"`{name}` has one value only. Give it to `run`. Received: {space!r}.")
         for value in ranges.ends(space):
             self.with_values({name: value})
         if pattern is not None and self.run.layer_k is not None:

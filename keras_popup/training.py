@@ -91,7 +91,7 @@ def train(
     if config.strategy == "multiworker":
         return _train_by_workers(config, folder, run, resume=resume, overwrite=overwrite)
     summary = _begin(config, folder, resume=resume, overwrite=overwrite)
-    return summary or run(folder, _place(config))
+    return summary or run(folder, place(config))
 
 
 def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
@@ -135,7 +135,8 @@ def _train_by_workers(
     return summary
 
 
-def _place(config: RunConfig) -> Placement:
+def place(config: RunConfig) -> Placement:
+    """Chooses the devices of a run, on this machine. Raises what `distribution.place` does."""
     return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
 
 

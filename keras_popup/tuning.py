@@ -1,5 +1,6 @@
 """A hypermodel for any tuner of Keras Tuner. For a search on the command line, see `keras_popup.search`."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -65,7 +66,7 @@ class PopupHyperModel(keras_tuner.HyperModel):
         selector: Any = "top_k",
         optimizer: Any = None,
         loss: Any = None,
-        metrics: Sequence[Any] = ("accuracy",),
+        metrics: Sequence[Any] | None = ("accuracy",),
         seed: int = 1,
         name: str | None = None,
     ) -> None:
@@ -82,25 +83,27 @@ class PopupHyperModel(keras_tuner.HyperModel):
             "kernel_initializer": _space("kernel_initializer", kernel_initializer),
             "selector": _space("selector", selector),
         }
-        for label, space in [("k", self._space["k"]), *(self._k or {}).items()]:
-            for value in ranges.ends(space):
-                if not 0 < value <= 1:
-                    raise ValueError(f"`k` must be in (0, 1], the fraction kept. Received: {value!r} for '{label}'.")
+        for label, space in [
+            ("k", self._space["k"]),
+            *((f"k[{name}]", each) for name, each in (self._k or {}).items()),
+        ]:
+            _check(label, space, "in (0, 1], the fraction kept", lambda value: 0 < value <= 1)
         for label in ("learning_rate", "l2"):
-            if min(ranges.ends(self._space[label])) < 0:
-                raise ValueError(f"`{label}` must be 0 or more. Received: {self._space[label]}.")
+            _check(label, self._space[label], "a number >= 0", lambda value: value >= 0)
+        if width is not None:
+            _check("width", self._space["width"], "more than 0", lambda value: value > 0)
         for value in ranges.ends(self._space["kernel_initializer"]):
             initializers.get(value)
         for value in ranges.ends(self._space["selector"]):
             selectors.get(value)
-        if width is not None and min(ranges.ends(self._space["width"])) <= 0:
-            raise ValueError(f"`width` must be more than 0. Received: {self._space['width']}.")
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: {seed!r}.")
         chosen = keras.optimizers.SGD(momentum=0.9) if optimizer is None else keras.optimizers.get(optimizer)
+        if isinstance(chosen._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            raise ValueError("`optimizer` must have a number as its learning rate, which `learning_rate` replaces.")
         self._optimizer = keras.optimizers.serialize(chosen)
         self._loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self._metrics = list(metrics)
+        self._metrics = list(metrics or ())
         self._seed = seed
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -129,11 +132,15 @@ class PopupHyperModel(keras_tuner.HyperModel):
 
 
 def _space(name: str, given: Any) -> ranges.Space:
-    if isinstance(given, (list, tuple)):
-        try:
-            return ranges.several(given)
-        except ValueError as error:
-            raise ValueError(f"`{name}`: {error}") from None
-    if name.startswith("k") and name != "kernel_initializer" and not isinstance(given, (int, float, Range)):
-        raise ValueError(f"`{name}` must be a number, a list of numbers or a Range. Received: {given!r}.")
-    return given
+    try:
+        return ranges.several(given) if isinstance(given, (list, tuple)) else given
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from None
+
+
+def _check(name: str, space: ranges.Space, expected: str, good: Callable[[Any], bool]) -> None:
+    for value in ranges.ends(space):
+        if type(value) not in (int, float) or not math.isfinite(value) or not good(value):
+            raise ValueError(
+                f"`{name}` must be {expected}, or a list of such numbers or a Range of them. Received: {value!r}."
+            )

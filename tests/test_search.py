@@ -118,10 +118,11 @@ def test_baseline(failing):
 def test_a_finished_search_is_not_run_again(failing, capsys):
     folder, flags = failing
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    views = {"trials.csv", "best.json", "best.keras", "best.ticket", "report.html", ".unfinished-lock"}
     assert cli.main(["search", *flags, "--resume"]) == 0
     assert "test accuracy" in capsys.readouterr().out
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
-    assert changed <= {"best.json", "best.keras", "best.ticket", "report.html", ".unfinished-lock"}
+    assert changed <= views
 
 
 def test_refusals_of_a_folder(failing, tmp_path, capsys):
@@ -203,7 +204,13 @@ def test_what_cannot_be_is_said_before_the_first_trial(capsys, tmp_path):
     for flags, message in [
         (("--width", "0.001,1"), "width=0.001 leaves no channel of 300"),
         (("--k", "0.0001:0.5", "--width", "0.1"), "keeps none of the"),
-        (("--width", "0.1,0.2", "--budget", "1kB"), "The smallest possible ticket of width 0.1 takes 1,2"),
+        (("--width", "0.1,0.2", "--budget", "1kB"), "The smallest possible ticket of width 0.1 takes 1,"),
+        (("--k", "0.00001:0.0001", "--width", "0.1", "--budget", "9kB"), "keeps none of the"),
+        (("--width", "0.1", "--budget", "9kB", "--kernel_initializer", "he_normal"), "are stored in the ticket"),
+        (("--width", "0.1", "--kernel_initializer", "signed_constant,odd"), "odd"),
+        (("--width", "0.1", "--scaled", "--kernel_initializer", "signed_constant,he_normal"), "`scaled` needs"),
+        (("--k", "0.1:0.9", "--devices", "GPU:5,GPU:6"), "There is no device GPU:5, GPU:6"),
+        (("--width", "0.1,0.2", "--tuner", "hyperband", "--epochs", "9"), "needs at least twice as many"),
         (("--k", "0.1:0.9", "--validation", "0"), "A search chooses by validation images"),
         (("--k", "0.1:0.9", "--dataset", "none", "--data_dir", str(tmp_path / "none")), "none"),
         (("--k", "0.1:0.9", "--workers", "0"), "`workers` must be 1 or more"),
@@ -217,8 +224,8 @@ def test_what_cannot_be_is_said_before_the_first_trial(capsys, tmp_path):
 
 def test_nothing_of_ray_or_tensorflow_is_imported_for_one_worker():
     code = (
-        "import sys, keras_popup._search_commands, keras_popup.search_report; "
-        "assert not {'tensorflow', 'keras', 'ray', 'plotly'} & set(sys.modules); "
+        "import sys, keras_popup._search_commands; assert 'plotly' not in sys.modules; "
+        "import keras_popup.search_report; assert not {'tensorflow', 'keras', 'ray'} & set(sys.modules); "
         "import keras_popup.search; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -265,6 +272,40 @@ def test_the_page_in_a_browser(failing, budgeted):
         assert "DivergenceError" in (failing[0] / "report.html").read_text()
     finally:
         driver.quit()
+
+
+def test_a_reader_changes_nothing(failing, tmp_path):
+    folder = tmp_path / "read"
+    shutil.copytree(failing[0], folder)
+    with open(folder / "trials.jsonl", "a") as file:
+        file.write('{"trial": 4, "half')
+    before = (folder / "trials.jsonl").read_bytes()
+    search_report.write_report(folder)
+    assert (folder / "trials.jsonl").read_bytes() == before
+    assert len(records.SearchFolder(folder).lines("trials.jsonl", repair=True)) == 3
+    assert (folder / "trials.jsonl").read_bytes() == (failing[0] / "trials.jsonl").read_bytes()
+
+
+def test_what_a_kill_prevented_is_made_up_for(failing, tmp_path):
+    folder, flags = tmp_path / "s", [*failing[1][:-1], str(tmp_path / "s")]
+    shutil.copytree(failing[0], folder)
+    table = (folder / "trials.csv").read_text()
+    (folder / "trials.csv").unlink()
+    shutil.rmtree(folder / "tensorboard")
+    (folder / "tensorboard" / ".unfinished-0001-0").mkdir(parents=True)
+    assert cli.main(["search", *flags, "--resume"]) == 0
+    assert (folder / "trials.csv").read_text() == table
+    assert {path.name for path in (folder / "tensorboard").iterdir()} == {"0001-0", "0001-1", "0003-0", "0003-1"}
+
+
+def test_tickets_of_moving_averages_are_in_the_budget(tmp_path):
+    run = RunConfig(model="resnet18", width=0.05, epochs=1, learning_rate=0.5, batch_size=256)
+    folder = tmp_path / "s"
+    config = SearchConfig(run=run, space={"k": Range(0.001, 0.49)}, tuner="grid", budget=8000, baseline=False)
+    search.search(config, folder)
+    (record,) = lines(folder)
+    (execution,) = record["executions"]
+    assert (folder / "best.ticket").stat().st_size == execution["ticket_bytes"] <= execution["predicted_bytes"] <= 8000
 
 
 def test_what_is_drawn_cannot_run(failing, tmp_path):
@@ -324,11 +365,17 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
     ("arguments", "message"),
     [
         ({"k": Range(0.0, 0.5)}, "`k` must be in (0, 1]"),
-        ({"k": {"a": [0.5, 2.0]}}, "`k` must be in (0, 1]"),
-        ({"k": "half"}, "`k` must be a number"),
+        ({"k": {"a": [0.5, 2.0]}}, "`k[a]` must be in (0, 1]"),
+        ({"k": "half"}, "`k` must be in (0, 1]"),
+        ({"k": ["0.5", "0.6"]}, "`k` must be in (0, 1]"),
+        ({"width": "0.5"}, "`width` must be more than 0"),
+        ({"learning_rate": None}, "`learning_rate` must be a number >= 0"),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be a number >= 0"),
+        ({"kernel_initializer": [keras.initializers.HeNormal(1), "signed_constant"]}, "Expected different values"),
+        ({"optimizer": keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9))}, "must have a number"),
         ({"k": []}, "`k`: Expected different values"),
         ({"width": [0.0, 1.0]}, "`width` must be more than 0"),
-        ({"learning_rate": -1.0}, "`learning_rate` must be 0 or more"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be a number >= 0"),
         ({"kernel_initializer": ["signed_constant", "odd"]}, "odd"),
         ({"selector": "best"}, "Unknown selector"),
         ({"seed": -1}, "`seed` must be an integer"),
