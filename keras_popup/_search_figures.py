@@ -1,11 +1,13 @@
 """The figures of a search's page. Needs plotly."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from plotly import graph_objects
 
 Record = dict[str, Any]
 
+_SHOWN = 6  # times the distance of the best to the middle
 _MOST_LINES = 8  # widths that get a line each; more are points with a color scale
 _COLORS = ("#3366cc", "#dc3912", "#ff9900", "#109618", "#990099", "#0099c6", "#dd4477", "#66aa00")
 _ACCURACY = "validation accuracy"
@@ -17,6 +19,16 @@ def _grouped(points: list[Record], by: str) -> dict[float, list[Record]] | None:
     if len(values) > _MOST_LINES:
         return None
     return {value: [point for point in points if point[by] == value] for value in values}
+
+
+def _axis(points: list[Record], also: Iterable[float] = ()) -> dict[str, Any]:
+    """Returns an axis of accuracy. It begins where most trials are, so that the best can be told apart."""
+    accuracies = sorted(point["accuracy"] for point in points)
+    best = max(accuracies[-1], *also, 0.0)
+    low = max(accuracies[0], accuracies[-1] - _SHOWN * (accuracies[-1] - accuracies[len(accuracies) // 2]))
+    low = min(low, *also, best - 0.005)
+    margin = 0.05 * (best - low)
+    return {"title": _ACCURACY, "tickformat": ".1%", "range": [low - margin, best + margin]}
 
 
 def _dots(points: list[Record], x: str, color: str, **more: Any) -> Any:
@@ -66,7 +78,7 @@ def over_k(points: list[Record], baselines: dict[float, float]) -> Any:
             hovertemplate="%{y:.2%}<extra>learned weights</extra>",
         )
     figure.update_xaxes(title="k, the fraction of weights kept", range=[0, 1])
-    figure.update_yaxes(title=_ACCURACY, tickformat=".0%")
+    figure.update_yaxes(_axis(points, baselines.values()))
     return figure
 
 
@@ -91,7 +103,7 @@ def over_width(points: list[Record], baselines: dict[float, float]) -> Any:
             name="learned weights",
         )
     figure.update_xaxes(title="width", type="log", tickvals=sorted({point["width"] for point in points})[:_MOST_LINES])
-    figure.update_yaxes(title=_ACCURACY, tickformat=".0%")
+    figure.update_yaxes(_axis(points, baselines.values()))
     figure.update_layout(legend={"orientation": "h", "y": 1.1})
     return figure
 
@@ -108,7 +120,9 @@ def plane(points: list[Record]) -> Any:
                 "size": 22,
                 "color": [point["accuracy"] for point in points],
                 "colorscale": "Viridis",
-                "colorbar": {"title": "accuracy", "tickformat": ".0%"},
+                "cmin": _axis(points)["range"][0],
+                "cmax": _axis(points)["range"][1],
+                "colorbar": {"title": "accuracy", "tickformat": ".1%"},
             },
             text=[f"{point['accuracy']:.2%}<br>{point['text']}" for point in points],
             hovertemplate="%{text}<extra></extra>",
@@ -148,7 +162,7 @@ def front_of_bytes(points: list[Record], budget: int | None) -> Any:
     if budget:
         figure.add_vline(x=budget, line_dash="dash", annotation_text="budget")
     figure.update_xaxes(title="bytes of the ticket", type="log")
-    figure.update_yaxes(title=_ACCURACY, tickformat=".0%")
+    figure.update_yaxes(_axis(sized))
     return figure
 
 
@@ -168,8 +182,10 @@ def parallel(points: list[Record]) -> Any:
             line={
                 "color": [point["accuracy"] for point in points],
                 "colorscale": "Viridis",
+                "cmin": _axis(points)["range"][0],
+                "cmax": _axis(points)["range"][1],
                 "showscale": True,
-                "colorbar": {"tickformat": ".0%"},
+                "colorbar": {"tickformat": ".1%"},
             },
             dimensions=[_dimension(name, values) for name, values in columns],
             domain={"y": [0, 0.88]},  # labels are drawn above it
@@ -206,7 +222,7 @@ def curves(points: list[Record], best: int) -> Any:
             showlegend=front,
         )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=_ACCURACY, tickformat=".0%")
+    figure.update_yaxes(_axis(points))
     return figure
 
 

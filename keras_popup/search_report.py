@@ -125,7 +125,8 @@ def _head(config: Record, trials: list[Record], failed: list[Record], best: Reco
         f"<h1>{html.escape(str(config['model']))} on {html.escape(str(config['dataset']))}</h1>",
         f"<p>{count}; chosen by {config['tuner']}, {config['epochs']} epochs each, seed {config['seed']}"
         + (f", tickets of {config['budget']:,} bytes at most" if config["budget"] else "")
-        + ". Accuracies are those of validation images, after the last epoch.</p>",
+        + ". Accuracies are those of validation images, after the last epoch. Plots begin where most trials are; a "
+        "double click shows all.</p>",
     ]
     if top:
         rows = [
