@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 GPUS ?= GPU:0,GPU:1
 
-.PHONY: demo test test-slow test-gpu lint format bench wheel clean
+.PHONY: demo test test-slow test-all test-gpu lint format bench wheel clean
 
 demo: .venv/installed
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
@@ -14,6 +14,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+test-all: .venv/installed
+	$(BIN)/pytest -m ''
 
 # On a machine with GPUs: the tests of several devices on them, then the bandwidth of the choice and a training step.
 # TensorFloat-32 would round more than the tests allow for.

@@ -37,12 +37,16 @@ TIMEOUT = 300
 QUICK = ("fit", "converted", "run", "refused")
 
 
+def marks(name, devices):
+    if name in QUICK and devices == DEVICES:
+        return ()
+    return pytest.mark.rare if name == "resnet" or devices != DEVICES else pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     ("case", "devices"),
     [
-        pytest.param(
-            case.__name__, devices, marks=() if case.__name__ in QUICK and devices == DEVICES else pytest.mark.slow
-        )
+        pytest.param(case.__name__, devices, marks=marks(case.__name__, devices))
         for case in replicas.CASES
         for devices in ((DEVICES, FOUR) if case.__name__ == "fit" else (DEVICES,))
     ],
@@ -106,7 +110,7 @@ def assert_history_is_that_of(folder, whole, summary):
     ("first", "then"),
     [
         ([f"--devices={DEVICES}"], ["--strategy=none"]),
-        pytest.param([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"], marks=pytest.mark.slow),
+        pytest.param([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"], marks=pytest.mark.rare),
         pytest.param(["--strategy=none"], [f"--devices={DEVICES}"], marks=pytest.mark.slow),
     ],
     ids=str,
@@ -173,7 +177,7 @@ def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path,
     assert not folders[1].exists()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_three_workers(on_one_device, tmp_path):
     workers = start_workers([tmp_path / "run"] * 3)
     outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
