@@ -208,7 +208,7 @@ class _Search:
                     running[proposal.number] = proposal
                     self._times[proposal.number] = (_now(), time.monotonic())
                     display.started(proposal.number)
-                    self._runner.start(proposal.number, self._task(proposal))
+                    self._runner.start(proposal.number, self._trial_task(proposal))
                 if not self._runner.busy:
                     break
                 for number, result in self._runner.ended(display.going_on):
@@ -226,7 +226,11 @@ class _Search:
             self._folder.append("started.jsonl", self._proposals.record(proposal, len(self._ended)))
         return proposal
 
-    def _task(self, proposal: Proposal) -> dict[str, Any]:
+    def _task(self, run: RunConfig, folder: Path, **more: Any) -> dict[str, Any]:
+        task = {"config": dataclasses.asdict(run), "folder": str(folder), "executions": self._config.executions}
+        return {**task, "until": None, "budget": None, "test": False, **more}
+
+    def _trial_task(self, proposal: Proposal) -> dict[str, Any]:
         values = dict(proposal.values)
         branch = values.pop(BRANCH, None)
         budget = None
@@ -234,26 +238,19 @@ class _Search:
             low, high = self._config.k_limits()
             branch = branch or _branches(self._config)[0]
             budget = {"budget": self._config.budget, "branch": branch, "low": low, "high": high}
-        return {
-            "config": dataclasses.asdict(self._config.with_values(values)),
-            "folder": str(self._folder.trial(proposal.root)),
-            "executions": self._config.executions,
-            "until": proposal.until,
-            "budget": budget,
-            "test": False,
-        }
+        run = self._config.with_values(values)
+        return self._task(run, self._folder.trial(proposal.root), until=proposal.until, budget=budget)
 
     def _same(self, proposal: Proposal) -> dict[str, Any] | None:
         """Returns the result of a trial that was the same: another run of it would only give it again."""
         for record in self._ended:
             if record["hyperparameters"] == proposal.values and record["until"] == proposal.until:
-                kept = ("executions", "error", "traceback", "peak_memory_mb", "retries")
+                kept = ("folder", "executions", "error", "traceback", "peak_memory_mb", "retries")
                 return {**{name: record[name] for name in kept}, "same_as": record["trial"]}
         return None
 
     def _end(self, proposal: Proposal, result: dict[str, Any], display: Display) -> None:
-        accuracies = [each["validation"]["accuracy"] for each in result["executions"]]
-        score = sum(accuracies) / len(accuracies) if accuracies and not result["error"] else None
+        score = _score(result)
         started, since = self._times.pop(proposal.number, (_now(), time.monotonic()))
         record = {
             "trial": proposal.number,
@@ -286,7 +283,7 @@ class _Search:
         """Keeps the models of the best trial only. The others have their tickets."""
         best = best_trial(self._ended)
         for record in self._ended:
-            if best and record["folder"] != best["folder"] and record["folder"]:
+            if best and record["folder"] != best["folder"]:
                 for model in (self._folder.path / record["folder"]).glob("*/model.keras"):
                     model.unlink()
 
@@ -307,20 +304,10 @@ class _Search:
             while waiting and self._runner.free:
                 number, width = waiting.pop(0)
                 _logger.info("Learned weights, for comparison: width %g.", width)
-                self._runner.start(
-                    number,
-                    {
-                        "config": dataclasses.asdict(dataclasses.replace(learned, width=width)),
-                        "folder": str(self._folder.path / "baselines" / f"width-{width:g}"),
-                        "executions": self._config.executions,
-                        "until": None,
-                        "budget": None,
-                        "test": False,
-                    },
-                )
+                folder = self._folder.path / "baselines" / f"width-{ranges.written(width)}"
+                self._runner.start(number, self._task(dataclasses.replace(learned, width=width), folder))
             for number, result in self._runner.ended():
-                accuracies = [each["validation"]["accuracy"] for each in result["executions"]]
-                score = sum(accuracies) / len(accuracies) if accuracies and not result["error"] else None
+                score = _score(result)
                 self._folder.append("baselines.jsonl", {"width": by_number[number], "score": score, **result})
                 told = f"{score:.2%}" if score is not None else f"failed: {result['error']}"
                 _logger.info("Learned weights at width %g: %s.", by_number[number], told)
@@ -349,9 +336,8 @@ class _Search:
     def _refit(self, winner: dict[str, Any], folder: Path) -> dict[str, Any]:
         """Trains the winner on all training images, and tests it."""
         config = RunConfig(**{**winner["config"], "validation": 0.0})
-        task = {"config": dataclasses.asdict(config), "folder": str(folder)}
         _logger.info("Training the winner again, on all training images.")
-        self._runner.start(0, {**task, "executions": 1, "until": None, "budget": None, "test": True})
+        self._runner.start(0, self._task(config, folder, executions=1, test=True))
         while True:
             for _, result in self._runner.ended():
                 if result["error"]:
@@ -365,6 +351,12 @@ class _Search:
         from keras_popup.search_report import write_report
 
         write_report(self._folder.path)
+
+
+def _score(result: dict[str, Any]) -> float | None:
+    """Returns the mean of the executions' validation accuracies, None if one has failed."""
+    accuracies = [each["validation"]["accuracy"] for each in result["executions"]]
+    return sum(accuracies) / len(accuracies) if accuracies and not result["error"] else None
 
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
