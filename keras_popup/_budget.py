@@ -56,8 +56,12 @@ class Layout:
 
     def ticket_bytes(self, k: float) -> int:
         """Returns what a ticket takes at most: the exact limit of its counts, and all the rest of the file."""
+        return self.bytes_of([_kept(size, k) for size in self.sizes])
+
+    def bytes_of(self, kept: Sequence[int]) -> int:
+        """Returns the same for the counts of each layer."""
         manifest = self.others + _MANIFEST + _MANIFEST_OF_LAYER * len(self.sizes)
-        return manifest + sum(_mask_bytes(size, _kept(size, k)) for size in self.sizes)
+        return manifest + sum(map(_mask_bytes, self.sizes, kept))
 
     def fitting_k(self, budget: int, branch: str, low: float = 0.0, high: float = 1.0) -> float:
         """Returns the k in [low, high] whose ticket fits into the budget and is the largest of those that fit.

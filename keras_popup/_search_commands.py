@@ -143,8 +143,12 @@ def _print_best(best: dict[str, Any], out: str) -> None:
 
     print(f"\nbest trial     {best['trial']}: {said(best)}")
     print(f"validation     {best['score']:.2%}")
+    if len(best["executions"]) > 1:
+        print(f"               the mean of {len(best['executions'])}; below, the best of them")
     if best["test"]:
         print(f"test accuracy  {best['test']['accuracy']:.2%}, trained again on all training images")
+    else:
+        print("test accuracy  not measured; --resume --refit trains it again on all training images, and tests it")
     print(f"weights kept   {execution['kept']:,} of {execution['weights']:,}")
     ticket = os.path.join(out, "best.ticket")
     if os.path.exists(ticket):

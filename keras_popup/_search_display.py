@@ -9,6 +9,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
+from keras_popup.records import best_trial
+
 _logger = logging.getLogger("keras_popup")
 
 
@@ -55,8 +57,7 @@ class Display:
     def found(self, record: dict[str, Any]) -> None:
         """Counts a trial that has ended, at any time."""
         self._ended += 1
-        if record["score"] is not None and (self.best is None or record["score"] > self.best["score"]):
-            self.best = record
+        self.best = best_trial([*([self.best] if self.best else []), record])
         best = f", best {self.best['score']:.2%} ({said(self.best)})" if self.best else ""
         self._bars.update(
             self._all,

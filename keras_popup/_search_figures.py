@@ -7,6 +7,7 @@ from plotly import graph_objects
 
 Record = dict[str, Any]
 
+_MANY = 20  # trials, of which some may be out of sight at first
 _SHOWN = 6  # times the distance of the best to the middle
 _MOST_LINES = 8  # widths that get a line each; more are points with a color scale
 _COLORS = ("#3366cc", "#dc3912", "#ff9900", "#109618", "#990099", "#0099c6", "#dd4477", "#66aa00")
@@ -16,7 +17,7 @@ _ACCURACY = "validation accuracy"
 def _grouped(points: list[Record], by: str) -> dict[float, list[Record]] | None:
     """Returns the points by one of their numbers, None if that takes too many values."""
     values = sorted({point[by] for point in points})
-    if len(values) > _MOST_LINES:
+    if len(values) > _MOST_LINES or (len(values) > 1 and len(points) < 2 * len(values)):
         return None
     return {value: [point for point in points if point[by] == value] for value in values}
 
@@ -25,7 +26,9 @@ def _axis(points: list[Record], also: Iterable[float] = ()) -> dict[str, Any]:
     """Returns an axis of accuracy. It begins where most trials are, so that the best can be told apart."""
     accuracies = sorted(point["accuracy"] for point in points)
     best = max(accuracies[-1], *also, 0.0)
-    low = max(accuracies[0], accuracies[-1] - _SHOWN * (accuracies[-1] - accuracies[len(accuracies) // 2]))
+    low = accuracies[0]
+    if len(accuracies) >= _MANY:
+        low = max(low, accuracies[-1] - _SHOWN * (accuracies[-1] - accuracies[len(accuracies) // 2]))
     low = min(low, *also, best - 0.005)
     margin = 0.05 * (best - low)
     return {"title": _ACCURACY, "tickformat": ".1%", "range": [low - margin, best + margin]}
@@ -102,7 +105,7 @@ def over_width(points: list[Record], baselines: dict[float, float]) -> Any:
             line={"dash": "dash", "color": "#888"},
             name="learned weights",
         )
-    figure.update_xaxes(title="width", type="log", tickvals=sorted({point["width"] for point in points})[:_MOST_LINES])
+    figure.update_xaxes(title="width", type="log", tickvals=list(by_width) if by_width else None)
     figure.update_yaxes(_axis(points, baselines.values()))
     figure.update_layout(legend={"orientation": "h", "y": 1.1})
     return figure
@@ -129,8 +132,8 @@ def plane(points: list[Record]) -> Any:
         )
     )
     figure.update_xaxes(title="k, the fraction of weights kept", range=[-0.03, 1.03])
-    widths = sorted({point["width"] for point in points})
-    figure.update_yaxes(title="width", type="log", tickvals=widths if len(widths) <= _MOST_LINES else None)
+    by_width = _grouped(points, "width")
+    figure.update_yaxes(title="width", type="log", tickvals=list(by_width) if by_width else None)
     return figure
 
 

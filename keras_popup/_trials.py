@@ -116,12 +116,9 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
     masked = config.method != "dense"
     training.place(config.with_protocol())  # before TensorFlow starts
     keras.backend.clear_session()
-    predicted = None
-    # With fractions of single layers there is no one k to predict by.
-    if masked and not config.layer_k and (layout := _known_layout(json.dumps({**task["config"], **_FOR_LAYOUT}))):
-        if task["budget"]:
-            config = dataclasses.replace(config, k=layout.fitting_k(**task["budget"]))
-        predicted = layout.ticket_bytes(config.k)
+    layout = _known_layout(json.dumps({**task["config"], **_FOR_LAYOUT})) if masked else None
+    if task["budget"] and layout:
+        config = dataclasses.replace(config, k=layout.fitting_k(**task["budget"]))
     config = dataclasses.replace(config, seed=config.seed + execution)
     run_folder = RunFolder(folder / str(execution))
     summary = training.train(
@@ -133,11 +130,12 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
         ticket=masked,
         callbacks=[_Alive(folder / ALIVE, execution, task["until"] or config.with_protocol().epochs)],
     )
+    predicted = layout.bytes_of([layer["kept"] for layer in summary["layers"]]) if layout else None
     if task["budget"] and summary["ticket_bytes"] > task["budget"]["budget"]:
         raise ValueError(f"The ticket takes {summary['ticket_bytes']:,} bytes, and {predicted} were expected at most.")
     return {
         "seed": config.seed,
-        "k": config.k,
+        "k": summary["kept"] / summary["weights"] if config.layer_k else config.k,
         "width": config.width,
         "weights": summary["weights"],
         "kept": summary["kept"],

@@ -36,7 +36,7 @@ from typing import Any, ClassVar
 History = list[dict[str, float]]
 
 _UNFINISHED = ".unfinished-"
-_LOCK = f"{_UNFINISHED}lock"
+_LOCK = ".lock"
 
 
 class _Folder:
@@ -77,7 +77,7 @@ class _Folder:
                     f"Cannot make the {self.kind} folder '{self.path}': '{parent}' is no writable directory."
                 )
             return
-        if self.path.is_dir() and all(file.name.startswith(_UNFINISHED) for file in self.path.iterdir()):
+        if self.path.is_dir() and all(file.name.startswith((_UNFINISHED, _LOCK)) for file in self.path.iterdir()):
             return
         if not self.is_one():
             raise ValueError(

@@ -81,8 +81,13 @@ def search(
         )
     if not stall_minutes > 0:
         raise ValueError(f"`stall_minutes` must be more than 0. Received: {stall_minutes=}.")
-    folder = SearchFolder(Path(out).absolute())
+    folder = SearchFolder(os.path.abspath(out))
+    if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers, or who resumes, may be elsewhere
+        data_dir = os.path.abspath(config.run.data_dir)
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
     folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
+    if resume and not folder.path.exists():
+        _logger.info("There is no search in '%s' yet: it begins.", folder.path)
     child = ChildProcess()
     pool: Workers = child
     try:
@@ -94,10 +99,9 @@ def search(
             # Another search may have come and gone meanwhile.
             folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
+            if (recorded := folder.read("search.json"))["config"] != config.arguments():
+                folder.write("search.json", {**recorded, "config": config.arguments()})
             runner = Runner(pool, config.retries, stall_minutes * 60)
-            if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers may be elsewhere
-                data_dir = os.path.abspath(config.run.data_dir)
-                config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
             return _Search(config, folder, runner, proposals, tensorboard).run(refit)
     finally:
         child.close()
@@ -194,6 +198,10 @@ class _Search:
         display = Display(self._proposals.total, self._runner.size)
         for record in self._ended:
             display.found(record)
+        count = f"{self._proposals.total} trials" if self._proposals.total else "Trials"
+        epochs = self._config.run.with_protocol().epochs
+        log = self._folder.trial(len(self._ended) + 1) / "log.txt"
+        _logger.info("%s of %s epochs. How far one is: %s", count, epochs, os.path.relpath(log))
         if self._ended:
             _logger.info("Going on after %d trials.", len(self._ended))
             self._write_views()  # which a kill may have been in time to prevent
@@ -315,17 +323,20 @@ class _Search:
     def _winner(self, refit: bool) -> dict[str, Any]:
         best = best_trial(self._ended)
         if best is None:
+            self._report()
             errors = sorted({str(record["error"]) for record in self._ended})
             raise RuntimeError(f"No trial has succeeded. Their errors: {'; '.join(errors)}")
         execution = max(range(len(best["executions"])), key=lambda n: best["executions"][n]["validation"]["accuracy"])
         source = self._folder.path / best["folder"] / str(execution)
-        content = {**best, "execution": execution, "test": None}
+        content = {**best, "execution": execution, "test": None, "refit": None}
         # One that was asked for before stays.
         trained_again = self._folder.path / "refit" / f"{best['trial']:04d}"
-        summary = RunFolder(trained_again / "0").summary()
-        if refit or summary:
-            content["test"] = (summary or self._refit(best["executions"][execution], trained_again))["test"]
-            source = trained_again / "0"
+        run = RunFolder(trained_again / "0")
+        if refit and not run.summary():
+            self._refit(best["executions"][execution], trained_again)
+        if summary := run.summary():
+            content |= {"test": summary["test"], "refit": summary}
+            source = run.path
         for suffix in (".keras", ".ticket"):
             model = source / f"model{suffix}"
             if model.exists():
@@ -333,7 +344,7 @@ class _Search:
         self._folder.write("best.json", content)
         return content
 
-    def _refit(self, winner: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def _refit(self, winner: dict[str, Any], folder: Path) -> None:
         """Trains the winner on all training images, and tests it."""
         config = RunConfig(**{**winner["config"], "validation": 0.0})
         _logger.info("Training the winner again, on all training images.")
@@ -342,7 +353,7 @@ class _Search:
             for _, result in self._runner.ended():
                 if result["error"]:
                     raise RuntimeError(f"Training the winner again has failed: {result['error']}")
-                return result["executions"][0]
+                return
 
     def _report(self) -> None:
         if not importlib.util.find_spec("plotly"):
@@ -366,6 +377,9 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
     def mean(values: list[Any]) -> Any:
         return sum(values) / len(values) if values and None not in values else ""
 
+    def size(values: list[Any]) -> Any:
+        return round(mean(values)) if values and None not in values else ""
+
     return {
         "trial": record["trial"],
         "status": record["status"],
@@ -378,8 +392,8 @@ def _row(record: dict[str, Any]) -> dict[str, Any]:
         "kept": executions[0]["kept"] if executions else "",
         OBJECTIVE: "" if record["score"] is None else record["score"],
         "val_loss": mean([each["validation"]["loss"] for each in executions]),
-        "predicted_bytes": mean([each["predicted_bytes"] for each in executions]),
-        "ticket_bytes": mean([each["ticket_bytes"] for each in executions]),
+        "predicted_bytes": size([each["predicted_bytes"] for each in executions]),
+        "ticket_bytes": size([each["ticket_bytes"] for each in executions]),
         "seconds": record["seconds"],
         "same_as": record.get("same_as", ""),
         "error": record["error"] or "",

@@ -88,7 +88,8 @@ def _page(config: Record, trials: list[Record], baselines: list[Record], best: R
     if failed:
         rows = [(record["trial"], _said(record["hyperparameters"]), record["error"]) for record in failed]
         parts.append(f"<h2>Failed trials</h2>\n{_table(('trial', 'hyperparameters', 'error'), rows)}")
-    given = [(name, value) for name, value in config.items() if value is not None]
+    hidden = ("k",) if config["budget"] and config["k"] == 0.5 else ()  # it follows from the width
+    given = [(name, value) for name, value in config.items() if value is not None and name not in hidden]
     parts.append(f"<h2>All arguments</h2>\n{_table(('argument', 'value'), given)}")
     return "\n".join(parts)
 
@@ -125,8 +126,8 @@ def _head(config: Record, trials: list[Record], failed: list[Record], best: Reco
         f"<h1>{html.escape(str(config['model']))} on {html.escape(str(config['dataset']))}</h1>",
         f"<p>{count}; chosen by {config['tuner']}, {config['epochs']} epochs each, seed {config['seed']}"
         + (f", tickets of {config['budget']:,} bytes at most" if config["budget"] else "")
-        + ". Accuracies are those of validation images, after the last epoch. Plots begin where most trials are; a "
-        "double click shows all.</p>",
+        + ". Accuracies are those of validation images, after the last epoch. Plots of many trials begin where "
+        "most are; a double click shows all.</p>",
     ]
     if top:
         rows = [
@@ -138,8 +139,10 @@ def _head(config: Record, trials: list[Record], failed: list[Record], best: Reco
         ]
         if top["bytes"]:
             rows.append(("ticket", f"{top['bytes']:,.0f} bytes"))
-        if best and best["test"]:
-            rows.append(("test accuracy, trained again on all training images", f"{best['test']['accuracy']:.2%}"))
+        if best and best["refit"] and best["trial"] == top["trial"]:
+            rows.append(("trained again on all training images", ""))
+            rows.append(("test accuracy", f"{best['test']['accuracy']:.2%}"))
+            rows += [("ticket", f"{best['refit']['ticket_bytes']:,} bytes")] if top["bytes"] else []
         lines.append(f"<h2>The best</h2>\n{_table((), rows)}")
     return "\n".join(lines)
 

@@ -132,8 +132,10 @@ class PopupHyperModel(keras_tuner.HyperModel):
 
 
 def _space(name: str, given: Any) -> ranges.Space:
+    if isinstance(given, tuple):
+        raise ValueError(f"`{name}` must be a list of values, or Range(low, high). Received: {given!r}.")
     try:
-        return ranges.several(given) if isinstance(given, (list, tuple)) else given
+        return ranges.several(given) if isinstance(given, list) else given
     except ValueError as error:
         raise ValueError(f"`{name}`: {error}") from None
 

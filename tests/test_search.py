@@ -100,6 +100,8 @@ def test_winner_is_chosen_by_validation_and_tested_once(failing):
     again = records.RunFolder(folder / "refit" / f"{best['trial']:04d}" / "0")
     assert again.summary()["data"]["validation"] == 0
     assert best["test"] == again.summary()["test"]
+    assert best["refit"] == again.summary()
+    assert best["refit"]["ticket_bytes"] == (folder / "best.ticket").stat().st_size
     model, plain = keras.models.load_model(folder / "best.keras"), keras_popup.load_ticket(folder / "best.ticket")
     images = load_digits().images.astype("float32")[..., None]
     np.testing.assert_allclose(plain.predict(images, verbose=0), model.predict(images, verbose=0), rtol=1e-5)
@@ -119,7 +121,7 @@ def test_baseline(failing):
 def test_a_finished_search_is_not_run_again(failing, capsys):
     folder, flags = failing
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    views = {"trials.csv", "best.json", "best.keras", "best.ticket", "report.html", ".unfinished-lock"}
+    views = {"trials.csv", "best.json", "best.keras", "best.ticket", "report.html", ".lock"}
     assert cli.main(["search", *flags, "--resume"]) == 0
     assert "test accuracy" in capsys.readouterr().out
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
@@ -401,6 +403,7 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
         ({"k": Range(0.0, 0.5)}, "`k` must be in (0, 1]"),
         ({"k": {"a": [0.5, 2.0]}}, "`k[a]` must be in (0, 1]"),
         ({"k": "half"}, "`k` must be in (0, 1]"),
+        ({"k": (0.1, 0.9)}, "`k` must be a list of values, or Range(low, high)"),
         ({"k": ["0.5", "0.6"]}, "`k` must be in (0, 1]"),
         ({"width": "0.5"}, "`width` must be more than 0"),
         ({"learning_rate": None}, "`learning_rate` must be a number >= 0"),
