@@ -361,7 +361,9 @@ def test_report_needs_a_search(capsys, tmp_path):
     assert "must be the folder of a search" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tuner", TUNERS)
+@pytest.mark.parametrize(
+    "tuner", [pytest.param(tuner, marks=() if tuner == "random" else pytest.mark.slow) for tuner in TUNERS]
+)
 def test_hypermodel_in_every_tuner(tuner, tmp_path):
     digits = load_digits()
     images, labels = (digits.images / 16).astype("float32")[..., None], digits.target
@@ -424,9 +426,14 @@ def test_bad_hypermodels(arguments, message):
     assert message in str(caught.value)
 
 
+# A process that a shell has put into the background ignores Ctrl-C, and so would those it starts.
+COMMAND = "import signal, sys; from keras_popup import cli; signal.signal(signal.SIGINT, signal.default_int_handler); "
+COMMAND += "sys.exit(cli.main())"
+
+
 def started(*flags):
     return subprocess.Popen(
-        [sys.executable, "-m", "keras_popup", "search", *flags],
+        [sys.executable, "-c", COMMAND, "search", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -481,6 +488,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_interrupted_by_the_user(undisturbed, tmp_path):
     folder = tmp_path / "s"
     process = started(*LONG, "--out", str(folder))
