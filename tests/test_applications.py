@@ -15,8 +15,13 @@ APPLICATIONS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.rare if name == "DenseNet121" else pytest.mark.slow)
+        for name in APPLICATIONS
+    ],
+)
 def test_application(name, tmp_path):
     builder = getattr(keras.applications, name)
     plain = builder(weights=None, input_shape=(32, 32, 3), classes=10, **APPLICATIONS[name])

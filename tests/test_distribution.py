@@ -111,7 +111,7 @@ def assert_history_is_that_of(folder, whole, summary):
     [
         ([f"--devices={DEVICES}"], ["--strategy=none"]),
         pytest.param([f"--devices={FOUR}"], ["--strategy=mirrored", f"--devices={DEVICES}"], marks=pytest.mark.rare),
-        pytest.param(["--strategy=none"], [f"--devices={DEVICES}"], marks=pytest.mark.slow),
+        pytest.param(["--strategy=none"], [f"--devices={DEVICES}"], marks=pytest.mark.rare),
     ],
     ids=str,
 )
@@ -155,7 +155,7 @@ def start_workers(folders, *more, each=()):
     ]
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.rare)])
 def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path, killed):
     folders = tmp_path / "run", tmp_path / "elsewhere"
     workers = start_workers(folders)

@@ -564,7 +564,7 @@ def test_two_workers_on_ray_find_what_one_does_though_one_is_killed_and_the_driv
     assert sum("Going on after epoch" in log for log in logs) >= 1
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_what_is_stuck_is_given_up(tmp_path):
     folder, stopped = tmp_path / "s", []
     flags = [*LONG, "--epochs", "500", "--max_trials", "1", "--stall_minutes", "0.25", "--retries", "1"]
@@ -579,8 +579,9 @@ def test_what_is_stuck_is_given_up(tmp_path):
     assert lines(folder)[0]["error"] == "It made no progress for 0.25 minutes, 2 times."
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("tuner", ["bayesian", "hyperband"])  # the others are in the quick tests
+@pytest.mark.parametrize(  # the others are in the quick tests
+    "tuner", [pytest.param("bayesian", marks=pytest.mark.rare), pytest.param("hyperband", marks=pytest.mark.slow)]
+)
 def test_every_tuner(tuner, tmp_path):
     space = {"k": Range(0.1, 0.9), "learning_rate": Range(0.1, 1.0, "log")}
     config = SearchConfig(
@@ -602,7 +603,7 @@ def test_every_tuner(tuner, tmp_path):
         assert {name: run[name] for name in space} == record["hyperparameters"]
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_memory_of_fifty_trials(tmp_path):
     flags = ["--model", "fc", "--width", "0.1", "--k", "0.1:0.9", "--epochs", "1", "--tuner", "random", "--nobaseline"]
     process = started(*flags, "--max_trials", "50", "--out", str(tmp_path / "s"))
