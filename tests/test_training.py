@@ -348,3 +348,37 @@ def test_weight_decay_is_coupled_l2(method, l2):
     training.compile_model(model, run, steps=10)
     expected = sum(l2 / 2 * np.sum(np.square(v.numpy())) for v in model.trainable_variables)
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer_k", "expected"),
+    [
+        (None, [0.6, 0.6, 0.6, 0.6, 0.6]),
+        ("conv*=0.3", [0.3, 0.3, 0.6, 0.6, 0.6]),
+        ("conv1a=0.2;conv*=0.3;*=0.5", [0.2, 0.3, 0.5, 0.5, 0.5]),
+        ("conv*=0.3;dense*=0.4;classes=1", [0.3, 0.3, 0.4, 0.4, 1.0]),
+    ],
+)
+def test_fractions_of_layers(layer_k, expected):
+    run = dataclasses.replace(SMALL, k=0.6, layer_k=layer_k).with_protocol()
+    model = training.build_model(run, (8, 8, 1), 10)
+    assert [layer.k for layer in model.layers if hasattr(layer, "kept")] == expected
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    run = dataclasses.replace(SMALL, layer_k="conv9=0.3").with_protocol()
+    with pytest.raises(ValueError, match="matches no layer"):
+        training.build_model(run, (8, 8, 1), 10)
+
+
+def test_stopped_early_and_continued(finished, tmp_path):
+    folder, _ = finished
+    summary = training.train(SMALL, tmp_path / "a", until=2, test=False, ticket=True)
+    assert summary["epochs"] == 2
+    assert summary["test"] is None
+    assert summary["ticket_bytes"] == (tmp_path / "a" / "model.ticket").stat().st_size
+    assert not (tmp_path / "a" / "summary.json").exists()
+    assert history(tmp_path / "a") == history(folder)[:2]
+    summary = training.train(SMALL, tmp_path / "a", resume=True)
+    assert history(tmp_path / "a") == history(folder)
+    assert summary["test"] == training.train(SMALL, folder, resume=True)["test"]
