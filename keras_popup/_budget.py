@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from keras_popup import _coding
+from keras_popup import _coding, _topk
 
 SPARSE, DENSE = "sparse", "dense"
 """The branches: k up to 0.5, of which the largest that fits is taken, and k from 0.5 on, of which the smallest is."""
@@ -56,7 +56,7 @@ class Layout:
 
     def ticket_bytes(self, k: float) -> int:
         """Returns what a ticket takes at most: the exact limit of its counts, and all the rest of the file."""
-        return self.bytes_of([_kept(size, k) for size in self.sizes])
+        return self.bytes_of([_topk.count_kept(k, size) for size in self.sizes])
 
     def bytes_of(self, kept: Sequence[int]) -> int:
         """Returns the same for the counts of each layer."""
@@ -93,10 +93,6 @@ class Layout:
         # Few digits, on the side that fits.
         rounded = (math.floor if branch == SPARSE else math.ceil)(best / unit) * unit
         return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and low <= rounded <= high else best
-
-
-def _kept(size: int, k: float) -> int:
-    return min(size, max(1, math.floor(k * size + 0.5)))
 
 
 def _mask_bytes(size: int, kept: int) -> int:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_popup._workers import Workers
+from keras_popup.records import ALIVE
 
 _logger = logging.getLogger("keras_popup")
 
-_ALIVE = "alive.json"  # in a trial's folder, as `_trials` writes it
 _PARTS_OF_SECOND = 0.5
 
 
@@ -71,7 +71,7 @@ class Runner:
 
     def _look_after(self, number: int, going_on: Callable[[int, dict[str, Any]], None] | None) -> None:
         try:
-            sign = (Path(self._tasks[number]["folder"]) / _ALIVE).read_text()
+            sign = (Path(self._tasks[number]["folder"]) / ALIVE).read_text()
         except OSError:
             sign = ""
         before, since = self._signs[number]

@@ -29,10 +29,7 @@ import numpy as np
 
 from keras_popup import _budget, conversion, initializers, tickets, training
 from keras_popup.config import RunConfig
-from keras_popup.records import RunFolder, write_atomically
-
-ALIVE = "alive.json"
-"""In a trial's folder: how far it is. What does not change for long is stuck."""
+from keras_popup.records import ALIVE, RunFolder, write_atomically
 
 _SECONDS_BETWEEN_SIGNS = 2.0
 # A k of as many digits as there can be, which are in the file; the others are not.

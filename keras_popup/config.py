@@ -48,6 +48,19 @@ def option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any
     return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
 
 
+def check_options(config: Any) -> None:
+    """Checks the types of a configuration's options, and that they are among their choices. Raises ValueError."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        if "choices" not in field.metadata:
+            continue
+        value, choices, hint = getattr(config, field.name), field.metadata["choices"], hints[field.name]
+        if not isinstance(value, hint | int if float in (hint, *typing.get_args(hint)) else hint):
+            raise ValueError(f"`{field.name}` must be of type {hint}. Received: {value!r}.")
+        if value is not None and choices and value not in choices:
+            raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """The arguments of a training run. None stands for the protocol of the model and method.
@@ -129,14 +142,7 @@ class RunConfig:
     )
 
     def __post_init__(self) -> None:
-        hints = typing.get_type_hints(RunConfig)
-        for field in dataclasses.fields(self):
-            value, choices = getattr(self, field.name), field.metadata["choices"]
-            hint = hints[field.name]
-            if not isinstance(value, hint | int if float in (hint, *typing.get_args(hint)) else hint):
-                raise ValueError(f"`{field.name}` must be of type {hint}. Received: {value!r}.")
-            if value is not None and choices and value not in choices:
-                raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+        check_options(self)
         xla_works = self.jit_compile != "true" or not self.deterministic
         one_device = self.strategy in ("auto", "none") and self.devices is None
         self._check("jit_compile", xla_works, "'auto' or 'false', or 'true' with --nodeterministic")

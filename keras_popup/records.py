@@ -35,6 +35,9 @@ from typing import Any, ClassVar
 
 History = list[dict[str, float]]
 
+ALIVE = "alive.json"
+"""In a trial's folder: how far it is. What does not change for long is stuck."""
+
 _UNFINISHED = ".unfinished-"
 _LOCK = ".lock"
 

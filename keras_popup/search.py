@@ -182,6 +182,7 @@ class _Search:
         self._proposals = proposals
         self._tensorboard = tensorboard
         self._ended = folder.lines("trials.jsonl", repair=True)
+        self._running: dict[int, Proposal] = {}
         self._times: dict[int, tuple[str, float]] = {}
 
     def run(self, refit: bool) -> dict[str, Any]:
@@ -206,21 +207,20 @@ class _Search:
             _logger.info("Going on after %d trials.", len(self._ended))
             self._write_views()  # which a kill may have been in time to prevent
         waiting = self._proposals.replay(self._folder.lines("started.jsonl", repair=True), self._ended)
-        running: dict[int, Proposal] = {}
         with display.shown():
             while True:
                 while self._runner.free and (proposal := self._next(waiting)):
                     if same := self._same(proposal):
                         self._end(proposal, same, display)
                         continue
-                    running[proposal.number] = proposal
+                    self._running[proposal.number] = proposal
                     self._times[proposal.number] = (_now(), time.monotonic())
                     display.started(proposal.number)
                     self._runner.start(proposal.number, self._trial_task(proposal))
                 if not self._runner.busy:
                     break
                 for number, result in self._runner.ended(display.going_on):
-                    self._end(running.pop(number), result, display)
+                    self._end(self._running.pop(number), result, display)
         if not self._proposals.exhausted:
             raise RuntimeError("Keras Tuner proposes nothing, and nothing runs. Go on with --resume.")
 
@@ -266,7 +266,7 @@ class _Search:
             "hyperparameters": proposal.values,
             "until": proposal.until,
             "score": score,
-            "folder": str(self._folder.trial(proposal.root).relative_to(self._folder.path)),
+            "folder": self._folder_of(proposal),
             "started": started,
             "seconds": round(time.monotonic() - since, 1),
             **result,
@@ -287,11 +287,16 @@ class _Search:
             for record in self._ended:
                 _tensorboard.write(self._folder.path / "tensorboard", record)
 
+    def _folder_of(self, proposal: Proposal) -> str:
+        return str(self._folder.trial(proposal.root).relative_to(self._folder.path))
+
     def _drop_models(self) -> None:
         """Keeps the models of the best trial only. The others have their tickets."""
         best = best_trial(self._ended)
+        # One of Hyperband's that goes on with an earlier run may have saved its model already.
+        kept = {best["folder"] if best else None, *map(self._folder_of, self._running.values())}
         for record in self._ended:
-            if best and record["folder"] != best["folder"]:
+            if best and record["folder"] not in kept:
                 for model in (self._folder.path / record["folder"]).glob("*/model.keras"):
                     model.unlink()
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_popup import ranges
-from keras_popup.config import PLACES, RunConfig, option
+from keras_popup.config import PLACES, RunConfig, check_options, option
 
 SEARCHED = ("k", "width", "learning_rate", "l2", "kernel_initializer", "selector")
 """The arguments of a run that a search may choose. Beside these, "k[PATTERN]" is the k of some layers."""
@@ -65,13 +65,12 @@ class SearchConfig:
     def __post_init__(self) -> None:
         if self.budget is None and all(isinstance(each, (int, float)) for each in self.space.values()):
             raise ValueError("There is nothing to search. Give a range, such as --k 0.1:0.9 or --width 0.5,1,2.")
+        check_options(self)
         for name, space in self.space.items():
             self._check_space(name, space)
         for name, least in (("executions", 1), ("retries", 0)):
             if type(getattr(self, name)) is not int or getattr(self, name) < least:
                 raise ValueError(f"`{name}` must be {least} or more. Received: {name}={getattr(self, name)!r}.")
-        if self.tuner not in (choices := SearchConfig.__dataclass_fields__["tuner"].metadata["choices"]):
-            raise ValueError(f"`tuner` must be one of {', '.join(choices)}. Received: {self.tuner!r}.")
         if self.max_trials is not None and (type(self.max_trials) is not int or self.max_trials < 1):
             raise ValueError(f"`max_trials` must be 1 or more. Received: {self.max_trials!r}.")
         if self.max_trials is not None and self.tuner == "hyperband":
