@@ -16,10 +16,12 @@ __version__ = "0.1.0"
 # Where each public name lives. Resolved on first use, so that `import keras_popup`, `--help` and
 # `--version` do not wait for TensorFlow.
 _MODULES = (
+    "callbacks",
     "composites",
     "config",
     "conversion",
     "datasets",
+    "draws",
     "exports",
     "initializers",
     "layers",
@@ -36,6 +38,7 @@ _MODULES = (
 )
 _NAMES = {
     "TicketError": "tickets",
+    "evaluate_draws": "draws",
     "export": "exports",
     "load_ticket": "tickets",
     "mask_model": "conversion",

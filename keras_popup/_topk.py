@@ -75,11 +75,12 @@ def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]
         key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
             trace anew for every layer.
     """
-    return function if _interpreting.get() else _program(function, *key)
+    return function if _interpreting.get() else program(function, *key)
 
 
 @functools.cache
-def _program(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
+def program(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
+    """Returns `function` as `compiled` does, whether or not NumPy chooses."""
     # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
     return tf.function(functools.partial(function), jit_compile=True, autograph=False)
 

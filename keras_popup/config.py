@@ -23,13 +23,25 @@ class Protocol:
     label_smoothing: float = 0.0
 
 
+def _methods(edge_popup: Protocol, dense: Protocol) -> dict[str, Protocol]:
+    # Zhou et al., arXiv 1905.01067, as run again by Ramanujan et al.: high learning rates and no decay of the logits.
+    supermask = dataclasses.replace(edge_popup, learning_rate=50.0, l2=0.0)
+    # Nothing is learned; BatchNormalization's moving averages take an epoch.
+    random = dataclasses.replace(edge_popup, learning_rate=0.0, l2=0.0, epochs=1, warmup_epochs=0)
+    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense}
+
+
 # Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.
 _DENSE_ADAM = Protocol(learning_rate=3e-4, batch_size=60, optimizer="adam", l2=0.0, schedule="constant")
-_SMALL = {"edge-popup": Protocol(learning_rate=0.1), "dense": Protocol(learning_rate=0.01)}
-_RESNET_ON_CIFAR = dict.fromkeys(_SMALL, Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
-_IMAGENET = dict.fromkeys(
-    _SMALL,
-    Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1),
+_SMALL = _methods(Protocol(learning_rate=0.1), dense=Protocol(learning_rate=0.01))
+_RESNET_ON_CIFAR = _methods(*[Protocol(learning_rate=0.1, batch_size=256, l2=5e-4)] * 2)
+_IMAGENET = _methods(
+    *[
+        Protocol(
+            learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1
+        )
+    ]
+    * 2
 )
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
@@ -38,6 +50,7 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 }
 """By model and method."""
 
+_SELECTOR_OF = {"supermask": "bernoulli"}
 
 PLACES = ("strategy", "devices")
 """Arguments that say where a run is computed, not what: a resumed run may have others."""
@@ -84,15 +97,33 @@ class RunConfig:
         "A folder of images, <split>/<class>/*.jpg or png with the splits train and test, validation or val; or the "
         "directory of TensorFlow Datasets.",
     )
-    method: str = option("edge-popup", "How the network is found; 'dense' learns its weights.", ("edge-popup", "dense"))
+    method: str = option(
+        "edge-popup",
+        "How the network is found: 'edge-popup' keeps the k best-scored weights; 'supermask' draws each with a "
+        "probability that is learned, and has no k; 'random' keeps weights at random and learns nothing; 'dense' "
+        "learns the weights and keeps all.",
+        tuple(_SMALL),
+    )
     k: float = option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
     layer_k: str | None = option(
         None,
         "Other fractions for some layers, by patterns of their names, of which the first that matches counts: "
         "'conv*=0.3;dense*=0.5'.",
     )
+    k_schedule: str | None = option(
+        None,
+        "How k falls from 1 to its value in training: in a line, as 1 - (1 - t)**3 does, or as k**t. Constant if not "
+        "given.",
+        ("linear", "cubic", "geometric"),
+    )
+    k_schedule_end: float = option(1.0, "Share of the training, in (0, 1], after which k_schedule has come to k.")
     width: float = option(1.0, "Factor of the channels of every layer but the last.")
-    selector: str = option("top_k", "What chooses the weights by their scores.", ("top_k",))
+    selector: str | None = option(
+        None, "What chooses the weights by their scores. By the method: bernoulli for supermask.", ("top_k", "bernoulli")
+    )
+    rescale: bool = option(
+        False, "Whether bernoulli multiplies the weights kept by n / kept: dynamic weight rescaling."
+    )
     kernel_initializer: str = option(
         "signed_constant",
         "Of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, xavier_normal, "
@@ -141,6 +172,13 @@ class RunConfig:
         "the CPU, to try it.",
     )
 
+    mask_statistics: str | None = option(
+        None,
+        "Statistics of the masks after every epoch, such as the share that changed: in history.csv, or for TensorBoard "
+        "too, in the run folder.",
+        ("history", "tensorboard"),
+    )
+
     def __post_init__(self) -> None:
         check_options(self)
         xla_works = self.jit_compile != "true" or not self.deterministic
@@ -155,6 +193,21 @@ class RunConfig:
             self._check("devices", named, f"names such as GPU:0,GPU:1, which '{name}' is not")
         self._check("devices", len(set(listed)) == len(listed), "different devices")
         self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
+        if self.draws:
+            has_no_k = "left out: bernoulli learns how many weights are kept"
+            self._check("k", self.k == 0.5, has_no_k)
+            self._check("layer_k", self.layer_k is None, has_no_k)
+            self._check("k_schedule", self.k_schedule is None, has_no_k)
+        self._check("rescale", self.draws or not self.rescale, "false, but for bernoulli (--method supermask)")
+        if self.k_schedule is not None:
+            searched = self.method == "edge-popup" and self.layer_k is None
+            self._check("k_schedule", searched, "left out, but for edge-popup with one k in all layers")
+        self._check("k_schedule_end", 0.0 < self.k_schedule_end <= 1.0, "in (0, 1]")
+        masked = self.method != "dense" or self.mask_statistics is None
+        self._check("mask_statistics", masked, "left out for the method 'dense', which has no masks")
+        if self.method == "random":
+            self._check("selector", not self.draws, "top_k for the method 'random'")
+            self._check("learning_rate", not self.learning_rate, "left out for the method 'random', which learns nothing")
         for pattern, k in layer_fractions(self.layer_k).items():
             self._check("layer_k", 0.0 < k <= 1.0, f"fractions in (0, 1], which that of '{pattern}' is not")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")
@@ -171,6 +224,11 @@ class RunConfig:
         self._check("image_size", self.image_size is None or self.image_size >= 1, "1 or more")
         self._check("validation", _in_range(self.validation, 1.0), "in [0, 1)")
         self._check("seed", 0 <= self.seed < 2**32, "an integer in [0, 2**32)")
+
+    @property
+    def draws(self) -> bool:
+        """Whether masks are drawn, and there is no k."""
+        return self.method != "dense" and (self.selector or _SELECTOR_OF.get(self.method)) == "bernoulli"
 
     def _check(self, name: str, good: bool, expected: str) -> None:
         if not good:
@@ -191,7 +249,7 @@ class RunConfig:
                     "There is no protocol of `optimizer`='adam' here. Give a learning rate, as --learning_rate 0.001. "
                     f"Received: model={self.model!r}, method={self.method!r}."
                 )
-        values = dataclasses.asdict(protocol)
+        values = {**dataclasses.asdict(protocol), "selector": _SELECTOR_OF.get(self.method, "top_k")}
         return dataclasses.replace(
             self, **{name: value for name, value in values.items() if getattr(self, name) is None}
         )

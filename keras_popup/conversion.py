@@ -26,7 +26,7 @@ def mask_model(
     *,
     selector: Any = "top_k",
     kernel_initializer: Any = "signed_constant",
-    scores_initializer: Any = "score_uniform",
+    scores_initializer: Any = None,
     scores_regularizer: Any = None,
     weights: str = "random",
     exclude: Any = (),
@@ -58,7 +58,7 @@ def mask_model(
         selector: a name, object or config as in `keras_popup.selectors.get`.
         kernel_initializer: of the frozen kernels, as in `keras_popup.initializers.get`, without a seed.
             Not used with `weights="keep"`.
-        scores_initializer: of the scores, likewise.
+        scores_initializer: of the scores, likewise. None is the selector's own.
         scores_regularizer: Keras regularizer of the scores.
         weights: "random" or "keep".
         exclude: layers to leave as they are: a pattern, one of the model's layers, several of them in a list, or
@@ -94,7 +94,7 @@ def mask_model(
     if keep and not model.built:
         raise ValueError(f"weights='keep' needs weights: model '{model.name}' is not built. Call it on data first.")
     for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
-        config: dict[str, Any] = getattr(initializers.get(initializer), "get_config", dict)()
+        config = getattr(initializer and initializers.get(initializer), "get_config", dict)()
         if config.get("seed") is not None:
             raise ValueError(
                 f"`{name}` must have no seed of its own, or layers of one shape would share their values. "

@@ -31,7 +31,8 @@ _MASKED_ARGUMENTS = """
     Args:
         k: float in (0, 1], the fraction of the kernel's weights that is kept.
         selector: a name, object or config as in `keras_popup.selectors.get`.
-        scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`.
+        scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`. None is the selector's:
+            "score_uniform" for "top_k", "zeros" for "bernoulli".
         scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
             is `keras.regularizers.L2(wd / 2)`.
         train_bias: bool, whether the bias of a layer with `use_bias=True` is trained, or frozen like the kernel.
@@ -40,7 +41,7 @@ _MASKED_ARGUMENTS = """
 
     Attributes:
         k: float, the fraction kept. Setting it takes effect at the next step, inside a compiled `fit` too.
-        kept: int, how many weights are kept: round-half-up(k * n).
+        kept: int, how many weights are kept: round-half-up(k * n) for "top_k".
         scores: float32 variable of the kernel's shape, the only trainable weight of a layer without bias.
         kernel: tensor of the compute dtype, the masked kernel that the layer uses.
 
@@ -92,7 +93,7 @@ class MaskedLayer(_StockLayer):
         *args: Any,
         k: float = 0.5,
         selector: Any = "top_k",
-        scores_initializer: Any = "score_uniform",
+        scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
         seed: int | None = None,
@@ -114,13 +115,15 @@ class MaskedLayer(_StockLayer):
         self.seed = seed
         self.selector = selectors.get(selector)
         scores_seed = initializers.derive_seed(seed, "scores")
-        self.scores_initializer = initializers.get_filled(scores_initializer, seed=scores_seed, k=k)
+        identifier = self.selector.scores_initializer if scores_initializer is None else scores_initializer
+        self.scores_initializer = initializers.get_filled(identifier, seed=scores_seed, k=k)
         self.scores_regularizer = keras.regularizers.get(scores_regularizer)
         self.train_bias = bool(train_bias)
         self._k_value = k
         self._k: Any = None
         self.scores: Any = None
         self._hint: Any = None
+        self._draws: Any = None
         self._kernel_in_use: tf.Tensor | None = None
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
@@ -160,6 +163,16 @@ class MaskedLayer(_StockLayer):
             initializer=lambda shape, dtype: tf.constant(self._k_value, dtype),
             trainable=False,
         )
+        if self.selector.draws:
+            self._draws = super().add_weight(
+                name="draws",
+                shape=(),
+                dtype="int64",
+                autocast=False,
+                initializer="zeros",
+                trainable=False,
+                aggregation="only_first_replica",  # they count alike
+            )
         # Not a weight: nothing is lost with it, and each replica has its own.
         with tf.init_scope():
             self._hint = tf.Variable(
@@ -197,6 +210,10 @@ class MaskedLayer(_StockLayer):
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         return initializers.kernel_fans(shape)
 
+    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns the kernel's axes of input channels and those of output channels."""
+        return (self.scores.ndim - 2,), (self.scores.ndim - 1,)
+
     @property
     def k(self) -> float:
         """The fraction of weights kept, in (0, 1]."""
@@ -212,21 +229,21 @@ class MaskedLayer(_StockLayer):
 
     @property
     def kept(self) -> int:
-        """The number of weights kept: round-half-up(k * n)."""
+        """The number of weights kept outside of training, as the selector has it."""
         self._check_built("kept")
-        return selectors.check_kept(self.k, math.prod(self.scores.shape))
+        return self.selector.kept(self.scores.value, self.k)
 
     def mask(self, training: bool = False) -> tf.Tensor:
         """Returns the mask of the kernel.
 
         Args:
-            training: bool, for selectors that choose differently in training.
+            training: bool, for selectors that choose differently in training: then the mask of the next call.
 
         Returns:
             float32 tensor of the kernel's shape, exactly 0 or 1.
         """
         self._check_built("mask()")
-        return self.selector(self.scores.value, tf.convert_to_tensor(self._k), training)
+        return self.selector(self.scores.value, tf.convert_to_tensor(self._k), training, **self._next_seed(training))
 
     @property
     def kernel(self) -> tf.Tensor:
@@ -238,16 +255,28 @@ class MaskedLayer(_StockLayer):
         # Some stock layers keep their kernel under this name, others under the private one.
         self._kernel = variable
 
-    def _masked_kernel(self, training: bool = False, dtype: str | None = None) -> tf.Tensor:
+    def _masked_kernel(self, training: bool = False, dtype: str | None = None, **seed: Any) -> tf.Tensor:
         self._check_built("kernel")
         k = tf.convert_to_tensor(self._k)
-        kernel, scores = self._kernel.value, self.scores.value
-        return self.selector.masked_kernel(kernel, scores, k, training, dtype or self.compute_dtype, self._hint)
+        kernel, scores, dtype = self._kernel.value, self.scores.value, dtype or self.compute_dtype
+        return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
 
-    def baked_kernel(self) -> tf.Tensor:
-        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
+    def _next_seed(self, training: bool) -> dict[str, Any]:
+        """Returns what a selector that draws is given besides: the seed of the next draw."""
+        if not (training and self.selector.draws):
+            return {}
+        own = tf.constant(initializers.derive_seed(self.seed, "draws"), tf.int64)
+        return {"seed": tf.stack([own, self._draws.value])}
+
+    def baked_kernel(self, seed: Any = None) -> tf.Tensor:
+        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative.
+
+        Args:
+            seed: None, or two integers, of a selector that draws: the kernel under a drawn mask then.
+        """
+        given = {} if seed is None else {"seed": seed}
         with _topk.interpreted():
-            return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
+            return self._masked_kernel(bool(given), self._kernel.dtype, **given) + 0.0
 
     def __dir__(self) -> list[str]:
         # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.
@@ -276,7 +305,10 @@ class MaskedLayer(_StockLayer):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_exporter()
         _strategy_checks.check_training_step()
-        self._kernel_in_use = self._masked_kernel(bool(training))
+        seed = self._next_seed(bool(training))
+        self._kernel_in_use = self._masked_kernel(bool(training), **seed)
+        if seed:
+            self._draws.assign(self._draws.value + 1)
         try:
             return super().call(inputs)
         finally:
@@ -384,6 +416,12 @@ class MaskedEinsumDense(MaskedLayer, keras.layers.EinsumDense):
         fan_in = math.prod(size for axis, size in axes if axis not in output)
         return fan_in, math.prod(size for axis, size in axes if axis not in inputs)
 
+    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        operands, output = self.equation.replace(" ", "").split("->")
+        inputs, kernel = operands.split(",")
+        rows = tuple(number for number, axis in enumerate(kernel) if axis in inputs)
+        return rows, tuple(number for number, axis in enumerate(kernel) if axis in output)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedConv1D(MaskedLayer, keras.layers.Conv1D):
@@ -438,6 +476,10 @@ class _MaskedDepthwise(MaskedLayer):
         *window, _, multiplier = shape
         return math.prod(window), math.prod(window) * multiplier
 
+    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        last = self.scores.ndim - 1
+        return (last - 1,), (last - 1, last)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedDepthwiseConv1D(_MaskedDepthwise, keras.layers.DepthwiseConv1D):
@@ -479,6 +521,10 @@ class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
     def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
         fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
         return fan_in, fan_out
+
+    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        outputs, inputs = super().channel_axes()
+        return inputs, outputs
 
 
 MASKED_LAYERS: dict[type, Any] = {

@@ -9,6 +9,7 @@ checkpoint-*.weights.h5   weights and optimizer of that epoch
 model.keras       the model after the last epoch
 summary.json      final metrics, kept and total counts, time; written last, so it marks a finished run
 curves.png        the learning curves
+tensorboard       statistics of the masks, on request
 model.ticket      the network as a ticket, of a run in a search
 
 A search:
@@ -57,7 +58,15 @@ class _Folder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def check(self, config: dict[str, Any], *, resume: bool, overwrite: bool, but: Sequence[str] = ()) -> None:
+    def check(
+        self,
+        config: dict[str, Any],
+        *,
+        resume: bool,
+        overwrite: bool,
+        but: Sequence[str] = (),
+        defaults: dict[str, Any] | None = None,
+    ) -> None:
         """Checks that a run or search with this configuration may use the folder. Changes nothing.
 
         Args:
@@ -65,6 +74,7 @@ class _Folder:
             resume: whether to go on with the one in it.
             overwrite: whether to start anew.
             but: the arguments that may differ from those recorded.
+            defaults: of arguments that an earlier version may not have recorded, as it did not have them.
 
         Raises:
             FileExistsError: if there is something in it, and neither `resume` nor `overwrite`.
@@ -94,7 +104,7 @@ class _Folder:
                 f"The {self.kind} folder '{self.path}' exists. Use --resume to go on with it, --overwrite to start it "
                 "anew, or name another folder."
             )
-        recorded = self.read(self.arguments)["config"]
+        recorded = {**(defaults or {}), **self.read(self.arguments)["config"]}
         names = [name for name in {**recorded, **config} if name not in but]
         differing = [name for name in names if recorded.get(name) != config.get(name)]
         if differing:
@@ -162,11 +172,13 @@ class RunFolder(_Folder):
         "model.ticket",
         "summary.json",
         "curves.png",
+        "tensorboard",
         "config.json",
     )
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
+        self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
         self.model = self.path / "model.keras"
         self.ticket = self.path / "model.ticket"

@@ -1,6 +1,7 @@
 """Selectors: which weights of a layer are kept. (scores, k, training) -> mask."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -23,6 +24,12 @@ class Selector:
     object may serve many layers. Subclass it, decorate the class with
     `keras.saving.register_keras_serializable` and pass an object as a layer's `selector`.
 
+    Attributes:
+        scores_initializer: that of layers which are given none.
+        draws: bool, whether masks are drawn at random in training. Then `__call__` and `masked_kernel` have a
+            further argument `seed`, given in training: an int64 tensor of shape (2,), another one at each call.
+            A layer that has such a selector counts its calls, in a weight.
+
     Call arguments:
         scores: float32 tensor, of any shape with at least one element.
         k: the fraction kept, in (0, 1]: a Python number or a float64 scalar tensor.
@@ -31,6 +38,9 @@ class Selector:
     Output shape:
         Same as `scores`, float32.
     """
+
+    scores_initializer: ClassVar[Any] = "score_uniform"
+    draws: ClassVar[bool] = False
 
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
@@ -45,6 +55,15 @@ class Selector:
                 a selector leaves there may make its next choice quicker, and must not change it.
         """
         return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training), dtype)
+
+    def kept(self, scores: Any, k: float) -> int:
+        """Returns how many weights are kept outside of training. Override it where that is known without choosing."""
+        with _topk.interpreted():
+            return int(np.count_nonzero(self(scores, k, False)))
+
+    def factor(self, kept: int, size: int) -> np.float32:
+        """Returns what kept weights are multiplied by, of which `kept` of `size` are."""
+        return np.float32(1)
 
     def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns scores for which this selector chooses `mask`, to go on from where its own scores are lost.
@@ -116,6 +135,9 @@ class TopK(Selector):
             hint.assign(threshold)
         return tf.reshape(masked, kernel.shape)
 
+    def kept(self, scores: Any, k: float) -> int:
+        return check_kept(k, _topk.static_size(scores))
+
     def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns scores for which this selector chooses `mask`.
 
@@ -130,14 +152,116 @@ class TopK(Selector):
         return np.copysign(np.where(mask, np.maximum(scores, largest * np.float32(1e-6)), scores), start)
 
 
-def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the scores as a tensor and the number kept as an int32 scalar."""
+@keras.saving.register_keras_serializable("keras_popup")
+class Bernoulli(Selector):
+    """Keeps each weight with a learned probability: the supermask.
+
+    With n scores t, in training,
+
+        p = sigmoid(t),  m ~ Bernoulli(p) drawn anew at every call,  the layer uses w * m
+        dL/dt = dL/dm * p * (1 - p)
+
+    straight through the draw, then through the sigmoid. Outside of training m = 1 where p >= 1/2; see
+    `keras_popup.evaluate_draws` for the mean over drawn masks. How many weights are kept follows from the scores:
+    `k` changes nothing.
+
+    With `rescale`, dynamic weight rescaling, the layer uses `w * m * f` with `f = n / sum(m)`, so that
+
+        dL/dm_i = f * (g_i * w_i - sum_j(g_j * w_j * m_j) / sum(m)),  g = dL/d(w * m * f)
+
+    A draw is a function of the layer's `seed` and of the number of its calls in training, which is a weight of the
+    layer. So runs with the same seed are the same, also when they are resumed, and all replicas of
+    a `tf.distribute` strategy have the same mask.
+
+    Scores start at 0, p = 1/2, as in the reference. They are trained at high learning rates, some 20 to 200 for
+    SGD with momentum 0.9, without decay.
+
+    Reference:
+        Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
+        Supermask](https://arxiv.org/abs/1905.01067), section 5.
+
+    Args:
+        rescale: bool, whether the kept weights are multiplied by n / sum(m).
+
+    Call arguments:
+        scores: float32 tensor, of any shape with 1 to 2**31 - 1 elements.
+        k: ignored.
+        training: bool, whether the mask is drawn.
+        seed: int64 tensor of shape (2,), in training. The same one gives the same mask.
+
+    Output shape:
+        Same as `scores`, float32, exactly 0 or 1.
+
+    Raises:
+        TypeError: if the scores are a tensor or array of another type than float32.
+        ValueError: in training without `seed`.
+
+    Example:
+
+    >>> import keras_popup
+    >>> selector = keras_popup.selectors.Bernoulli()
+    >>> selector([0.1, -0.9, 0.0, -0.2]).numpy().tolist()
+    [1.0, 0.0, 1.0, 0.0]
+    >>> selector([9.0, -9.0, 9.0, -9.0], training=True, seed=[1, 0]).numpy().tolist()
+    [1.0, 0.0, 1.0, 0.0]
+    """
+
+    scores_initializer = "zeros"
+    draws = True
+
+    def __init__(self, rescale: bool = False) -> None:
+        self.rescale = bool(rescale)
+
+    def __call__(self, scores: Any, k: Any = None, training: bool = False, seed: Any = None) -> tf.Tensor:
+        scores = _checked_scores(scores)
+        return _bernoulli(_drawn_mask, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
+
+    def masked_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor,
+        k: Any,
+        training: bool,
+        dtype: str,
+        hint: Any = None,
+        seed: Any = None,
+    ) -> tf.Tensor:
+        forward = _drawn_and_rescaled if self.rescale else _drawn_mask
+        return _bernoulli(forward, dtype, kernel, _checked_scores(scores), _checked_seed(training, seed))
+
+    def factor(self, kept: int, size: int) -> np.float32:
+        """Returns n / sum(m) with `rescale`, as float32 numbers are divided; 1 without, or if none is kept."""
+        return np.float32(size) / np.float32(kept) if self.rescale and kept else np.float32(1)
+
+    def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns scores for which this selector chooses `mask`: 2 for kept weights, p = 0.88, -2 for others."""
+        return np.where(mask, np.float32(2), np.float32(-2))
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rescale": self.rescale}
+
+
+def _checked_seed(training: bool, seed: Any) -> tuple[tf.Tensor, ...]:
+    """Returns what a draw takes besides the scores: nothing where the mask is not drawn."""
+    if not training:
+        return ()
+    if seed is None:
+        raise ValueError("Bernoulli draws its mask in training, and needs `seed`, two integers. Received: seed=None.")
+    return (tf.convert_to_tensor(seed, tf.int64),)
+
+
+def _checked_scores(scores: Any) -> tf.Tensor:
     if hasattr(scores, "dtype") and keras.backend.standardize_dtype(scores.dtype) != "float32":
         raise TypeError(
             f"Scores must be float32, rounding to another type would make ties. Received: dtype={scores.dtype}."
         )
     # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
-    scores = tf.convert_to_tensor(scores, tf.float32)
+    return tf.convert_to_tensor(scores, tf.float32)
+
+
+def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the scores as a tensor and the number kept as an int32 scalar."""
+    scores = _checked_scores(scores)
     size = _topk.static_size(scores)
     kept = check_kept(k, size) if isinstance(k, (int, float, np.number)) else _topk.count_kept_tensor(k, size)
     return scores, tf.convert_to_tensor(kept, tf.int32)
@@ -182,6 +306,62 @@ def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -
     return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * tf.sign(scores)
 
 
+def _bernoulli(
+    forward: Callable[..., Any], dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed: tuple[tf.Tensor, ...]
+) -> tf.Tensor:
+    # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
+    compiled = _topk.program if seed else _topk.compiled
+    key = scores.shape, dtype, len(seed)
+
+    @tf.custom_gradient
+    def masked(*inputs: tf.Tensor) -> Any:
+        def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
+            backward = {_drawn_mask: _draw_gradient, _drawn_and_rescaled: _rescaled_gradient}[forward]
+            # The mask is drawn again, rather than kept from the forward pass.
+            return None, compiled(backward, *key)(upstream, *inputs), *[None] * len(seed)
+
+        return compiled(forward, *key)(dtype, *inputs), gradient
+
+    return masked(kernel, scores, *seed)
+
+
+def _drawn(scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
+    if not seed:
+        return scores >= 0.0
+    return tf.random.stateless_uniform(scores.shape, seed[0], alg="philox") < tf.sigmoid(scores)
+
+
+def _drawn_mask(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
+    return tf.cast(kernel * tf.cast(_drawn(scores, *seed), kernel.dtype), dtype)
+
+
+def _drawn_and_rescaled(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
+    drawn = _drawn(scores, *seed)
+    return tf.cast(kernel * tf.cast(drawn, kernel.dtype) * tf.cast(_rescaling(drawn), kernel.dtype), dtype)
+
+
+def _rescaling(drawn: tf.Tensor) -> tf.Tensor:
+    return _topk.static_size(drawn) / _count(drawn)
+
+
+def _count(drawn: tf.Tensor) -> tf.Tensor:
+    """Returns how many are drawn, exactly, at least 1: a float32 scalar."""
+    return tf.cast(tf.maximum(tf.reduce_sum(tf.cast(drawn, tf.int32)), 1), tf.float32)
+
+
+def _draw_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
+    share = tf.sigmoid(scores)
+    return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * share * (1.0 - share)
+
+
+def _rescaled_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
+    drawn = _drawn(scores, *seed)
+    of_product = tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype)
+    through_factor = tf.reduce_sum(of_product * tf.cast(drawn, scores.dtype)) / _count(drawn)
+    share = tf.sigmoid(scores)
+    return (of_product - through_factor) * _rescaling(drawn) * share * (1.0 - share)
+
+
 def check_k(k: Any) -> float:
     """Returns `k` as a float after checking that it is a fraction kept.
 
@@ -212,14 +392,14 @@ def check_kept(k: Any, size: int, where: str = "") -> int:
     return kept
 
 
-_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK}
+_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK, "bernoulli": Bernoulli}
 
 
 def get(identifier: Any) -> Selector:
     """Retrieves a selector.
 
     Args:
-        identifier: a name (`"top_k"`), a serialized config, or a `Selector`.
+        identifier: a name (`"top_k"`, `"bernoulli"`), a serialized config, or a `Selector`.
 
     Raises:
         ValueError: if there is no such selector.

@@ -115,7 +115,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
         weights = sum(math.prod(weight.shape) for weight in composites.own_weights(layer))
         if isinstance(layer, layers.MaskedLayer):
             size = math.prod(layer.scores.shape)
-            other_weights += weights - 2 * size - 1  # its kernel, scores and k
+            other_weights += weights - 2 * size - 1 - layer.selector.draws  # its kernel, scores, k and count of draws
             seed = layer.seed if isinstance(layer.frozen_initializer, initializers.FrozenInitializer) else None
             rows.append(LayerSummary(path, type(layer).__name__, size, layer.kept, layer.k, seed))
         elif weights:

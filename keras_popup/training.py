@@ -25,12 +25,15 @@ from keras_popup import (
     conversion,
     datasets,
     distribution,
+    draws,
     initializers,
     layers,
     models,
     reports,
+    selectors,
     tickets,
 )
+from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
 from keras_popup.config import PLACES, RunConfig, layer_fractions
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import History, RunFolder, write_atomically
@@ -38,6 +41,7 @@ from keras_popup.records import History, RunFolder, write_atomically
 _logger = logging.getLogger("keras_popup")
 
 _STEPS_BETWEEN_LOSS_CHECKS = 50
+_DRAWS = 10  # masks that a supermask is evaluated with, as in arXiv 1905.01067
 _LONGEST_WAIT = 300.0  # seconds, for other workers
 
 
@@ -96,7 +100,8 @@ def train(
 
 def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """Checks that the folder can be used. Returns the summary of a finished run."""
-    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES)
+    defaults = dataclasses.asdict(RunConfig().with_protocol())
+    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES, defaults=defaults)
     summary = folder.summary() if resume else None
     if summary:
         _logger.info("The run in '%s' is finished.", folder.path)
@@ -179,13 +184,16 @@ def _train(
     _logger.info(_stated(placement, batch_size, _given(config.learning_rate)))
     if history:
         _logger.info("Going on after epoch %d of %s.", len(history), epochs)
-    recorder = _Recorder(folder, history, seconds)
+    instruments = _instruments(config, folder, epochs * steps)
+    recorder = _Recorder(folder, history, seconds, instruments)
+    every = [*instruments, recorder, *callbacks]
     if len(history) < last:
-        _fit(model, config, data, steps, [recorder, *callbacks], placement, first_epoch=len(history), last_epoch=last)
+        _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
     tested = None
     if test:
         batches, rest = data.evaluation_batches("test", batch_size), math.ceil(data.test.size / batch_size)
         tested = _evaluate(model, batches, rest, strategy)
+    drawn = _evaluate_draws(model, config, data) if test and config.draws else None
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
         title = _title(config) + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
@@ -193,6 +201,8 @@ def _train(
     else:
         _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
     summary = _summary(config, data, model, history, tested, recorder.seconds, placement)
+    if drawn:
+        summary["test_draws"] = drawn
     if ticket:
         metrics = tested or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
         summary["ticket_bytes"] = tickets.save_ticket(
@@ -201,6 +211,16 @@ def _train(
     if last == epochs:
         folder.finish(summary)
     return summary
+
+
+def _instruments(config: RunConfig, folder: RunFolder, steps: int) -> list[keras.callbacks.Callback]:
+    chosen: list[keras.callbacks.Callback] = []
+    if config.k_schedule:
+        schedule = SCHEDULES[config.k_schedule](config.k, max(1, round(config.k_schedule_end * steps)))
+        chosen.append(KSchedule(schedule))
+    if config.mask_statistics:
+        chosen.append(MaskStatistics(folder.tensorboard if config.mask_statistics == "tensorboard" else None))
+    return chosen
 
 
 def _stated(placement: Placement, batch_size: int, learning_rate: float) -> str:
@@ -261,6 +281,12 @@ def _evaluate(model: keras.Model, batches: tf.data.Dataset, steps: int, strategy
     return model.evaluate(batches, return_dict=True, verbose=0)
 
 
+def _evaluate_draws(model: keras.Model, config: RunConfig, data: datasets.Dataset) -> dict[str, float]:
+    batches = data.evaluation_batches("test", _given(config.batch_size))
+    found = draws.evaluate_draws(model, batches, _DRAWS, seed=config.seed)
+    return {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
+
+
 def load_data(config: RunConfig) -> datasets.Dataset:
     """Loads the dataset of a configuration, cut and augmented as it says. Raises what `datasets.load` does."""
     return datasets.load(
@@ -303,7 +329,7 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
         return conversion.mask_model(
             model,
             k=_fractions(config, model),
-            selector=config.selector,
+            selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector,
             kernel_initializer=initializer,
             scores_regularizer=l2,
             seed=config.seed,
@@ -364,8 +390,11 @@ def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
 class _Recorder(keras.callbacks.Callback):
     """Keeps the history and a checkpoint after every epoch; stops a run that diverges."""
 
-    def __init__(self, folder: RunFolder, history: History, seconds: float) -> None:
+    def __init__(
+        self, folder: RunFolder, history: History, seconds: float, instruments: Sequence[keras.callbacks.Callback]
+    ) -> None:
         super().__init__()
+        self._statistics = [each for each in instruments if isinstance(each, MaskStatistics)]
         self.seconds = seconds
         self._folder = folder
         self._history = history
@@ -390,6 +419,8 @@ class _Recorder(keras.callbacks.Callback):
         self.seconds += time.perf_counter() - self._started
         learning_rate = float(self.model.optimizer.learning_rate)
         self._history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **logs})
+        for statistics in self._statistics:
+            self._history[-1] |= statistics.latest
         self._folder.save_checkpoint(self.model, self._history, self.seconds)
 
     def _check_loss(self, loss: float, step: str) -> None:
@@ -460,9 +491,11 @@ def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
 
 def _title(config: RunConfig) -> str:
     chosen = (
-        f"k = {config.k:g}" + (f", {config.layer_k}" if config.layer_k else "")
-        if config.method == "edge-popup"
-        else "learned weights"
+        "learned weights"
+        if config.method == "dense"
+        else "supermask" + " rescaled" * config.rescale
+        if config.draws
+        else f"k = {config.k:g}" + (f", {config.layer_k}" if config.layer_k else "") + " at random" * (config.method == "random")
     )
     return f"{config.model}, width {config.width:g}, {config.dataset}, {chosen}"
 

@@ -1,0 +1,278 @@
+"""Trains the networks of the papers' claims, a row at a time, by `keras-popup train`.
+
+Each row that is finished leaves a file in benchmarks/results/reproduce and is skipped from then on. What is known of
+them all is on docs/results.md, which benchmarks/results_page.py makes of those files.
+
+python benchmarks/reproduce.py --list                         all rows, with their commands
+python benchmarks/reproduce.py --only 'k-*'                   the rows of some groups, or by their own names
+python benchmarks/reproduce.py --only k-curve --resume        also goes on with a row that was interrupted
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from keras_popup.config import RunConfig
+from keras_popup.records import RunFolder, write_atomically
+
+RESULTS = Path(__file__).parent / "results" / "reproduce"
+RUNS = Path("runs/reproduce")
+
+SEEDS = (1, 2, 3)
+FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0)
+WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+INITIALIZERS = ("signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal")
+
+# Zhou et al. take kernels of Glorot's standard deviation.
+_SUPERMASK = {"method": "supermask", "kernel_initializer": "xavier_signed_constant"}
+_RESCALED = {**_SUPERMASK, "rescale": True}
+
+# The methods that are compared, and the learning rates that are tried: the papers' own among them.
+METHODS: dict[str, dict[str, Any]] = {
+    "edge-popup": {"method": "edge-popup"},
+    "supermask": _SUPERMASK,
+    "supermask rescaled": _RESCALED,
+    "learned weights": {"method": "dense"},
+}
+TRIED = {
+    "edge-popup": (0.1, 0.5, 1.0),
+    "supermask": (10.0, 50.0, 200.0),
+    "supermask rescaled": (10.0, 50.0, 200.0),
+    "learned weights": (0.01, 0.03, 0.1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One training run.
+
+    Attributes:
+        config: its arguments, without the place of the data.
+        paper: the accuracy that the paper reports of it, in percent.
+    """
+
+    config: RunConfig
+    paper: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What is different about it: the same for the same arguments."""
+        config, default = self.config, RunConfig()
+        parts = [config.dataset, config.model, config.method]
+        said = ("dataset", "model", "method", "mask_statistics")
+        for field in dataclasses.fields(RunConfig):
+            value = getattr(config, field.name)
+            if field.name not in said and value != getattr(default, field.name):
+                short = _SHORT.get(field.name, field.name + "=")
+                parts.append(field.name if value is True else f"{short}{value:g}" if _is_number(value) else f"{short}{value}")
+        return "-".join(parts)
+
+    @property
+    def result(self) -> Path:
+        return RESULTS / f"{self.name}.json"
+
+    @property
+    def folder(self) -> Path:
+        return RUNS / self.name
+
+    def command(self, places: dict[str, str]) -> list[str]:
+        """Returns the arguments of `keras-popup train`."""
+        flags = []
+        for field in dataclasses.fields(RunConfig):
+            value, default = getattr(self.config, field.name), field.default
+            if value == default:
+                continue
+            flags += [f"--{field.name}"] if value is True else [f"--{field.name}", f"{value}"]
+        if self.config.dataset in places:
+            flags += ["--data_dir", places[self.config.dataset]]
+        return ["train", *flags, "--out", str(self.folder)]
+
+
+_SHORT = {
+    "kernel_initializer": "",
+    "k": "k",
+    "width": "width",
+    "learning_rate": "lr",
+    "epochs": "epochs",
+    "precision": "",
+    "seed": "seed",
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fashion(method: str = "edge-popup", **arguments: Any) -> Row:
+    values = {"learning_rate": CHOSEN["fc"][method], **METHODS[method], "epochs": 20, **arguments}
+    if values["method"] != "dense":
+        values["mask_statistics"] = "history"
+    return Row(RunConfig(model="fc", dataset="fashion_mnist", **values))
+
+
+def _cifar(model: str, method: str = "edge-popup", paper: float | None = None, **arguments: Any) -> Row:
+    values = {"precision": "mixed_bfloat16", **METHODS[method], **arguments}
+    if "epochs" in arguments and values["method"] != "dense":
+        values["mask_statistics"] = "history"
+    return Row(RunConfig(model=model, dataset="cifar10", **values), paper)
+
+
+def _imagenet(model: str, initializer: str, paper: float) -> Row:
+    """The commands of the paper's ImageNet; not run."""
+    config = RunConfig(model=model, dataset="imagenet2012", k=0.3, kernel_initializer=initializer, validation=0.0)
+    return Row(config, paper)
+
+
+# By the rows of the groups lr-*, on the validation images; results_page.py says so if they tell otherwise.
+CHOSEN: dict[str, dict[str, float]] = {
+    "fc": {"edge-popup": 0.5, "supermask": 50.0, "supermask rescaled": 50.0, "learned weights": 0.03},
+}
+
+_BOTH = ("edge-popup", "learned weights")
+
+GROUPS: dict[str, list[Row]] = {
+    "lr-fc": [_fashion(method, learning_rate=rate) for method, rates in TRIED.items() for rate in rates],
+    "k-curve": [_fashion(k=k, seed=seed) for k in FRACTIONS for seed in SEEDS],
+    "methods": [
+        *[_fashion(method, seed=seed) for method in METHODS for seed in SEEDS],
+        *[
+            Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=0.5, seed=seed))
+            for seed in SEEDS
+        ],
+    ],
+    "initializers": [_fashion(kernel_initializer=name, seed=seed) for name in INITIALIZERS for seed in SEEDS],
+    "widths": [
+        _fashion(method, width=width, seed=seed) for width in WIDTHS for method in _BOTH for seed in SEEDS
+    ],
+    "conv2-100": [
+        _cifar("conv2", validation=0.0, paper=77.7),
+        _cifar("conv2", "learned weights", validation=0.0, paper=79.5),
+    ],
+    "imagenet": [
+        _imagenet("resnet50", "kaiming_normal", 61.7),
+        _imagenet("resnet50", "signed_constant", 68.6),
+        _imagenet("resnet101", "kaiming_normal", 66.15),
+        _imagenet("resnet101", "signed_constant", 72.3),
+        _imagenet("wide_resnet50", "kaiming_normal", 67.9),
+        _imagenet("wide_resnet50", "signed_constant", 73.3),
+    ],
+}
+for _model in ("conv2", "conv4"):
+    GROUPS[f"{_model}-30"] = [
+        *[_cifar(_model, "edge-popup", learning_rate=rate, epochs=30) for rate in (0.1, 0.5)],
+        *[_cifar(_model, "supermask rescaled", learning_rate=rate, epochs=30) for rate in (50.0, 200.0)],
+        *[_cifar(_model, "learned weights", learning_rate=rate, epochs=30) for rate in (0.01, 0.03)],
+    ]
+GROUPS["float32"] = [_cifar("conv2", learning_rate=0.5, epochs=30, precision="float32")]
+GROUPS["conv2-15"] = [
+    *[_cifar("conv2", k=k, learning_rate=0.5, epochs=15) for k in (0.1, 0.3, 0.5, 0.7, 0.9)],
+    _cifar("conv2", kernel_initializer="kaiming_normal", learning_rate=0.5, epochs=15),
+]
+GROUPS["larger"] = [
+    _cifar("conv4", validation=0.0, paper=85.8),
+    _cifar("conv4", "learned weights", validation=0.0, paper=86.5),
+    _cifar("conv6", validation=0.0, paper=88.1),
+    _cifar("conv6", "learned weights", validation=0.0, paper=88.5),
+    *[_cifar("conv4", width=width, validation=0.0) for width in (0.5, 1.5, 2.0)],
+]
+
+NOT_RUN_HERE = ("imagenet",)
+"""Groups that run when they are named only."""
+
+
+def rows(patterns: list[str]) -> Iterator[Row]:
+    """Yields the rows of the groups that match, and those whose names do: each once."""
+    found: dict[str, Row] = {}
+    for group, members in GROUPS.items():
+        named = not patterns and group not in NOT_RUN_HERE
+        of_group = named or any(fnmatch.fnmatchcase(group, pattern) for pattern in patterns)
+        for row in members:
+            if of_group or any(fnmatch.fnmatchcase(row.name, pattern) for pattern in patterns):
+                found.setdefault(row.name, row)
+    yield from found.values()
+
+
+def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> None:
+    """Trains the network of a row and stores what came out."""
+    command = [*row.command(places), *more, *(["--resume"] if resume else [])]
+    print(f"\n{row.name}\n  keras-popup {shlex.join(command)}", flush=True)
+    subprocess.run([sys.executable, "-m", "keras_popup", *command], check=True)
+    folder = RunFolder(row.folder)
+    summary = folder.summary()
+    assert summary is not None
+    config = {name: value for name, value in summary.pop("config").items() if name != "data_dir"}
+    place = places.get(row.config.dataset)
+    source = _suffixes(Path(place)) if place else ""
+    record = {
+        "config": config,
+        **summary,
+        "source": source or "TensorFlow Datasets",
+        "machine": _processor(),
+        "history": [{name: _short(value) for name, value in epoch.items()} for epoch in folder.history()],
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record) + "\n"
+    write_atomically(row.result, lambda path: path.write_text(text))
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _suffixes(folder: Path) -> str:
+    """Says of what files a folder of images is; nothing of another folder."""
+    first = next((path for path in sorted((folder / "train").glob("*/*")) if path.is_file()), None)
+    return f"a folder of {first.suffix.lstrip('.').upper()} images" if first else ""
+
+
+def _processor() -> str:
+    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], metavar="PATTERN", help="names of groups or rows, with * and ?")
+    parser.add_argument("--list", action="store_true", help="show the rows and their commands, and train nothing")
+    parser.add_argument("--resume", action="store_true", help="go on with rows that were interrupted")
+    parser.add_argument(
+        "--data_dir",
+        action="append",
+        default=[],
+        metavar="DATASET=DIRECTORY",
+        help="where a dataset is, as of keras-popup train; several times",
+    )
+    parser.add_argument("flags", nargs="*", help="after --: further flags of keras-popup train, such as --devices")
+    arguments = parser.parse_args()
+    places = dict(entry.split("=", 1) for entry in arguments.data_dir)
+    chosen = list(rows(arguments.only))
+    if not chosen:
+        parser.error(f"no row matches {arguments.only}. Groups: {', '.join(GROUPS)}")
+    if arguments.list:
+        for row in chosen:
+            state = "done" if row.result.exists() else "begun" if row.folder.exists() else "    "
+            print(f"{state:5}  {row.name}\n       keras-popup {shlex.join(row.command(places))}")
+        done = sum(row.result.exists() for row in chosen)
+        print(f"{done} of {len(chosen)} rows are done. Groups: {', '.join(GROUPS)}")
+        return
+    waiting = [row for row in chosen if not row.result.exists()]
+    print(f"{len(chosen) - len(waiting)} of {len(chosen)} rows are done.")
+    for row in waiting:
+        run(row, places, arguments.resume, arguments.flags)
+
+
+if __name__ == "__main__":
+    main()

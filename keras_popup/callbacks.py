@@ -1,0 +1,228 @@
+"""Callbacks of training: schedules of k, and statistics of masks."""
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_popup import _topk, composites, layers, selectors
+
+_logger = logging.getLogger("keras_popup")
+
+
+class KSchedule(keras.callbacks.Callback):
+    """Sets the fraction kept of all masked layers, for every step of training.
+
+    After n steps it is that of step n, with which validation and the trained model go. The step is that of the optimizer, so a resumed training goes on where it
+    was. With `steps_per_execution`, k is that of the first of the steps run at once.
+
+    Args:
+        schedule: a function of the step, an int counted from 0, which returns k in (0, 1]: one of `linear`, `cubic`
+            and `geometric` of this module, your own, or a
+            `keras.optimizers.schedules.LearningRateSchedule`.
+
+    Raises:
+        TypeError: if `schedule` cannot be called.
+        ValueError: as training begins if no layer has a k: none is masked, or selectors draw their masks. During
+            training if the schedule returns a k that is outside (0, 1], or keeps no weight of a layer.
+
+    Reference:
+        Zhu and Gupta, [To prune, or not to prune](https://arxiv.org/abs/1710.01878), for the cubic schedule.
+
+    Example:
+
+    >>> from keras_popup import callbacks
+    >>> schedule = callbacks.cubic(k=0.3, steps=100)
+    >>> [round(schedule(step), 4) for step in (0, 50, 100, 200)]
+    [1.0, 0.3875, 0.3, 0.3]
+    >>> callback = callbacks.KSchedule(schedule)
+    """
+
+    def __init__(self, schedule: Callable[[int], Any]) -> None:
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(f"`schedule` must be a function of the step that returns k. Received: {schedule!r}.")
+        self._schedule = schedule
+        self._layers: list[Any] = []
+        self._k = 0.0
+        self._first_step = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        masked = [layer for _, layer in _masked_layers(self.model)]
+        self._layers = [layer for layer in masked if not layer.selector.draws]
+        if not self._layers:
+            have = "draw their masks, and have no k" if masked else "are not masked"
+            raise ValueError(f"There is no k to schedule: the layers of model '{self.model.name}' {have}.")
+        self._k = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._first_step = int(self.model.optimizer.iterations)  # once an epoch, as it waits for the device
+        self._set(self._first_step)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._set(self._first_step + batch + 1)
+
+    def _set(self, step: int) -> None:
+        k = _number(self._schedule(step))
+        if k != self._k:
+            for layer in self._layers:
+                layer.k = k
+        self._k = k
+
+
+def _number(value: Any) -> float:
+    # The float32 nearest to 0.7 is below it, and would keep 3 of 5 weights instead of 4.
+    return float(str(np.float32(value))) if getattr(value, "dtype", None) == np.float32 else float(value)
+
+
+def linear(k: float, steps: int) -> Callable[[int], float]:
+    """Returns the schedule that falls in a straight line from 1 to `k` in so many steps, and stays there."""
+    return _falling(lambda t: 1 - t, k, steps)
+
+
+def cubic(k: float, steps: int) -> Callable[[int], float]:
+    """Returns the schedule `k + (1 - k) * (1 - t / steps)**3`, from 1 down to `k`, where it stays."""
+    return _falling(lambda t: (1 - t) ** 3, k, steps)
+
+
+def geometric(k: float, steps: int) -> Callable[[int], float]:
+    """Returns the schedule `k**(t / steps)`, from 1 down to `k`, where it stays."""
+    k, steps = _checked(k, steps)
+    return lambda step: k ** min(1.0, step / steps)
+
+
+SCHEDULES = {"linear": linear, "cubic": cubic, "geometric": geometric}
+"""The ready-made schedules, by name: each takes `k` and `steps`."""
+
+
+def _falling(shape: Callable[[float], float], k: float, steps: int) -> Callable[[int], float]:
+    k, steps = _checked(k, steps)
+    return lambda step: k + (1 - k) * shape(step / steps) if step < steps else k
+
+
+def _checked(k: Any, steps: Any) -> tuple[float, int]:
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"`steps` must be an integer, 1 or more. Received: {steps=}.")
+    return selectors.check_k(k), steps
+
+
+class MaskStatistics(keras.callbacks.Callback):
+    """Records, after every epoch, what became of each mask, and warns of layers that have collapsed.
+
+    Of a masked layer with the path `dense1` in the model:
+
+    - `dense1/changed`: share of the mask that is other than an epoch before.
+    - `dense1/threshold`: the smallest magnitude of a score whose weight is kept; 0 if none is.
+    - `dense1/kept`: share of the weights that is kept.
+    - `dense1/dead_outputs`: number of output channels that no weight is left of.
+    - `dense1/kept_rows_min` and `_max`: the smallest and the largest share kept of the weights of one input channel.
+    - `dense1/kept_columns_min` and `_max`: likewise, of one output channel.
+
+    They are in the history that `model.fit` returns, and not in its progress line. The masks are those outside of
+    training. A layer has collapsed when half of its output channels, or more, have no weight left; it is named once
+    in a warning of the log "keras_popup".
+
+    Args:
+        log_dir: directory to write them to for TensorBoard, with histograms of the shares of rows and columns. None
+            writes none.
+
+    Attributes:
+        latest: dict, by the names above, of the last epoch.
+
+    Raises:
+        ValueError: as training begins, if no layer of the model is masked.
+
+    Example:
+
+    >>> import keras_popup
+    >>> statistics = keras_popup.callbacks.MaskStatistics()
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str] | None = None) -> None:
+        super().__init__()
+        self.latest: dict[str, float] = {}
+        self._log_dir = log_dir
+        self._masks: dict[str, Any] = {}
+        self._collapsed: set[str] = set()
+
+    @functools.cached_property
+    def _writer(self) -> Any:
+        return tf.summary.create_file_writer(os.fspath(self._log_dir)) if self._log_dir is not None else None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        # Those of a resumed training are those of its last epoch.
+        self._masks = {path: np.packbits(_mask(layer)) for path, layer in _masked_layers(self.model)}
+        if not self._masks:
+            raise ValueError(f"Model '{self.model.name}' has no masked layer to keep statistics of.")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.latest = {}
+        for path, layer in _masked_layers(self.model):
+            mask, packed = _mask(layer), self._masks[path]
+            self._masks[path] = np.packbits(mask)
+            changed = np.bitwise_count(self._masks[path] ^ packed).sum()
+            shares = _shares(layer, mask)
+            scores = np.abs(layer.scores.numpy()[mask])
+            found = {
+                "changed": changed / mask.size,
+                "threshold": scores.min() if scores.size else 0.0,
+                "kept": mask.mean(),
+                "dead_outputs": np.count_nonzero(shares["columns"] == 0),
+                **{f"kept_{axis}_{of.__name__}": of(values) for axis, values in shares.items() for of in (min, max)},
+            }
+            self.latest |= {f"{path}/{name}": float(value) for name, value in found.items()}
+            self._warn(path, shares["columns"])
+            self._write(path, found, shares, epoch)
+        history = getattr(self.model, "history", None)
+        for name, value in self.latest.items() if history is not None else ():
+            history.history.setdefault(name, []).append(value)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        if self._writer is not None:
+            self._writer.flush()
+
+    def _warn(self, path: str, columns: Any) -> None:
+        dead = np.count_nonzero(columns == 0)
+        if 2 * dead < columns.size or path in self._collapsed:
+            return
+        self._collapsed.add(path)
+        _logger.warning(
+            "Layer '%s' has collapsed: %d of its %d output channels have no weight left. A larger k, a lower learning "
+            "rate or less decay of the scores may help.",
+            path,
+            dead,
+            columns.size,
+        )
+
+    def _write(self, path: str, found: dict[str, Any], shares: dict[str, Any], epoch: int) -> None:
+        if self._writer is None:
+            return
+        with self._writer.as_default(step=epoch):
+            for name, value in found.items():
+                tf.summary.scalar(f"{path}/{name}", value)
+            for axis, values in shares.items():
+                tf.summary.histogram(f"{path}/kept_{axis}", values)
+
+
+def _masked_layers(model: Any) -> list[tuple[str, Any]]:
+    return [(path, layer) for path, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)]
+
+
+def _mask(layer: Any) -> Any:
+    with _topk.interpreted():
+        return layer.mask().numpy().astype(bool)
+
+
+def _shares(layer: Any, mask: Any) -> dict[str, Any]:
+    """Returns the shares kept of the weights of each input channel, and of each output channel."""
+    rows, columns = layer.channel_axes()
+    every = range(mask.ndim)
+    return {
+        axis: mask.mean(axis=tuple(set(every) - set(own)), dtype=np.float64).ravel()
+        for axis, own in (("rows", rows), ("columns", columns))
+    }

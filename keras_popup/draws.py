@@ -1,0 +1,62 @@
+"""Evaluation of networks whose masks are drawn, by the mean over several of them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_popup import composites, conversion, initializers, layers
+
+
+def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int, **kwargs: Any) -> dict[str, Any]:
+    """Evaluates a model with masks that are drawn from its scores, rather than chosen by a threshold.
+
+    Each mask is drawn once and used for all of the data, as in the reference.
+
+    Args:
+        model: a compiled `keras.Model` with layers whose selector draws, such as `selectors.Bernoulli`.
+        data: as `x` of `keras.Model.evaluate`.
+        draws: int, how many masks.
+        seed: integer in [0, 2**64). The same gives the same masks.
+        **kwargs: further arguments of `keras.Model.evaluate`, such as `y`.
+
+    Returns:
+        A dict of the loss and the metrics by name, as float64 arrays of shape `(draws,)`: take their mean.
+
+    Raises:
+        ValueError: if the model draws no masks or is not compiled, or if `draws` is no positive number.
+
+    Reference:
+        Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
+        Supermask](https://arxiv.org/abs/1905.01067), section 5.
+
+    Example:
+
+    >>> import keras, numpy as np, keras_popup
+    >>> model = keras_popup.mask_model(keras_popup.models.FullyConnected(), selector="bernoulli", seed=1)
+    >>> model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> images, labels = np.zeros((4, 28, 28, 1)), np.zeros(4)
+    >>> keras_popup.evaluate_draws(model, images, draws=3, seed=1, y=labels)["accuracy"].shape
+    (3,)
+    """
+    initializers.check_seed(seed)
+    if not isinstance(draws, int) or draws < 1:
+        raise ValueError(f"`draws` must be a positive integer. Received: {draws=}.")
+    if not any(layer.selector.draws for layer in conversion.masked_layers(model)):
+        raise ValueError(
+            f"Model '{model.name}' draws no masks: no layer has a selector such as 'bernoulli'. Use model.evaluate."
+        )
+    if not model.compiled:
+        raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
+    plain = conversion.stripped(model, kernels=False)
+    plain.compile_from_config(model.get_compile_config())
+    masked = [
+        (layer, twin) for layer, twin in composites.pairs(model, plain) if isinstance(layer, layers.MaskedLayer)
+    ]
+    found = []
+    for draw in range(draws):
+        for layer, twin in masked:
+            own = (initializers.derive_seed(layer.seed, "evaluation", seed), draw) if layer.selector.draws else None
+            twin.kernel.assign(layer.baked_kernel(seed=own))
+        found.append(plain.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}))
+    return {name: np.array([values[name] for values in found]) for name in found[0]}
