@@ -73,7 +73,9 @@ class Row:
             value = getattr(config, field.name)
             if field.name not in said and value != getattr(default, field.name):
                 short = _SHORT.get(field.name, field.name + "=")
-                parts.append(field.name if value is True else f"{short}{value:g}" if _is_number(value) else f"{short}{value}")
+                parts.append(
+                    field.name if value is True else f"{short}{value:g}" if _is_number(value) else f"{short}{value}"
+                )
         return "-".join(parts)
 
     @property
@@ -144,15 +146,10 @@ GROUPS: dict[str, list[Row]] = {
     "k-curve": [_fashion(k=k, seed=seed) for k in FRACTIONS for seed in SEEDS],
     "methods": [
         *[_fashion(method, seed=seed) for method in METHODS for seed in SEEDS],
-        *[
-            Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=0.5, seed=seed))
-            for seed in SEEDS
-        ],
+        *[Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=0.5, seed=seed)) for seed in SEEDS],
     ],
     "initializers": [_fashion(kernel_initializer=name, seed=seed) for name in INITIALIZERS for seed in SEEDS],
-    "widths": [
-        _fashion(method, width=width, seed=seed) for width in WIDTHS for method in _BOTH for seed in SEEDS
-    ],
+    "widths": [_fashion(method, width=width, seed=seed) for width in WIDTHS for method in _BOTH for seed in SEEDS],
     "conv2-100": [
         _cifar("conv2", validation=0.0, paper=77.7),
         _cifar("conv2", "learned weights", validation=0.0, paper=79.5),
@@ -245,7 +242,9 @@ def _lines(path: str) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=[], metavar="PATTERN", help="names of groups or rows, with * and ?")
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="PATTERN", help="names of groups or rows, with * and ?"
+    )
     parser.add_argument("--list", action="store_true", help="show the rows and their commands, and train nothing")
     parser.add_argument("--resume", action="store_true", help="go on with rows that were interrupted")
     parser.add_argument(

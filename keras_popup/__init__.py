@@ -20,6 +20,7 @@ _MODULES = (
     "composites",
     "config",
     "conversion",
+    "criteria",
     "datasets",
     "draws",
     "exports",

@@ -6,10 +6,13 @@ import numpy as np
 
 from keras_popup import _coding, _ticket_file, _topk, initializers, layers
 from keras_popup._ticket_file import Mask, TicketError
-from keras_popup.selectors import TopK
+from keras_popup.selectors import Bernoulli, Selector, TopK
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
+
+# Of these it is known what they do with a kernel besides masking it: `factor`.
+_SELECTORS: dict[str, type[Selector]] = {f"keras_popup>{each.__name__}": each for each in (TopK, Bernoulli)}
 
 
 def packed(layer: Any, where: str, key: str) -> Mask:
@@ -24,8 +27,7 @@ def packed(layer: Any, where: str, key: str) -> Mask:
     shape, fans = mask.shape, layer._fans(mask.shape)
     frozen = layer._kernel.numpy()
     weights, values = None, b""
-    # Other selectors may do more with a kernel than to mask it.
-    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) is TopK:
+    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) in _SELECTORS.values():
         drawn = layer.frozen_initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = _coding.weight_bins(drawn)
@@ -96,17 +98,29 @@ def unpacked(record: Mask) -> tuple[Any, Any]:
                 "drawn from a seed have changed: use the versions that `keras-popup ticket info` shows, and report this"
             )
     if record.from_seed:
-        return mask, _masked(kernel, mask)
+        return mask, _masked(kernel, mask, _factor(record))
     baked = np.zeros(shape, dtype)
     baked[mask.astype(bool)] = kernel
     return mask, baked
 
 
-def _masked(kernel: Any, mask: Any) -> Any:
-    """Returns kernel * mask, in place, without negative zeros: as `MaskedLayer.baked_kernel`."""
+def _masked(kernel: Any, mask: Any, factor: np.float32) -> Any:
+    """Returns kernel * mask * factor, in place, without negative zeros: as `MaskedLayer.baked_kernel`."""
     np.copyto(kernel, 0, where=mask == 0)
+    if factor != 1:
+        kernel *= factor.astype(kernel.dtype)
     kernel += np.zeros((), kernel.dtype)
     return kernel
+
+
+def _factor(record: Mask) -> np.float32:
+    """Returns what the selector of a record multiplies kept weights by."""
+    serialized = record.arguments.get("selector")
+    parts = serialized if isinstance(serialized, dict) else {}
+    selector, config = _SELECTORS.get(str(parts.get("registered_name"))), parts.get("config")
+    if selector is None or not isinstance(config, dict) or not set(config) <= {"rescale"}:
+        raise TicketError(f"{record}: its selector is {str(serialized)[:80]!r}, none of {sorted(_SELECTORS)}")
+    return selector(**config).factor(record.kept, record.size)
 
 
 def _initializer(serialized: Any) -> Any:

@@ -32,8 +32,6 @@ from keras_popup.config import RunConfig
 from keras_popup.records import ALIVE, RunFolder, write_atomically
 
 _SECONDS_BETWEEN_SIGNS = 2.0
-# A k of as many digits as there can be, which are in the file; the others are not.
-_FOR_LAYOUT: dict[str, Any] = {"k": 0.5234567890123456, "learning_rate": 0.1, "l2": 0.0}
 
 
 def look(task: dict[str, Any]) -> dict[str, Any]:
@@ -71,7 +69,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         )
     layouts = []
     for width in task["widths"]:
-        sized = dataclasses.replace(config, width=width, **(_FOR_LAYOUT if task["tickets"] else {}))
+        sized = dataclasses.replace(config, width=width)
+        sized = _for_layout(sized) if task["tickets"] else sized
         layout = _layout(sized, shape, classes, task["tickets"])
         if task["tickets"] and layout is None:
             raise ValueError(
@@ -113,7 +112,7 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
     masked = config.method != "dense"
     training.place(config.with_protocol())  # before TensorFlow starts
     keras.backend.clear_session()
-    layout = _known_layout(json.dumps({**task["config"], **_FOR_LAYOUT})) if masked else None
+    layout = _known_layout(json.dumps(dataclasses.asdict(_for_layout(config)))) if masked else None
     if task["budget"] and layout:
         config = dataclasses.replace(config, k=layout.fitting_k(**task["budget"]))
     config = dataclasses.replace(config, seed=config.seed + execution)
@@ -132,7 +131,7 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
         raise ValueError(f"The ticket takes {summary['ticket_bytes']:,} bytes, and {predicted} were expected at most.")
     return {
         "seed": config.seed,
-        "k": summary["kept"] / summary["weights"] if config.layer_k else config.k,
+        "k": summary["kept"] / summary["weights"] if config.layer_k or config.draws else config.k,
         "width": config.width,
         "weights": summary["weights"],
         "kept": summary["kept"],
@@ -146,6 +145,13 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
         "history": run_folder.history(),
         "config": summary["config"],
     }
+
+
+def _for_layout(config: RunConfig) -> RunConfig:
+    """Returns a configuration that is the same for all of one layout, its k of as many digits as any."""
+    k = {} if config.draws else {"k": 0.5234567890123456}  # its digits are in the file
+    rate = {} if config.method == "random" else {"learning_rate": 0.1}
+    return dataclasses.replace(config, l2=0.0, **k, **rate)
 
 
 def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any] | None:

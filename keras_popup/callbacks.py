@@ -18,8 +18,8 @@ _logger = logging.getLogger("keras_popup")
 class KSchedule(keras.callbacks.Callback):
     """Sets the fraction kept of all masked layers, for every step of training.
 
-    After n steps it is that of step n, with which validation and the trained model go. The step is that of the optimizer, so a resumed training goes on where it
-    was. With `steps_per_execution`, k is that of the first of the steps run at once.
+    After n steps it is that of step n, with which validation and the trained model go. Steps are counted by the
+    optimizer, so a resumed training goes on where it was.
 
     Args:
         schedule: a function of the step, an int counted from 0, which returns k in (0, 1]: one of `linear`, `cubic`

@@ -36,11 +36,7 @@ _DENSE_ADAM = Protocol(learning_rate=3e-4, batch_size=60, optimizer="adam", l2=0
 _SMALL = _methods(Protocol(learning_rate=0.1), dense=Protocol(learning_rate=0.01))
 _RESNET_ON_CIFAR = _methods(*[Protocol(learning_rate=0.1, batch_size=256, l2=5e-4)] * 2)
 _IMAGENET = _methods(
-    *[
-        Protocol(
-            learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1
-        )
-    ]
+    *[Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1)]
     * 2
 )
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
@@ -119,7 +115,9 @@ class RunConfig:
     k_schedule_end: float = option(1.0, "Share of the training, in (0, 1], after which k_schedule has come to k.")
     width: float = option(1.0, "Factor of the channels of every layer but the last.")
     selector: str | None = option(
-        None, "What chooses the weights by their scores. By the method: bernoulli for supermask.", ("top_k", "bernoulli")
+        None,
+        "What chooses the weights by their scores. By the method: bernoulli for supermask, else top_k.",
+        ("top_k", "bernoulli"),
     )
     rescale: bool = option(
         False, "Whether bernoulli multiplies the weights kept by n / kept: dynamic weight rescaling."
@@ -207,7 +205,7 @@ class RunConfig:
         self._check("mask_statistics", masked, "left out for the method 'dense', which has no masks")
         if self.method == "random":
             self._check("selector", not self.draws, "top_k for the method 'random'")
-            self._check("learning_rate", not self.learning_rate, "left out for the method 'random', which learns nothing")
+            self._check("learning_rate", not self.learning_rate, "0, or left out: 'random' learns nothing")
         for pattern, k in layer_fractions(self.layer_k).items():
             self._check("layer_k", 0.0 < k <= 1.0, f"fractions in (0, 1], which that of '{pattern}' is not")
         self._check("width", 0.0 < self.width < math.inf, "a positive number")

@@ -50,9 +50,7 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
     plain = conversion.stripped(model, kernels=False)
     plain.compile_from_config(model.get_compile_config())
-    masked = [
-        (layer, twin) for layer, twin in composites.pairs(model, plain) if isinstance(layer, layers.MaskedLayer)
-    ]
+    masked = [(layer, twin) for layer, twin in composites.pairs(model, plain) if isinstance(layer, layers.MaskedLayer)]
     found = []
     for draw in range(draws):
         for layer, twin in masked:

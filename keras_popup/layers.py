@@ -306,9 +306,9 @@ class MaskedLayer(_StockLayer):
         self._check_exporter()
         _strategy_checks.check_training_step()
         seed = self._next_seed(bool(training))
-        self._kernel_in_use = self._masked_kernel(bool(training), **seed)
-        if seed:
+        if seed:  # before the kernel: other replicas, which are threads, may run in the meantime
             self._draws.assign(self._draws.value + 1)
+        self._kernel_in_use = self._masked_kernel(bool(training), **seed)
         try:
             return super().call(inputs)
         finally:

@@ -310,7 +310,8 @@ class _Search:
         known = self._folder.lines("baselines.jsonl", repair=True)
         done = {record["width"] for record in known if record["score"] is not None}
         protocol: Any = dict.fromkeys(("optimizer", "learning_rate", "momentum", "l2", "schedule"))
-        learned = dataclasses.replace(self._config.run, method="dense", **protocol)
+        of_masks = {name: getattr(RunConfig, name) for name in ("selector", "rescale", "k_schedule", "mask_statistics")}
+        learned = dataclasses.replace(self._config.run, method="dense", **protocol, **of_masks)
         waiting = [(number, width) for number, width in enumerate(several, 1) if width not in done]
         by_number = dict(waiting)
         while waiting or self._runner.busy:

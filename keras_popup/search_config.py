@@ -79,6 +79,10 @@ class SearchConfig:
             raise ValueError("A trial is trained on one machine. Leave `strategy` out, and see `ray_address`.")
         if self.run.seed + self.executions > 2**32:
             raise ValueError(f"`seed` leaves no room for {self.executions} executions. Received: {self.run.seed}.")
+        draws = self.run.draws or "bernoulli" in ranges.ends(self.space.get("selector", "top_k"))
+        has_k = self.budget is not None or any(name == "k" or name.startswith("k[") for name in self.space)
+        if draws and (has_k or self.run.k != RunConfig.k):
+            raise ValueError("bernoulli learns how many weights are kept. Leave `k` and `budget` out, or bernoulli.")
         if self.budget is not None:
             if type(self.budget) is not int or self.budget < 1:
                 raise ValueError(f"`budget` must be a number of bytes. Received: {self.budget!r}.")

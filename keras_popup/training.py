@@ -490,14 +490,16 @@ def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def _title(config: RunConfig) -> str:
-    chosen = (
-        "learned weights"
-        if config.method == "dense"
-        else "supermask" + " rescaled" * config.rescale
-        if config.draws
-        else f"k = {config.k:g}" + (f", {config.layer_k}" if config.layer_k else "") + " at random" * (config.method == "random")
-    )
-    return f"{config.model}, width {config.width:g}, {config.dataset}, {chosen}"
+    return f"{config.model}, width {config.width:g}, {config.dataset}, {_chosen(config)}"
+
+
+def _chosen(config: RunConfig) -> str:
+    if config.method == "dense":
+        return "learned weights"
+    if config.draws:
+        return "supermask, rescaled" if config.rescale else "supermask"
+    fractions = f"k = {config.k:g}" + (f", {config.layer_k}" if config.layer_k else "")
+    return f"{fractions}, at random" if config.method == "random" else fractions
 
 
 def find_devices() -> list[str]:

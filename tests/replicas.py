@@ -20,7 +20,7 @@ import tables
 import tensorflow as tf
 
 import keras_popup
-from keras_popup import _replicated, distribution, layers, training
+from keras_popup import _replicated, distribution, layers, selectors, training
 from keras_popup.config import RunConfig
 
 # By so much of their largest, sums differ that are taken in another order.
@@ -40,15 +40,15 @@ RUN = RunConfig(
 )
 
 
-def network():
+def network(selector="top_k"):
     return keras.Sequential(
         [
             keras.Input((6, 6, 3)),
-            layers.MaskedConv2D(8, 3, k=0.3, seed=1, scores_regularizer=keras.regularizers.L2(0.01)),
+            layers.MaskedConv2D(8, 3, k=0.3, seed=1, selector=selector, scores_regularizer=keras.regularizers.L2(0.01)),
             keras.layers.BatchNormalization(synchronized=True),
             keras.layers.ReLU(),
             keras.layers.Flatten(),
-            layers.MaskedDense(3, k=0.5, seed=2, use_bias=True),
+            layers.MaskedDense(3, k=0.5, seed=2, selector=selector, use_bias=True),
         ]
     )
 
@@ -122,9 +122,9 @@ def assert_same_network(model, expected, rounding=ROUNDING):
     for layer, other in zip(masked(model), masked(expected), strict=True):
         assert layer._kernel.numpy().tobytes() == other._kernel.numpy().tobytes()
         magnitudes = np.abs(other.scores.numpy())
-        threshold = np.sort(magnitudes, axis=None)[-other.kept]
+        threshold = 0.0 if layer.selector.draws else np.sort(magnitudes, axis=None)[-other.kept]
         differing = magnitudes[layer.mask().numpy() != other.mask().numpy()]
-        assert_close(differing, np.full_like(differing, threshold), f"{layer.name}: masks", rounding)
+        assert np.all(np.abs(differing - threshold) <= rounding * magnitudes.max()), f"{layer.name}: masks"
 
 
 def assert_same_steps(make, data, strategy):
@@ -145,6 +145,15 @@ def assert_same_steps(make, data, strategy):
 def fit(strategy):
     """`model.fit` in a scope goes the steps of one device."""
     assert_same_steps(network, examples((6, 6, 3)), strategy)
+
+
+def drawn(strategy):
+    """All replicas draw the same masks, those of one device."""
+    assert_same_steps(lambda: network(selectors.Bernoulli(rescale=True)), examples((6, 6, 3)), strategy)
+
+
+def supermask(strategy):
+    run(strategy, method="supermask", learning_rate=10.0, l2=0.0)
 
 
 def all_layers(strategy):
@@ -318,7 +327,22 @@ def refused(strategy):
     assert_same_network(model, expected)
 
 
-CASES = (fit, all_layers, converted, policies, overflow, run, lonely_image, resnet, adam, repeated, diverging, refused)
+CASES = (
+    fit,
+    drawn,
+    all_layers,
+    converted,
+    policies,
+    overflow,
+    run,
+    supermask,
+    lonely_image,
+    resnet,
+    adam,
+    repeated,
+    diverging,
+    refused,
+)
 
 
 def main():

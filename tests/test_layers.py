@@ -11,7 +11,7 @@ from keras.src import testing
 from tables import LAYERS, POLICIES, operations_of, small_model
 
 import keras_popup
-from keras_popup import _topk, layers
+from keras_popup import _topk, layers, selectors
 
 every_layer = pytest.mark.parametrize("case", LAYERS)
 
@@ -447,3 +447,44 @@ def test_shared_selector_object_survives_a_round_trip(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
+@every_layer
+def test_drawn_masks(case, tmp_path):
+    """Training draws anew, evaluation does not; a saved layer goes on with the draws that it would have had."""
+    selector = selectors.Bernoulli(rescale=True)
+    model = small_model(case, selector=selector, scores_initializer=keras.initializers.RandomNormal(seed=3))
+    layer = model.layers[-1]
+    inputs = np.random.default_rng(1).standard_normal((3, *case.input_shape[1:])).astype(np.float32)
+    assert layer.kept == int(layer.mask().numpy().sum()) == int((layer.scores.numpy() >= 0).sum())
+    evaluated = model(inputs).numpy()
+    mask = layer.mask(training=True).numpy()
+    first, second = model(inputs, training=True).numpy(), model(inputs, training=True).numpy()
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(layer.mask(training=True), mask)
+    assert np.array_equal(model(inputs), evaluated)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.layers[-1].selector.rescale
+    assert np.array_equal(loaded(inputs), evaluated)
+    assert np.array_equal(loaded(inputs, training=True), model(inputs, training=True))
+    twin = small_model(case, selector=selector, scores_initializer=keras.initializers.RandomNormal(seed=3))
+    assert np.array_equal(twin(inputs, training=True), first)
+    assert np.array_equal(keras_popup.strip_masks(model)(inputs), evaluated)
+
+
+@every_layer
+def test_channel_axes(case):
+    """Without the kernel of one output channel that channel's outputs are 0, and no others."""
+    linear = {name: None for name in ("activation", "bias_axes") if name in case.arguments}
+    model = small_model(case, k=1.0, **linear, **({"use_bias": False} if "use_bias" in case.arguments else {}))
+    layer = model.layers[-1]
+    rows, columns = layer.channel_axes()
+    assert not set(rows) & set(columns) or case.kernel_argument == "depthwise"
+    kernel = np.ones(layer.scores.shape, np.float32)
+    kernel[tuple(0 if axis in columns else slice(None) for axis in range(kernel.ndim))] = 0
+    layer._kernel.assign(kernel)
+    outputs = model(np.ones((1, *case.input_shape[1:]), np.float32)).numpy()
+    channels = outputs.reshape(-1, np.prod([kernel.shape[axis] for axis in columns]))
+    assert not channels[:, 0].any()
+    assert channels[:, 1:].any(axis=0).all()

@@ -1,11 +1,17 @@
-"""Every selector: shape, type, gradient, round trip, errors."""
+"""Every selector: shape, type, gradient, round trip, errors; what Bernoulli draws."""
 
+import hypothesis
+import hypothesis.extra.numpy
 import numpy as np
 import pytest
 import tensorflow as tf
 from tables import SELECTORS
 
 from keras_popup import selectors
+
+
+def drawing(selector, training, number=0):
+    return {"seed": [5, number]} if selector.draws and training else {}
 
 
 @pytest.mark.parametrize("name", SELECTORS)
@@ -22,7 +28,7 @@ def test_round_trip(name):
 @pytest.mark.parametrize("training", [False, True])
 def test_mask_is_of_zeros_and_ones(name, training):
     scores = np.random.default_rng(1).standard_normal((4, 5)).astype(np.float32)
-    mask = selectors.get(name)(scores, 0.4, training)
+    mask = selectors.get(name)(scores, 0.4, training, **drawing(selectors.get(name), training))
     assert mask.shape == scores.shape
     assert mask.dtype == tf.float32
     assert set(np.unique(mask)) == {0.0, 1.0}
@@ -57,3 +63,69 @@ def test_scores_of_another_type(dtype):
 def test_unknown(identifier):
     with pytest.raises(ValueError, match="top_k|class_name"):
         selectors.get(identifier)
+
+
+KERNELS = hypothesis.extra.numpy.arrays(
+    np.float32, (3, 5, 4), elements=hypothesis.strategies.floats(-4, 4, width=32), fill=hypothesis.strategies.nothing()
+)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("rescale", [False, True])
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(arrays=KERNELS)
+def test_bernoulli_gradient(rescale, training, arrays):
+    kernel, scores, upstream = arrays
+    selector = selectors.Bernoulli(rescale)
+    seed = drawing(selector, training)
+    mask = selector(scores, None, training, **seed).numpy().astype(np.float64)
+    kept, size = max(mask.sum(), 1), mask.size
+    factor = size / kept if rescale else 1.0
+    with tf.GradientTape() as tape:
+        variable = tf.constant(scores)
+        tape.watch(variable)
+        masked = selector.masked_kernel(tf.constant(kernel), variable, None, training, "float32", **seed)
+    np.testing.assert_allclose(masked, kernel * mask * factor, rtol=1e-6, atol=1e-30)
+    share = 1 / (1 + np.exp(-scores.astype(np.float64)))
+    of_masks = upstream.astype(np.float64) * kernel * factor
+    if rescale:
+        of_masks -= (upstream * kernel * mask).sum(dtype=np.float64) * size / kept**2
+    gradient = tape.gradient(masked, variable, upstream)
+    np.testing.assert_allclose(gradient, of_masks * share * (1 - share), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("logit", [-3.0, -0.5, 0.0, 1.0])
+def test_share_kept_follows_the_sigmoid(logit):
+    size, share = 100_000, 1 / (1 + np.exp(-logit))
+    scores = np.full(size, logit, np.float32)
+    masks = [selectors.Bernoulli()(scores, training=True, seed=[1, number]).numpy() for number in range(2)]
+    for mask in masks:
+        assert abs(mask.mean() - share) < 5 * np.sqrt(share * (1 - share) / size)
+    both = (masks[0] * masks[1]).mean()  # independent: one draw tells nothing of the other
+    assert abs(both - share**2) < 5 * np.sqrt(share**2 * (1 - share**2) / size)
+
+
+def test_a_draw_is_its_seed():
+    scores = np.random.default_rng(1).standard_normal((40, 30)).astype(np.float32)
+    draw = selectors.Bernoulli()
+    mask = draw(scores, training=True, seed=[3, 4]).numpy()
+
+    def again(scores, seed):
+        return draw(scores, training=True, seed=seed)
+
+    for compiled in (again, tf.function(again), tf.function(again, jit_compile=True)):
+        assert np.array_equal(compiled(tf.constant(scores), tf.constant([3, 4], tf.int64)), mask)
+    assert not np.array_equal(draw(scores, training=True, seed=[3, 5]), mask)
+    assert not np.array_equal(draw(scores, training=True, seed=[4, 4]), mask)
+    assert np.array_equal(draw(scores), scores >= 0)
+    with pytest.raises(ValueError, match="needs `seed`"):
+        draw(scores, training=True)
+
+
+def test_nothing_kept_is_zero_and_no_nan():
+    scores = np.full(6, -100, np.float32)
+    for training in (False, True):
+        selector = selectors.Bernoulli(rescale=True)
+        seed = drawing(selector, training)
+        kernel = selector.masked_kernel(tf.ones(6), tf.constant(scores), None, training, "float32", **seed)
+        assert kernel.numpy().tolist() == [0.0] * 6

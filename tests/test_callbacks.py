@@ -1,0 +1,209 @@
+"""Schedules of k and statistics of masks, inside `model.fit` and in runs."""
+
+import csv
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tables import LAYERS, small_model
+
+import keras_popup
+from keras_popup import callbacks, layers, training
+from keras_popup.config import RunConfig
+
+STEPS = 6
+
+
+def network(k=0.5, **arguments):
+    model = keras.Sequential(
+        [
+            keras.Input((9,)),
+            layers.MaskedDense(12, k=k, seed=1, **arguments),
+            layers.MaskedDense(9, k=k, seed=2, **arguments),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    return model
+
+
+def fit(model, *chosen, epochs=2, **arguments):
+    inputs = np.random.default_rng(1).standard_normal((3 * 4, 9)).astype(np.float32)
+    return model.fit(inputs, inputs, batch_size=4, epochs=epochs, callbacks=list(chosen), verbose=0, **arguments)
+
+
+class Kept(keras.callbacks.Callback):
+    """What every step was trained with."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.kept.append(self.model.layers[0].kept)
+
+
+@pytest.mark.parametrize("name", sorted(callbacks.SCHEDULES))
+def test_ready_made_schedules(name):
+    schedule = callbacks.SCHEDULES[name](0.3, 10)
+    values = [schedule(step) for step in range(13)]
+    assert values[0] == 1.0
+    assert values[10:] == [0.3] * 3
+    assert values[:11] == sorted(values[:11], reverse=True)
+    formula = {"linear": 1 - 0.7 * 0.4, "cubic": 0.3 + 0.7 * 0.6**3, "geometric": 0.3**0.4}[name]
+    assert values[4] == pytest.approx(formula, rel=1e-12)
+    with pytest.raises(ValueError, match="`steps` must be"):
+        callbacks.SCHEDULES[name](0.3, 0)
+    with pytest.raises(ValueError, match="`k`"):
+        callbacks.SCHEDULES[name](0.0, 3)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        callbacks.linear(0.5, STEPS),
+        lambda step: 0.9 if step < 2 else 0.7,
+        keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.9, 0.7, 0.3]),
+        keras.optimizers.schedules.PolynomialDecay(1.0, STEPS, 0.7),
+    ],
+    ids=["linear", "function", "piecewise", "polynomial"],
+)
+def test_every_step_has_the_k_of_the_schedule(schedule):
+    model, kept = network(), Kept()
+    fit(model, callbacks.KSchedule(schedule), kept)
+    expected = [round(float(f"{float(schedule(step)):.7g}"), 7) for step in range(STEPS + 1)]
+    counts = [int(np.floor(k * 108 + 0.5)) for k in expected]
+    assert kept.kept == counts[:-1]
+    assert [layer.kept for layer in model.layers] == counts[-1:] * 2
+    assert int(model.layers[0].mask().numpy().sum()) == counts[-1]
+
+
+def test_float32_schedules_keep_as_many_as_their_decimals():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.7, 0.7])
+    assert callbacks._number(schedule(0)) == 0.7
+
+
+def test_steps_at_once_and_a_second_fit():
+    model = network()
+    model.compile(keras.optimizers.SGD(0.5), "mse", steps_per_execution=3)
+    schedule = callbacks.linear(0.5, 9)
+    fit(model, callbacks.KSchedule(schedule), epochs=2)
+    assert model.layers[0].k == schedule(6)
+    fit(model, callbacks.KSchedule(schedule), epochs=1)
+    assert model.layers[0].k == 0.5
+
+
+def test_schedules_that_cannot_be():
+    with pytest.raises(TypeError, match="must be a function"):
+        callbacks.KSchedule(0.5)
+    with pytest.raises(ValueError, match=r"in \(0, 1\]"):
+        fit(network(), callbacks.KSchedule(lambda step: 1.5))
+    with pytest.raises(ValueError, match="keeps none"):
+        fit(network(), callbacks.KSchedule(lambda step: 1e-6))
+    with pytest.raises(ValueError, match="draw their masks"):
+        fit(network(selector="bernoulli"), callbacks.KSchedule(callbacks.linear(0.5, 3)))
+    plain = keras.Sequential([keras.Input((9,)), keras.layers.Dense(9)])
+    plain.compile("sgd", "mse")
+    for callback, message in (
+        (callbacks.KSchedule(callbacks.linear(0.5, 3)), "not masked"),
+        (callbacks.MaskStatistics(), "no masked layer"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit(plain, callback)
+
+
+@pytest.mark.parametrize("selector", ["top_k", "bernoulli"])
+def test_statistics_are_those_of_the_masks(selector):
+    model, statistics = network(selector=selector), callbacks.MaskStatistics()
+    masks = [[layer.mask().numpy() for layer in model.layers]]
+
+    class Masks(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            masks.append([layer.mask().numpy() for layer in self.model.layers])
+
+    history = fit(model, statistics, Masks()).history
+    assert set(history) > set(statistics.latest)
+    for number, layer in enumerate(model.layers):
+        for epoch in range(2):
+            before, mask = masks[epoch][number], masks[epoch + 1][number]
+            found = {name: history[f"{layer.name}/{name}"][epoch] for name in ("changed", "kept", "dead_outputs")}
+            assert found == {
+                "changed": np.mean(before != mask),
+                "kept": pytest.approx(mask.mean()),
+                "dead_outputs": (mask.sum(axis=0) == 0).sum(),
+            }
+            for axis, name in ((1, "rows"), (0, "columns")):
+                shares = mask.mean(axis=axis)
+                assert history[f"{layer.name}/kept_{name}_min"][epoch] == pytest.approx(shares.min())
+                assert history[f"{layer.name}/kept_{name}_max"][epoch] == pytest.approx(shares.max())
+        scores = np.abs(layer.scores.numpy())
+        assert history[f"{layer.name}/threshold"][-1] == scores[layer.mask().numpy() > 0].min()
+    assert any(history[f"{layer.name}/changed"][0] > 0 for layer in model.layers)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_shares_of_channels(case):
+    """The shares average to the share kept, and there is one for each channel."""
+    layer = small_model(case).layers[-1]
+    mask = callbacks._mask(layer)
+    shares = callbacks._shares(layer, mask)
+    for axes, values in zip(layer.channel_axes(), shares.values(), strict=True):
+        assert values.size == np.prod([mask.shape[axis] for axis in axes])
+        assert values.mean() == pytest.approx(layer.kept / mask.size)
+
+
+def test_a_collapsed_layer_is_named_once(caplog):
+    model = network(selector="bernoulli")
+    for layer in model.layers:
+        layer.scores.assign(np.full(layer.scores.shape, 5.0))
+    model.layers[1].scores.assign(np.where(np.arange(9) < 5, -50.0, 50.0) * np.ones((12, 1)))
+    with caplog.at_level(logging.WARNING, "keras_popup"):
+        fit(model, callbacks.MaskStatistics(), epochs=3)
+    named = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
+    assert len(named) == 1
+    assert f"'{model.layers[1].name}' has collapsed: 5 of its 9 output channels" in named[0]
+
+
+def test_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    model = network()
+    history = fit(model, callbacks.MaskStatistics(tmp_path / "logs")).history
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    name = f"{model.layers[0].name}/changed"
+    values = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
+    assert values == pytest.approx(history[name])
+    assert f"{model.layers[0].name}/kept_rows" in events.Tags()["tensors"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 0.3, "k_schedule": "cubic", "k_schedule_end": 0.5}, {"method": "supermask", "learning_rate": 20.0}],
+    ids=["schedule", "supermask"],
+)
+def test_a_resumed_run_has_the_same_history(tmp_path, change):
+    config = RunConfig(
+        model="conv2",
+        width=0.1,
+        epochs=3,
+        **{"batch_size": 64, "learning_rate": 0.5, **change},
+        mask_statistics="history",
+    )
+    summary = training.train(config, tmp_path / "a")
+    training.train(config, tmp_path / "b", until=1)
+    again = training.train(config, tmp_path / "b", resume=True)
+    assert (tmp_path / "a/history.csv").read_text() == (tmp_path / "b/history.csv").read_text()
+    assert again["layers"] == summary["layers"]
+    assert again["test"] == summary["test"]
+    rows = list(csv.DictReader((tmp_path / "a/history.csv").read_text().splitlines()))
+    assert {"dense1/changed", "classes/threshold"} <= rows[0].keys()
+    if "k_schedule" in change:
+        assert float(rows[0]["dense1/kept"]) > 0.3
+        assert float(rows[1]["dense1/kept"]) == pytest.approx(0.3, abs=1e-3)
+        expected = keras_popup.mask_model(keras_popup.models.Conv2((8, 8, 1), 10, width=0.1), k=0.3, seed=1)
+        assert summary["kept"] == sum(layer.kept for layer in expected.layers if hasattr(layer, "kept"))
+    else:
+        assert summary["test_draws"]["draws"] == 10
+        assert again["test_draws"] == summary["test_draws"]
