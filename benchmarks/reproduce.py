@@ -45,8 +45,8 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 TRIED = {
     "edge-popup": (0.1, 0.5, 1.0),
-    "supermask": (10.0, 50.0, 200.0),
-    "supermask rescaled": (10.0, 50.0, 200.0),
+    "supermask": (10.0, 50.0, 200.0, 500.0, 1000.0),
+    "supermask rescaled": (10.0, 50.0, 200.0, 500.0, 1000.0),
     "learned weights": (0.01, 0.03, 0.1),
 }
 

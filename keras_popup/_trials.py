@@ -149,9 +149,8 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
 
 def _for_layout(config: RunConfig) -> RunConfig:
     """Returns a configuration that is the same for all of one layout, its k of as many digits as any."""
-    k = {} if config.draws else {"k": 0.5234567890123456}  # its digits are in the file
-    rate = {} if config.method == "random" else {"learning_rate": 0.1}
-    return dataclasses.replace(config, l2=0.0, **k, **rate)
+    k = config.k if config.draws else 0.5234567890123456  # its digits are in the file
+    return dataclasses.replace(config, l2=0.0, k=k, learning_rate=0.0 if config.method == "random" else 0.1)
 
 
 def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any] | None:

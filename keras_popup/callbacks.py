@@ -178,9 +178,10 @@ class MaskStatistics(keras.callbacks.Callback):
             self.latest |= {f"{path}/{name}": float(value) for name, value in found.items()}
             self._warn(path, shares["columns"])
             self._write(path, found, shares, epoch)
-        history = getattr(self.model, "history", None)
-        for name, value in self.latest.items() if history is not None else ():
-            history.history.setdefault(name, []).append(value)
+        history: Any = getattr(self.model, "history", None)
+        if history is not None:
+            for name, value in self.latest.items():
+                history.history.setdefault(name, []).append(value)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self._writer is not None:

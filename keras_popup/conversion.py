@@ -94,7 +94,8 @@ def mask_model(
     if keep and not model.built:
         raise ValueError(f"weights='keep' needs weights: model '{model.name}' is not built. Call it on data first.")
     for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
-        config = getattr(initializer and initializers.get(initializer), "get_config", dict)()
+        chosen = None if initializer is None else initializers.get(initializer)
+        config: dict[str, Any] = getattr(chosen, "get_config", dict)()
         if config.get("seed") is not None:
             raise ValueError(
                 f"`{name}` must have no seed of its own, or layers of one shape would share their values. "

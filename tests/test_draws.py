@@ -1,0 +1,83 @@
+"""Evaluation by the mean over drawn masks, and supermasks in files, conversions and searches."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_popup
+from keras_popup import selectors
+
+SIZE = 12
+
+
+def trained(rescale=False, **arguments):
+    rng = np.random.default_rng(1)
+    plain = keras.Sequential([keras.Input((9,)), keras.layers.Dense(12, activation="relu"), keras.layers.Dense(9)])
+    model = keras_popup.mask_model(plain, selector=selectors.Bernoulli(rescale), seed=1, **arguments)
+    model.compile(keras.optimizers.SGD(50.0), "mse", metrics=["mae"])
+    inputs = rng.standard_normal((SIZE, 9)).astype(np.float32)
+    model.fit(inputs, inputs, epochs=2, verbose=0)
+    return model, inputs
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_the_mean_over_drawn_masks(rescale):
+    """The same numbers come from forward passes written here, with the masks of `Bernoulli` and NumPy."""
+    model, inputs = trained(rescale)
+    before = model.get_weights()
+    found = keras_popup.evaluate_draws(model, inputs, draws=4, seed=7, y=inputs, batch_size=5)
+    assert found["loss"].shape == found["mae"].shape == (4,)
+    assert len(set(found["mae"])) == 4
+    again = keras_popup.evaluate_draws(model, inputs, draws=2, seed=7, y=inputs, batch_size=5)
+    assert np.array_equal(again["mae"], found["mae"][:2])
+    assert not np.array_equal(keras_popup.evaluate_draws(model, inputs, 4, seed=8, y=inputs)["mae"], found["mae"])
+    assert all(map(np.array_equal, model.get_weights(), before))
+    for draw in range(4):
+        x = inputs
+        for layer in model.layers:
+            seed = (keras_popup.initializers.derive_seed(layer.seed, "evaluation", 7), draw)
+            mask = selectors.Bernoulli()(layer.scores.numpy(), training=True, seed=seed).numpy()
+            x = x @ (layer._kernel.numpy() * mask * (mask.size / mask.sum() if rescale else 1.0))
+            x = np.maximum(x, 0) if layer is model.layers[0] else x
+        assert found["mae"][draw] == pytest.approx(np.abs(x - inputs).mean(), rel=1e-4)
+
+
+def test_draws_that_cannot_be_had():
+    model, inputs = trained()
+    with pytest.raises(ValueError, match="`draws` must be a positive integer"):
+        keras_popup.evaluate_draws(model, inputs, draws=0, seed=1)
+    with pytest.raises(ValueError, match="`seed` must be"):
+        keras_popup.evaluate_draws(model, inputs, seed=-1)
+    of_top_k = keras_popup.mask_model(keras_popup.models.FullyConnected(), seed=1)
+    with pytest.raises(ValueError, match="draws no masks"):
+        keras_popup.evaluate_draws(of_top_k, inputs, seed=1)
+    of_top_k = keras_popup.mask_model(keras_popup.models.FullyConnected(), selector="bernoulli", seed=1)
+    with pytest.raises(ValueError, match="not compiled"):
+        keras_popup.evaluate_draws(of_top_k, inputs, seed=1)
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_tickets_of_supermasks(tmp_path, rescale):
+    """The file holds no weights, also if they are multiplied by n / kept; that comes back bit for bit."""
+    model, inputs = trained(rescale)
+    for layer in model.layers:
+        assert not layer._kernel.trainable
+    info = keras_popup.save_ticket(model, tmp_path / "a.ticket")
+    assert [row.seed for row in info.layers] == [layer.seed for layer in model.layers]
+    assert sum(row.other_bytes for row in info.layers) == 0
+    plain = keras_popup.load_ticket(tmp_path / "a.ticket")
+    stripped = keras_popup.strip_masks(model)
+    assert all(map(np.array_equal, plain.get_weights(), stripped.get_weights()))
+    assert np.array_equal(plain(inputs), model(inputs))
+    masked = keras_popup.load_ticket(tmp_path / "a.ticket", masked=True)
+    assert masked.layers[0].selector.rescale == rescale
+    assert np.array_equal(masked(inputs), model(inputs))
+
+
+def test_scores_start_at_half_and_a_summary_counts_what_is_kept():
+    model = keras_popup.mask_model(keras_popup.models.FullyConnected(), selector="bernoulli", seed=1)
+    assert not any(layer.scores.numpy().any() for layer in model.layers if hasattr(layer, "scores"))
+    model, _ = trained()
+    summary = keras_popup.mask_summary(model, print_fn=None)
+    assert [row.kept for row in summary.layers] == [int((layer.scores.numpy() >= 0).sum()) for layer in model.layers]
+    assert summary.other_weights == 0
