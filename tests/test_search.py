@@ -344,6 +344,36 @@ def test_tickets_of_moving_averages_are_in_the_budget(tmp_path):
     assert (folder / "best.ticket").stat().st_size == execution["ticket_bytes"] <= execution["predicted_bytes"] <= 8000
 
 
+@pytest.mark.slow
+def test_supermasks_are_searched(tmp_path):
+    """Over selector and width, with tickets, a baseline without what is of masks, and the winner's model."""
+    config = SearchConfig(
+        run=RunConfig(
+            model="fc",
+            width=0.2,
+            epochs=2,
+            method="supermask",
+            learning_rate=50.0,
+            rescale=True,
+            mask_statistics="history",
+        ),
+        space={"width": (0.1, 0.2)},
+        tuner="grid",
+    )
+    best = search.search(config, tmp_path / "search")
+    trials = lines(tmp_path / "search")
+    assert [record["status"] for record in trials] == ["succeeded"] * 2
+    for record in trials:
+        (each,) = record["executions"]
+        assert each["k"] == each["kept"] / each["weights"] != 0.5
+        assert each["ticket_bytes"] <= each["predicted_bytes"]
+    plain = keras_popup.load_ticket(tmp_path / "search/best.ticket")
+    model = keras.models.load_model(tmp_path / "search/best.keras")
+    images = load_digits().images.astype("float32")[..., None]
+    assert np.array_equal(plain(images), model(images))
+    assert best["score"] == max(record["score"] for record in trials)
+
+
 def test_what_is_drawn_cannot_run(failing, tmp_path):
     folder = tmp_path / "evil"
     shutil.copytree(failing[0], folder)

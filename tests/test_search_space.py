@@ -81,6 +81,13 @@ BAD_SEARCHES = {
     "budget, layers": ({"budget": 9999, "space": {"k[a]": (0.1, 0.2)}}, "one k in all layers"),
     "budget, dense": ({"budget": 9999, "run": dataclasses.replace(FC, method="dense")}, "Leave `method`"),
     "dense": ({"space": K, "run": dataclasses.replace(FC, method="dense")}, "Learned weights have a width"),
+    "supermask and k": ({"space": K, "run": dataclasses.replace(FC, method="supermask")}, "Leave `k` and `budget` out"),
+    "supermask, budget": ({"budget": 9999, "run": dataclasses.replace(FC, method="supermask")}, "or bernoulli"),
+    "bernoulli and k": ({"space": {**K, "selector": ("top_k", "bernoulli")}}, "Leave `k` and `budget` out"),
+    "random": (
+        {"space": {"learning_rate": (0.1, 0.2)}, "run": dataclasses.replace(FC, method="random")},
+        "'random' learns nothing",
+    ),
     "multiworker": ({"space": K, "run": dataclasses.replace(FC, strategy="multiworker")}, "on one machine"),
     "adam": ({"space": K, "run": dataclasses.replace(FC, optimizer="adam")}, "There is no protocol of"),
     "seeds": ({"space": K, "run": dataclasses.replace(FC, seed=2**32 - 1), "executions": 2}, "no room for 2"),

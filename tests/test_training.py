@@ -206,6 +206,16 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"validation": 1.0}, "`validation` must be"),
         ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
         ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
+        ({"method": "supermask", "k": 0.3}, "`k` must be left out: bernoulli learns"),
+        ({"selector": "bernoulli", "layer_k": "conv*=0.3"}, "`layer_k` must be left out"),
+        ({"method": "supermask", "k_schedule": "linear"}, "`k_schedule` must be left out"),
+        ({"method": "dense", "k_schedule": "linear"}, "`k_schedule` must be left out"),
+        ({"k_schedule": "cubic", "layer_k": "conv*=0.3"}, "`k_schedule` must be left out"),
+        ({"k_schedule": "cubic", "k_schedule_end": 0.0}, r"`k_schedule_end` must be in \(0, 1\]"),
+        ({"rescale": True}, "`rescale` must be false"),
+        ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
+        ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
+        ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be top_k"),
     ],
 )
 def test_config_checks_itself(change, message):
@@ -303,6 +313,7 @@ def test_divergence_of_a_dense_network(tmp_path):
         {"scaled": True, "kernel_initializer": "kaiming_normal", "k": 0.3},
         {"schedule": "constant", "warmup_epochs": 1.0, "label_smoothing": 0.1},
         {"model": "fc", "augment": "crop_flip"},
+        {"method": "supermask", "rescale": True, "learning_rate": 20.0, "mask_statistics": "tensorboard"},
         pytest.param({"model": "resnet18", "width": 0.1, "epochs": 1}, marks=pytest.mark.slow),
     ],
     ids=str,
@@ -338,7 +349,31 @@ def test_protocols():
     assert (resnet50.learning_rate, resnet50.momentum, resnet50.l2) == (0.256, 0.875, 3.05e-5)
     assert (resnet50.warmup_epochs, resnet50.label_smoothing) == (5, 0.1)
     assert RunConfig(model="conv4", learning_rate=0.7, l2=0.0).with_protocol().l2 == 0.0
-    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "dense"}
+    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "supermask", "random", "dense"}
+    supermask = RunConfig(model="conv4", method="supermask").with_protocol()
+    assert (supermask.learning_rate, supermask.l2, supermask.selector) == (50.0, 0.0, "bernoulli")
+
+
+def test_a_random_mask_learns_nothing(tmp_path):
+    change = {"method": "random", "k": 0.3, "learning_rate": None, "epochs": None}
+    run = dataclasses.replace(SMALL, **change)
+    summary = training.train(run, tmp_path / "run")
+    assert (summary["epochs"], summary["config"]["learning_rate"]) == (1, 0.0)
+    untouched = training.build_model(run.with_protocol(), (8, 8, 1), 10)
+    trained = keras.models.load_model(tmp_path / "run/model.keras")
+    assert all(map(np.array_equal, untouched.get_weights(), trained.get_weights()))
+    assert summary["kept"] == sum(layer.kept for layer in untouched.layers if hasattr(layer, "kept"))
+
+
+def test_a_run_of_a_version_with_fewer_arguments_goes_on(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    recorded = json.loads((tmp_path / "run/config.json").read_text())
+    for name in ("k_schedule", "k_schedule_end", "mask_statistics", "rescale"):
+        del recorded["config"][name]
+    (tmp_path / "run/config.json").write_text(json.dumps(recorded))
+    assert training.train(SMALL, tmp_path / "run", resume=True)["test"] == finished[1]["test"]
+    with pytest.raises(ValueError, match="Differing: mask_statistics='history', recorded None"):
+        training.train(dataclasses.replace(SMALL, mask_statistics="history"), tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(("method", "l2"), [("edge-popup", 1e-2), ("dense", 1e-2), ("edge-popup", 0.0)])

@@ -1,0 +1,101 @@
+"""The reproduction: its table of runs, a row from beginning to end, and the page made of the results."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_popup import cli, training
+from keras_popup.config import RunConfig
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import reproduce  # noqa: E402
+import results_page  # noqa: E402
+
+ROWS = {row.name: row for rows in reproduce.GROUPS.values() for row in rows}
+DIGITS = reproduce.Row(RunConfig(model="fc", dataset="digits", epochs=2, width=0.1, mask_statistics="history"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(reproduce, "RUNS", tmp_path / "runs")
+    return tmp_path
+
+
+def test_a_name_is_one_run():
+    configs = {}
+    for rows in reproduce.GROUPS.values():
+        for row in rows:
+            assert configs.setdefault(row.name, row.config) == row.config
+            assert row.config.data_dir is None
+    assert len(configs) == len({json.dumps(dataclasses.asdict(config)) for config in configs.values()})
+
+
+def test_commands_say_the_same_as_the_table(monkeypatch):
+    taken = []
+    monkeypatch.setattr(training, "train", lambda config, out, **_: taken.append(config) or sys.exit(0))
+    for row in list(ROWS.values())[::7] + reproduce.GROUPS["imagenet"]:
+        with pytest.raises(SystemExit):
+            cli.main(row.command({}))
+        assert taken[-1] == row.config
+
+
+def test_rows_are_chosen_by_group_or_name():
+    assert list(reproduce.rows(["k-curve"])) == reproduce.GROUPS["k-curve"]
+    everything = {row.name for row in reproduce.rows([])}
+    assert everything == set(ROWS) - {row.name for row in reproduce.GROUPS["imagenet"]}
+    (one,) = reproduce.rows([DIGITS.name.replace("digits", "cifar10"), reproduce.GROUPS["float32"][0].name])
+    assert one == reproduce.GROUPS["float32"][0]
+
+
+def test_a_row_leaves_a_file_that_names_no_place(elsewhere, monkeypatch, capfd):
+    monkeypatch.setitem(reproduce.GROUPS, "mine", [DIGITS])
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine"])
+    reproduce.main()
+    found = json.loads(DIGITS.result.read_text())
+    assert found["test"]["accuracy"] > 0.1
+    assert "data_dir" not in found["config"]
+    assert str(elsewhere) not in DIGITS.result.read_text()
+    assert [epoch["epoch"] for epoch in found["history"]] == [1, 2]
+    assert "dense1/changed" in found["history"][0]
+    before = DIGITS.result.stat().st_mtime_ns
+    reproduce.main()
+    assert DIGITS.result.stat().st_mtime_ns == before
+    assert "1 of 1 rows are done" in capfd.readouterr().out
+
+
+def test_the_page_is_that_of_the_results(tmp_path):
+    made = results_page.page(tmp_path)
+    assert (BENCHMARKS.parent / "docs/results.md").read_text() == made, "run python benchmarks/results_page.py"
+    assert {path.name for path in tmp_path.iterdir()} <= {"k.png", "widths.png", "mask-change.png", "criteria.png"}
+
+
+@pytest.mark.rare
+@pytest.mark.parametrize("row", reproduce.GROUPS["imagenet"], ids=lambda row: row.name)
+def test_imagenet_rows_start_train_and_resume(row, tmp_path):
+    """Whole networks on a few images of 224x224, read from files: five steps, a checkpoint, and five more."""
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 5), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "images" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 256, (240 + number, 260, 3), np.uint8)
+                (folder / f"{number}.jpg").write_bytes(tf.io.encode_jpeg(image).numpy())
+    config = dataclasses.replace(
+        row.config, data_dir=str(tmp_path / "images"), batch_size=2, epochs=2, warmup_epochs=1.0
+    )
+    training.train(config, tmp_path / "run", until=1)
+    assert len(list((tmp_path / "run").glob("checkpoint-0001.weights.h5"))) == 1
+    summary = training.train(config, tmp_path / "run", resume=True)
+    assert summary["epochs"] == 2
+    assert summary["data"]["image_shape"] == (224, 224, 3)
+    assert np.isfinite(summary["train"]["loss"])
+    assert summary["kept"] == pytest.approx(0.3 * summary["weights"], rel=1e-4)
