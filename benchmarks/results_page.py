@@ -13,7 +13,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import reproduce
+import trained_masks
 from reproduce import CHOSEN, FRACTIONS, GROUPS, INITIALIZERS, METHODS, SEEDS, TRIED, WIDTHS, Row
+
+from keras_popup.criteria import CRITERIA, TREATMENTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "img/results"
@@ -208,6 +211,38 @@ def mask_change(picture: Path) -> str:
     return f"![Share of each mask that changes in an epoch]({PICTURES}/{picture.name})\n"
 
 
+def chart_of_criteria(picture: Path) -> str:
+    if not trained_masks.RESULT.exists():
+        return "Not run.\n"
+    rows = json.loads(trained_masks.RESULT.read_text())["rows"]
+    figure, several = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained", sharey=True)
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for axes, treatment in zip(several, TREATMENTS, strict=True):
+        for criterion in CRITERIA:
+            points = []
+            for k in trained_masks.FRACTIONS:
+                own = [
+                    row for row in rows if (row["criterion"], row["treatment"], row["k"]) == (criterion, treatment, k)
+                ]
+                values = [100 * row["accuracy"] for row in own]
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                points.append((k, statistics.mean(values), spread))
+            axes.errorbar(*zip(*points, strict=True), marker="o", capsize=3, label=criterion)
+            k, value, _ = max(points, key=lambda point: point[1])
+            best[criterion, treatment] = value, k
+        axes.set(title=f"weights: {treatment}", xlabel="k")
+    several[0].set(ylabel="test accuracy, %")
+    several[0].legend()
+    save(figure, picture)
+    lines = [
+        (criterion, *[f"{value:.2f} (k = {k:g})" for value, k in (best[criterion, name] for name in TREATMENTS)])
+        for criterion in CRITERIA
+    ]
+    return f"![Accuracy of masked trained networks]({PICTURES}/{picture.name})\n\n" + table(
+        ("best over k", *TREATMENTS), lines
+    )
+
+
 def save(figure: Any, picture: Path) -> None:
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Software": None})
@@ -325,6 +360,7 @@ def page(pictures: Path) -> str:
         "larger": plain(GROUPS["larger"]),
         "imagenet": plain(GROUPS["imagenet"]),
         "mask_change": mask_change(pictures / "mask-change.png"),
+        "criteria": chart_of_criteria(pictures / "criteria.png"),
         "not_run": not_run(),
         "pictures": PICTURES,
     }

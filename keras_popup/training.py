@@ -329,7 +329,7 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
         return conversion.mask_model(
             model,
             k=_fractions(config, model),
-            selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector,
+            selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
             kernel_initializer=initializer,
             scores_regularizer=l2,
             seed=config.seed,
