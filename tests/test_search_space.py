@@ -81,7 +81,7 @@ BAD_SEARCHES = {
     "budget, layers": ({"budget": 9999, "space": {"k[a]": (0.1, 0.2)}}, "one k in all layers"),
     "budget, dense": ({"budget": 9999, "run": dataclasses.replace(FC, method="dense")}, "Leave `method`"),
     "dense": ({"space": K, "run": dataclasses.replace(FC, method="dense")}, "Learned weights have a width"),
-    "supermask and k": ({"space": K, "run": dataclasses.replace(FC, method="supermask")}, "Leave `k` and `budget` out"),
+    "supermask and k": ({"space": K, "run": dataclasses.replace(FC, method="supermask")}, "`k` must be left out"),
     "supermask, budget": ({"budget": 9999, "run": dataclasses.replace(FC, method="supermask")}, "or bernoulli"),
     "bernoulli and k": ({"space": {**K, "selector": ("top_k", "bernoulli")}}, "Leave `k` and `budget` out"),
     "random": (
