@@ -34,19 +34,22 @@ INITIALIZERS = ("signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_
 
 # Zhou et al. take kernels of Glorot's standard deviation.
 _SUPERMASK = {"method": "supermask", "kernel_initializer": "xavier_signed_constant"}
-_RESCALED = {**_SUPERMASK, "rescale": True}
 
 # The methods that are compared, and the learning rates that are tried: the papers' own among them.
 METHODS: dict[str, dict[str, Any]] = {
     "edge-popup": {"method": "edge-popup"},
     "supermask": _SUPERMASK,
-    "supermask rescaled": _RESCALED,
+    "supermask rescaled": {**_SUPERMASK, "rescale": True},
+    "supermask, edge-popup's kernels": {"method": "supermask"},
+    "supermask rescaled, edge-popup's kernels": {"method": "supermask", "rescale": True},
     "learned weights": {"method": "dense"},
 }
 TRIED = {
     "edge-popup": (0.1, 0.5, 1.0),
     "supermask": (10.0, 50.0, 200.0, 500.0, 1000.0),
     "supermask rescaled": (10.0, 50.0, 200.0, 500.0, 1000.0),
+    "supermask, edge-popup's kernels": (50.0, 200.0, 500.0),
+    "supermask rescaled, edge-popup's kernels": (50.0, 200.0, 500.0),
     "learned weights": (0.01, 0.03, 0.1),
 }
 
@@ -136,7 +139,14 @@ def _imagenet(model: str, initializer: str, paper: float) -> Row:
 
 # By the rows of the groups lr-*, on the validation images; results_page.py says so if they tell otherwise.
 CHOSEN: dict[str, dict[str, float]] = {
-    "fc": {"edge-popup": 0.5, "supermask": 50.0, "supermask rescaled": 50.0, "learned weights": 0.03},
+    "fc": {
+        "edge-popup": 0.5,
+        "supermask": 500.0,
+        "supermask rescaled": 200.0,
+        "supermask, edge-popup's kernels": 200.0,
+        "supermask rescaled, edge-popup's kernels": 200.0,
+        "learned weights": 0.03,
+    },
 }
 
 _BOTH = ("edge-popup", "learned weights")

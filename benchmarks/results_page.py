@@ -250,14 +250,9 @@ def save(figure: Any, picture: Path) -> None:
 
 
 def claims() -> str:
-    edge, masks = fashion(), fashion("supermask rescaled")
+    edge, masks = fashion(), [fashion(name) for name in METHODS if name.startswith("supermask")]
     best_mask = max(
-        [
-            value
-            for rows in (fashion("supermask"), masks)
-            for of in ("test", "test_draws")
-            for value in [mean(rows, of)]
-        ],
+        [mean(rows, of) for rows in masks for of in ("test", "test_draws")],
         key=lambda value: value if value == value else -1.0,
     )
     middle = [mean(fashion(k=k)) for k in (0.3, 0.5, 0.7)]

@@ -4,15 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_popup import _coding, _ticket_file, _topk, initializers, layers
+from keras_popup import _coding, _ticket_file, _topk, initializers, layers, selectors
 from keras_popup._ticket_file import Mask, TicketError
-from keras_popup.selectors import Bernoulli, Selector, TopK
+from keras_popup.selectors import Bernoulli, TopK
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
-
-# Of these it is known what they do with a kernel besides masking it: `factor`.
-_SELECTORS: dict[str, type[Selector]] = {f"keras_popup>{each.__name__}": each for each in (TopK, Bernoulli)}
 
 
 def packed(layer: Any, where: str, key: str) -> Mask:
@@ -27,7 +24,8 @@ def packed(layer: Any, where: str, key: str) -> Mask:
     shape, fans = mask.shape, layer._fans(mask.shape)
     frozen = layer._kernel.numpy()
     weights, values = None, b""
-    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) in _SELECTORS.values():
+    # Of others it is not known what they do with a kernel besides masking it.
+    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) in (TopK, Bernoulli):
         drawn = layer.frozen_initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = _coding.weight_bins(drawn)
@@ -117,10 +115,11 @@ def _factor(record: Mask) -> np.float32:
     """Returns what the selector of a record multiplies kept weights by."""
     serialized = record.arguments.get("selector")
     parts = serialized if isinstance(serialized, dict) else {}
-    selector, config = _SELECTORS.get(str(parts.get("registered_name"))), parts.get("config")
-    if selector is None or not isinstance(config, dict) or not set(config) <= {"rescale"}:
-        raise TicketError(f"{record}: its selector is {str(serialized)[:80]!r}, none of {sorted(_SELECTORS)}")
-    return selector(**config).factor(record.kept, record.size)
+    for selector in (TopK(), Bernoulli(False), Bernoulli(True)):
+        own = selectors.serialize(selector)
+        if all(parts.get(name) == own[name] for name in ("registered_name", "class_name", "config")):
+            return selector.factor(record.kept, record.size)
+    raise TicketError(f"{record}: its selector is {str(serialized)[:80]!r}, none that weights from a seed go with")
 
 
 def _initializer(serialized: Any) -> Any:

@@ -18,8 +18,9 @@ _logger = logging.getLogger("keras_popup")
 class KSchedule(keras.callbacks.Callback):
     """Sets the fraction kept of all masked layers, for every step of training.
 
-    After n steps it is that of step n, with which validation and the trained model go. Steps are counted by the
-    optimizer, so a resumed training goes on where it was.
+    After n steps it is that of step n, with which validation and the trained model go. Steps are batches, counted from
+    the first epoch: a training that goes on with `fit(..., initial_epoch=...)` goes on where the schedule was. With
+    `steps_per_execution`, k is that of the first of the steps run at once.
 
     Args:
         schedule: a function of the step, an int counted from 0, which returns k in (0, 1]: one of `linear`, `cubic`
@@ -49,8 +50,8 @@ class KSchedule(keras.callbacks.Callback):
             raise TypeError(f"`schedule` must be a function of the step that returns k. Received: {schedule!r}.")
         self._schedule = schedule
         self._layers: list[Any] = []
-        self._k = 0.0
-        self._first_step = 0
+        self._k = 0.0  # what was set last: to read it from a layer would wait for the device
+        self._first_step = self._step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         masked = [layer for _, layer in _masked_layers(self.model)]
@@ -58,16 +59,18 @@ class KSchedule(keras.callbacks.Callback):
         if not self._layers:
             have = "draw their masks, and have no k" if masked else "are not masked"
             raise ValueError(f"There is no k to schedule: the layers of model '{self.model.name}' {have}.")
-        self._k = 0.0
+        self._k, self._step = 0.0, 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._first_step = int(self.model.optimizer.iterations)  # once an epoch, as it waits for the device
+        # How many batches an epoch has is not known of every dataset.
+        self._first_step = epoch * self.params["steps"] if self.params.get("steps") else self._step
         self._set(self._first_step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._set(self._first_step + batch + 1)
 
     def _set(self, step: int) -> None:
+        self._step = step
         k = _number(self._schedule(step))
         if k != self._k:
             for layer in self._layers:
@@ -106,9 +109,9 @@ def _falling(shape: Callable[[float], float], k: float, steps: int) -> Callable[
 
 
 def _checked(k: Any, steps: Any) -> tuple[float, int]:
-    if not isinstance(steps, int) or steps < 1:
+    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f"`steps` must be an integer, 1 or more. Received: {steps=}.")
-    return selectors.check_k(k), steps
+    return selectors.check_k(k), int(steps)
 
 
 class MaskStatistics(keras.callbacks.Callback):
@@ -135,7 +138,7 @@ class MaskStatistics(keras.callbacks.Callback):
         latest: dict, by the names above, of the last epoch.
 
     Raises:
-        ValueError: as training begins, if no layer of the model is masked.
+        ValueError: as training begins, if no layer of the model is masked, or if it is not built.
 
     Example:
 
@@ -155,10 +158,19 @@ class MaskStatistics(keras.callbacks.Callback):
         return tf.summary.create_file_writer(os.fspath(self._log_dir)) if self._log_dir is not None else None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        # Those of a resumed training are those of its last epoch.
-        self._masks = {path: np.packbits(_mask(layer)) for path, layer in _masked_layers(self.model)}
-        if not self._masks:
+        masked = _masked_layers(self.model)
+        if not masked:
             raise ValueError(f"Model '{self.model.name}' has no masked layer to keep statistics of.")
+        if not all(layer.built for _, layer in masked):
+            raise ValueError(
+                f"Model '{self.model.name}' is not built, so there are no masks yet to compare with. Give it an Input, "
+                "or call it on data first."
+            )
+        self._masks, self._collapsed = {}, set()
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if not self._masks:  # now, and not as training begins: a KSchedule has set its k
+            self._masks = {path: np.packbits(_mask(layer)) for path, layer in _masked_layers(self.model)}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.latest = {}
@@ -193,8 +205,8 @@ class MaskStatistics(keras.callbacks.Callback):
             return
         self._collapsed.add(path)
         _logger.warning(
-            "Layer '%s' has collapsed: %d of its %d output channels have no weight left. A larger k, a lower learning "
-            "rate or less decay of the scores may help.",
+            "Layer '%s' has collapsed: %d of its %d output channels have no weight left. A lower learning "
+            "rate, less decay of the scores, or a larger k where there is one, may help.",
             path,
             dead,
             columns.size,
@@ -211,7 +223,13 @@ class MaskStatistics(keras.callbacks.Callback):
 
 
 def _masked_layers(model: Any) -> list[tuple[str, Any]]:
-    return [(path, layer) for path, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)]
+    """Returns the masked layers with paths of which no two are the same, as names of layers may be."""
+    found: dict[str, Any] = {}
+    for path, layer in composites.walk(model):
+        if isinstance(layer, layers.MaskedLayer):
+            taken = sum(other == path or other.startswith(f"{path}_again") for other in found)
+            found[f"{path}_again{taken}" if taken else path] = layer
+    return list(found.items())
 
 
 def _mask(layer: Any) -> Any:

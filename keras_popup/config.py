@@ -198,13 +198,16 @@ class RunConfig:
             self._check("k_schedule", self.k_schedule is None, has_no_k)
         self._check("rescale", self.draws or not self.rescale, "false, but for bernoulli (--method supermask)")
         if self.k_schedule is not None:
-            searched = self.method == "edge-popup" and self.layer_k is None
-            self._check("k_schedule", searched, "left out, but for edge-popup with one k in all layers")
+            one_k = self.method == "edge-popup" and self.layer_k is None
+            self._check("k_schedule", one_k, "left out, but for edge-popup with one k in all layers")
         self._check("k_schedule_end", 0.0 < self.k_schedule_end <= 1.0, "in (0, 1]")
+        self._check("k_schedule_end", self.k_schedule_end == 1.0 or self.k_schedule is not None, "1 without k_schedule")
+        fits = {"supermask": (None, "bernoulli"), "random": (None, "top_k"), "dense": (None, "top_k")}
+        good = self.selector in fits.get(self.method, (self.selector,))
+        self._check("selector", good, f"left out for the method '{self.method}'")
         masked = self.method != "dense" or self.mask_statistics is None
         self._check("mask_statistics", masked, "left out for the method 'dense', which has no masks")
         if self.method == "random":
-            self._check("selector", not self.draws, "top_k for the method 'random'")
             self._check("learning_rate", not self.learning_rate, "0, or left out: 'random' learns nothing")
         for pattern, k in layer_fractions(self.layer_k).items():
             self._check("layer_k", 0.0 < k <= 1.0, f"fractions in (0, 1], which that of '{pattern}' is not")
@@ -242,7 +245,7 @@ class RunConfig:
         if self.optimizer == "adam":
             if protocol == _SMALL["dense"]:
                 protocol = _DENSE_ADAM
-            elif self.learning_rate is None:
+            elif self.learning_rate is None and self.method != "random":
                 raise ValueError(
                     "There is no protocol of `optimizer`='adam' here. Give a learning rate, as --learning_rate 0.001. "
                     f"Received: model={self.model!r}, method={self.method!r}."
@@ -251,6 +254,11 @@ class RunConfig:
         return dataclasses.replace(
             self, **{name: value for name, value in values.items() if getattr(self, name) is None}
         )
+
+
+def defaults() -> dict[str, Any]:
+    """Returns the default arguments of a run: those of runs that a version with fewer arguments has recorded."""
+    return dataclasses.asdict(RunConfig().with_protocol())
 
 
 def layer_fractions(text: str | None, read: Any = float) -> dict[str, Any]:

@@ -122,7 +122,9 @@ def mask_trained(
             raise ValueError(f"`{name}` must be one of {', '.join(table)}. Received: {value!r}.")
     before, after = _kernels(initial), _kernels(final)
     shapes = [[tuple(kernel.shape) for kernel in kernels] for kernels in (before, after)]
-    if shapes[0] != shapes[1] or not before:
+    if not before:
+        raise ValueError(f"Model '{initial.name}' has no plain kernel to mask. Models with masked layers have masks.")
+    if shapes[0] != shapes[1]:
         raise ValueError(f"The two models must have kernels of the same shapes. Received: {shapes[0]} and {shapes[1]}.")
     network = conversion.copy_model(final if treatment == "trained" else initial, lambda config: config)
     for place, (kernel, first, last) in enumerate(zip(_kernels(network), before, after, strict=True)):

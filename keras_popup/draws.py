@@ -1,17 +1,19 @@
 """Evaluation of networks whose masks are drawn, by the mean over several of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_popup import composites, conversion, initializers, layers
+from keras_popup import conversion, initializers
 
 
 def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int, **kwargs: Any) -> dict[str, Any]:
     """Evaluates a model with masks that are drawn from its scores, rather than chosen by a threshold.
 
-    Each mask is drawn once and used for all of the data, as in the reference.
+    Each mask is drawn once and used for all of the data, as in the reference. Meanwhile the model has scores of which
+    these are the masks; it gets its own back.
 
     Args:
         model: a compiled `keras.Model` with layers whose selector draws, such as `selectors.Bernoulli`.
@@ -24,7 +26,8 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         A dict of the loss and the metrics by name, as float64 arrays of shape `(draws,)`: take their mean.
 
     Raises:
-        ValueError: if the model draws no masks or is not compiled, or if `draws` is no positive number.
+        ValueError: if the model draws no masks or is not compiled, if `draws` is no positive number, or if `data` is
+            an iterator.
 
     Reference:
         Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
@@ -48,13 +51,19 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         )
     if not model.compiled:
         raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
-    plain = conversion.stripped(model, kernels=False)
-    plain.compile_from_config(model.get_compile_config())
-    masked = [(layer, twin) for layer, twin in composites.pairs(model, plain) if isinstance(layer, layers.MaskedLayer)]
+    if draws > 1 and isinstance(data, Iterator):
+        raise ValueError("`data` must be there for every draw. Received: an iterator, which can be read once.")
+    drawing = [layer for layer in conversion.masked_layers(model) if layer.selector.draws]
+    scores = [layer.scores.numpy() for layer in drawing]
     found = []
-    for draw in range(draws):
-        for layer, twin in masked:
-            own = (initializers.derive_seed(layer.seed, "evaluation", seed), draw) if layer.selector.draws else None
-            twin.kernel.assign(layer.baked_kernel(seed=own))
-        found.append(plain.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}))
+    try:
+        for draw in range(draws):
+            for layer, own in zip(drawing, scores, strict=True):
+                of_draw = initializers.derive_seed(layer.seed, "evaluation", seed), draw
+                mask = layer.selector(own, layer.k, True, seed=of_draw).numpy()
+                layer.scores.assign(layer.selector.scores_for(mask, own))
+            found.append(model.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}))
+    finally:
+        for layer, own in zip(drawing, scores, strict=True):
+            layer.scores.assign(own)
     return {name: np.array([values[name] for values in found]) for name in found[0]}

@@ -114,6 +114,11 @@ class MaskedLayer(_StockLayer):
             raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
         self.seed = seed
         self.selector = selectors.get(selector)
+        if self.selector.draws and self._remat_mode:
+            raise ValueError(
+                f"Layer '{self.name}' draws its masks, and rematerialization would draw others in the backward pass. "
+                "Leave it out of the RematScope."
+            )
         scores_seed = initializers.derive_seed(seed, "scores")
         identifier = self.selector.scores_initializer if scores_initializer is None else scores_initializer
         self.scores_initializer = initializers.get_filled(identifier, seed=scores_seed, k=k)
@@ -268,15 +273,10 @@ class MaskedLayer(_StockLayer):
         own = tf.constant(initializers.derive_seed(self.seed, "draws"), tf.int64)
         return {"seed": tf.stack([own, self._draws.value])}
 
-    def baked_kernel(self, seed: Any = None) -> tf.Tensor:
-        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative.
-
-        Args:
-            seed: None, or two integers, of a selector that draws: the kernel under a drawn mask then.
-        """
-        given = {} if seed is None else {"seed": seed}
+    def baked_kernel(self) -> tf.Tensor:
+        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
         with _topk.interpreted():
-            return self._masked_kernel(bool(given), self._kernel.dtype, **given) + 0.0
+            return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
 
     def __dir__(self) -> list[str]:
         # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.

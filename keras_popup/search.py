@@ -17,7 +17,7 @@ from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
 from keras_popup._runner import Runner
 from keras_popup._search_display import Display
 from keras_popup._workers import ChildProcess, RayWorkers, Workers
-from keras_popup.config import RunConfig
+from keras_popup.config import RunConfig, defaults
 from keras_popup.records import RunFolder, SearchFolder, best_trial, write_atomically
 from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
 
@@ -85,7 +85,7 @@ def search(
     if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers, or who resumes, may be elsewhere
         data_dir = os.path.abspath(config.run.data_dir)
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
-    folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
+    folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE, defaults=defaults())
     if resume and not folder.path.exists():
         _logger.info("There is no search in '%s' yet: it begins.", folder.path)
     child = ChildProcess()
@@ -97,7 +97,7 @@ def search(
             pool = RayWorkers(workers, ray_address, gpus_per_worker)
         with folder.locked():
             # Another search may have come and gone meanwhile.
-            folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE)
+            folder.check(config.arguments(), resume=resume, overwrite=overwrite, but=EXTENSIBLE, defaults=defaults())
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
             if (recorded := folder.read("search.json"))["config"] != config.arguments():
                 folder.write("search.json", {**recorded, "config": config.arguments()})

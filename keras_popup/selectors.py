@@ -46,15 +46,24 @@ class Selector:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
 
     def masked_kernel(
-        self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str, hint: Any = None
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor,
+        k: Any,
+        training: bool,
+        dtype: str,
+        hint: Any = None,
+        seed: Any = None,
     ) -> tf.Tensor:
         """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the two.
 
         Args:
+            seed: as `__call__` of a selector that draws is given it.
             hint: None, or an int64 scalar variable, 0 at first, for this selector and these scores alone. What
                 a selector leaves there may make its next choice quicker, and must not change it.
         """
-        return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training), dtype)
+        given = {} if seed is None else {"seed": seed}
+        return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training, **given), dtype)
 
     def kept(self, scores: Any, k: float) -> int:
         """Returns how many weights are kept outside of training. Override it where that is known without choosing."""
@@ -124,7 +133,14 @@ class TopK(Selector):
         return _straight_through_mask(*_checked(scores, k))
 
     def masked_kernel(
-        self, kernel: tf.Tensor, scores: tf.Tensor, k: Any, training: bool, dtype: str, hint: Any = None
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor,
+        k: Any,
+        training: bool,
+        dtype: str,
+        hint: Any = None,
+        seed: Any = None,
     ) -> tf.Tensor:
         hints = () if hint is None else (tf.convert_to_tensor(hint),)
         scores, kept = _checked(scores, k)
@@ -165,7 +181,8 @@ class Bernoulli(Selector):
     `keras_popup.evaluate_draws` for the mean over drawn masks. How many weights are kept follows from the scores:
     `k` changes nothing.
 
-    With `rescale`, dynamic weight rescaling, the layer uses `w * m * f` with `f = n / sum(m)`, so that
+    With `rescale`, dynamic weight rescaling, the layer uses `w * m * f` with `f = n / sum(m)`, or 1 if none is kept, so
+    that
 
         dL/dm_i = f * (g_i * w_i - sum_j(g_j * w_j * m_j) / sum(m)),  g = dL/d(w * m * f)
 
@@ -214,7 +231,7 @@ class Bernoulli(Selector):
 
     def __call__(self, scores: Any, k: Any = None, training: bool = False, seed: Any = None) -> tf.Tensor:
         scores = _checked_scores(scores)
-        return _bernoulli(_drawn_mask, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
+        return _bernoulli(_DRAWN, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
 
     def masked_kernel(
         self,
@@ -226,16 +243,16 @@ class Bernoulli(Selector):
         hint: Any = None,
         seed: Any = None,
     ) -> tf.Tensor:
-        forward = _drawn_and_rescaled if self.rescale else _drawn_mask
-        return _bernoulli(forward, dtype, kernel, _checked_scores(scores), _checked_seed(training, seed))
+        passes = _RESCALED if self.rescale else _DRAWN
+        return _bernoulli(passes, dtype, kernel, _checked_scores(scores), _checked_seed(training, seed))
 
     def factor(self, kept: int, size: int) -> np.float32:
         """Returns n / sum(m) with `rescale`, as float32 numbers are divided; 1 without, or if none is kept."""
         return np.float32(size) / np.float32(kept) if self.rescale and kept else np.float32(1)
 
     def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`: 2 for kept weights, p = 0.88, -2 for others."""
-        return np.where(mask, np.float32(2), np.float32(-2))
+        """Returns scores for which this selector chooses `mask`: of the magnitude of `start`; of 2 where that is 0."""
+        return np.where(mask, np.float32(1), np.float32(-1)) * np.where(start == 0, np.float32(2), np.abs(start))
 
     def get_config(self) -> dict[str, Any]:
         return {"rescale": self.rescale}
@@ -307,16 +324,20 @@ def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -
 
 
 def _bernoulli(
-    forward: Callable[..., Any], dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed: tuple[tf.Tensor, ...]
+    passes: tuple[Callable[..., Any], Callable[..., Any]],
+    dtype: str,
+    kernel: tf.Tensor,
+    scores: tf.Tensor,
+    seed: tuple[tf.Tensor, ...],
 ) -> tf.Tensor:
     # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
     compiled = _topk.program if seed else _topk.compiled
+    forward, backward = passes
     key = scores.shape, dtype, len(seed)
 
     @tf.custom_gradient
     def masked(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
-            backward = {_drawn_mask: _draw_gradient, _drawn_and_rescaled: _rescaled_gradient}[forward]
             # The mask is drawn again, rather than kept from the forward pass.
             return None, compiled(backward, *key)(upstream, *inputs), *[None] * len(seed)
 
@@ -341,12 +362,14 @@ def _drawn_and_rescaled(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed:
 
 
 def _rescaling(drawn: tf.Tensor) -> tf.Tensor:
-    return _topk.static_size(drawn) / _count(drawn)
+    """Returns n / sum(m), 1 if none is drawn: the same as `Bernoulli.factor`."""
+    count, size = _count(drawn), float(_topk.static_size(drawn))
+    return tf.where(count > 0, size / tf.maximum(count, 1.0), 1.0)
 
 
 def _count(drawn: tf.Tensor) -> tf.Tensor:
-    """Returns how many are drawn, exactly, at least 1: a float32 scalar."""
-    return tf.cast(tf.maximum(tf.reduce_sum(tf.cast(drawn, tf.int32)), 1), tf.float32)
+    """Returns how many are drawn: an exact sum, rounded to a float32 scalar."""
+    return tf.cast(tf.reduce_sum(tf.cast(drawn, tf.int32)), tf.float32)
 
 
 def _draw_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
@@ -357,9 +380,14 @@ def _draw_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *s
 def _rescaled_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
     drawn = _drawn(scores, *seed)
     of_product = tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype)
-    through_factor = tf.reduce_sum(of_product * tf.cast(drawn, scores.dtype)) / _count(drawn)
+    through_factor = tf.reduce_sum(of_product * tf.cast(drawn, scores.dtype)) / tf.maximum(_count(drawn), 1.0)
     share = tf.sigmoid(scores)
     return (of_product - through_factor) * _rescaling(drawn) * share * (1.0 - share)
+
+
+# Forward and backward.
+_DRAWN = _drawn_mask, _draw_gradient
+_RESCALED = _drawn_and_rescaled, _rescaled_gradient
 
 
 def check_k(k: Any) -> float:

@@ -34,7 +34,7 @@ from keras_popup import (
     tickets,
 )
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
-from keras_popup.config import PLACES, RunConfig, layer_fractions
+from keras_popup.config import PLACES, RunConfig, defaults, layer_fractions
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import History, RunFolder, write_atomically
 
@@ -100,8 +100,8 @@ def train(
 
 def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
     """Checks that the folder can be used. Returns the summary of a finished run."""
-    defaults = dataclasses.asdict(RunConfig().with_protocol())
-    folder.check(dataclasses.asdict(config), resume=resume, overwrite=overwrite, but=PLACES, defaults=defaults)
+    arguments = dataclasses.asdict(config)
+    folder.check(arguments, resume=resume, overwrite=overwrite, but=PLACES, defaults=defaults())
     summary = folder.summary() if resume else None
     if summary:
         _logger.info("The run in '%s' is finished.", folder.path)

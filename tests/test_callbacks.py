@@ -90,8 +90,61 @@ def test_steps_at_once_and_a_second_fit():
     schedule = callbacks.linear(0.5, 9)
     fit(model, callbacks.KSchedule(schedule), epochs=2)
     assert model.layers[0].k == schedule(6)
-    fit(model, callbacks.KSchedule(schedule), epochs=1)
+    fit(model, callbacks.KSchedule(schedule), initial_epoch=2, epochs=3)
     assert model.layers[0].k == 0.5
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=2.0**120),
+    ],
+    ids=["accumulation", "skipped steps"],
+)
+def test_steps_are_batches(optimizer):
+    """Whether or not the optimizer takes a step with each."""
+    model, kept = network(), Kept()
+    model.compile(optimizer(), "mse")
+    schedule = callbacks.linear(0.5, STEPS)
+    fit(model, callbacks.KSchedule(schedule), kept)
+    assert kept.kept == [int(np.floor(schedule(step) * 108 + 0.5)) for step in range(STEPS)]
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of the first epoch
+def test_batches_of_unknown_number():
+    model, kept = network(), Kept()
+    inputs = np.random.default_rng(1).standard_normal((12, 9)).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((inputs, inputs)).batch(4).filter(lambda *_: True)
+    schedule = callbacks.linear(0.5, STEPS)
+    model.fit(batches, epochs=2, callbacks=[callbacks.KSchedule(schedule), kept], verbose=0)
+    assert kept.kept == [int(np.floor(schedule(step) * 108 + 0.5)) for step in range(STEPS)]
+
+
+def test_the_first_epoch_is_compared_with_the_masks_it_began_with():
+    model = network(k=0.3)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    history = fit(model, callbacks.KSchedule(lambda step: 1.0), callbacks.MaskStatistics()).history
+    assert history[f"{model.layers[0].name}/changed"] == [0.0, 0.0]
+
+
+def test_layers_of_one_name_have_statistics_each():
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = layers.MaskedDense(4, seed=1, name="same")
+            self.second = layers.MaskedDense(9, seed=2, name="same")
+
+        def call(self, inputs):
+            return self.second(self.first(inputs))
+
+    model = Pair()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="is not built"):
+        fit(model, callbacks.MaskStatistics())
+    model(np.ones((1, 9), np.float32))
+    history = fit(model, callbacks.MaskStatistics()).history
+    assert {"same/changed", "same_again1/changed"} <= history.keys()
 
 
 def test_schedules_that_cannot_be():

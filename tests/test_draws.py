@@ -42,8 +42,34 @@ def test_the_mean_over_drawn_masks(rescale):
         assert found["mae"][draw] == pytest.approx(np.abs(x - inputs).mean(), rel=1e-4)
 
 
+def test_any_loss_and_the_penalty_of_the_scores():
+    """Functions of the user's own, and the same loss as `evaluate` where all draws are the mask of evaluation."""
+
+    def own_loss(y, outputs):
+        return keras.ops.mean(keras.ops.square(y - outputs), axis=-1)
+
+    model, inputs = trained(scores_regularizer=keras.regularizers.L2(0.01))
+    model.compile("sgd", own_loss, metrics=[own_loss])
+    for layer in model.layers:
+        layer.scores.assign(np.where(layer.mask().numpy(), 50.0, -50.0))
+    expected = model.evaluate(inputs, inputs, verbose=0)
+    found = keras_popup.evaluate_draws(model, inputs, draws=2, seed=1, y=inputs)
+    assert found["loss"].tolist() == pytest.approx([expected[0]] * 2)
+    assert expected[0] > 100
+
+
+def test_what_is_evaluated_gets_its_scores_back_after_an_error():
+    model, inputs = trained()
+    before = model.get_weights()
+    with pytest.raises(Exception):  # noqa: B017, PT011  whatever Keras says of inputs of another shape
+        keras_popup.evaluate_draws(model, inputs[:, :4], seed=1, y=inputs)
+    assert all(map(np.array_equal, model.get_weights(), before))
+
+
 def test_draws_that_cannot_be_had():
     model, inputs = trained()
+    with pytest.raises(ValueError, match="an iterator, which can be read once"):
+        keras_popup.evaluate_draws(model, iter([(inputs, inputs)]), seed=1)
     with pytest.raises(ValueError, match="`draws` must be a positive integer"):
         keras_popup.evaluate_draws(model, inputs, draws=0, seed=1)
     with pytest.raises(ValueError, match="`seed` must be"):

@@ -2,12 +2,13 @@
 
 import hypothesis
 import hypothesis.extra.numpy
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tables import SELECTORS
 
-from keras_popup import selectors
+from keras_popup import layers, selectors
 
 
 def drawing(selector, training, number=0):
@@ -122,10 +123,37 @@ def test_a_draw_is_its_seed():
         draw(scores, training=True)
 
 
-def test_nothing_kept_is_zero_and_no_nan():
-    scores = np.full(6, -100, np.float32)
-    for training in (False, True):
-        selector = selectors.Bernoulli(rescale=True)
-        seed = drawing(selector, training)
-        kernel = selector.masked_kernel(tf.ones(6), tf.constant(scores), None, training, "float32", **seed)
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_kept_is_zero_and_as_without_rescaling(training):
+    gradients = []
+    for selector in (selectors.Bernoulli(rescale=True), selectors.Bernoulli()):
+        scores = tf.constant(np.full(6, -20, np.float32))
+        with tf.GradientTape() as tape:
+            tape.watch(scores)
+            seed = drawing(selector, training)
+            kernel = selector.masked_kernel(tf.ones(6), scores, None, training, "float32", **seed)
         assert kernel.numpy().tolist() == [0.0] * 6
+        gradients.append(tape.gradient(kernel, scores).numpy())
+    assert np.array_equal(*gradients)
+    assert gradients[0].all()
+
+
+def test_a_selector_that_draws_needs_no_more_than_a_call():
+    class Half(selectors.Selector):
+        draws = True
+
+        def __call__(self, scores, k, training=False, seed=None):
+            chosen = tf.random.stateless_uniform(scores.shape, seed) < 0.5 if training else scores > 0
+            return tf.cast(chosen, tf.float32)
+
+    layer = layers.MaskedDense(30, selector=Half(), seed=1)
+    first, second = (layer(np.eye(20, dtype=np.float32), training=True).numpy() for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert layer.kept == int((layer.scores.numpy() > 0).sum())
+
+
+def test_draws_are_not_made_again_in_the_backward_pass():
+    with keras.RematScope(mode="full"):
+        layers.MaskedDense(3, seed=1)
+        with pytest.raises(ValueError, match="Leave it out of the RematScope"):
+            layers.MaskedDense(3, selector="bernoulli", seed=1)

@@ -342,6 +342,25 @@ def test_hostile_arguments_of_masked_layers(original, arguments, tmp_path):
         load_ticket(path, masked=True)
 
 
+@pytest.mark.parametrize(
+    "change_of",
+    [
+        {"config": {"rescale": True}},
+        {"class_name": "__lambda__"},
+        {"registered_name": "keras_popup>Bernoulli", "class_name": "Bernoulli", "config": {"rescale": "no"}},
+        {"registered_name": "keras_popup>Selector", "class_name": "Selector"},
+    ],
+    ids=str,
+)
+def test_hostile_selectors(original, change_of, tmp_path):
+    path = tmp_path / "hostile.ticket"
+    edit = lambda manifest: manifest["masks"][0]["arguments"]["selector"].update(change_of)  # noqa: E731
+    path.write_bytes(change(original[0], edit))
+    for masked in (False, True):
+        with pytest.raises(TicketError, match="its selector is"):
+            load_ticket(path, masked=masked)
+
+
 def test_layers_of_this_library_are_not_for_plain_models(original, tmp_path):
     layer = {"module": None, "class_name": "MaskedDense", "registered_name": "keras_popup>MaskedDense", "config": {}}
     path = tmp_path / "x.ticket"

@@ -215,7 +215,10 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"rescale": True}, "`rescale` must be false"),
         ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
         ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
-        ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be top_k"),
+        ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be left out"),
+        ({"method": "supermask", "selector": "top_k"}, "`selector` must be left out"),
+        ({"method": "dense", "selector": "bernoulli"}, "`selector` must be left out"),
+        ({"k_schedule_end": 0.5}, "`k_schedule_end` must be 1 without"),
     ],
 )
 def test_config_checks_itself(change, message):
