@@ -13,13 +13,14 @@ import dataclasses
 import fnmatch
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pairs import processor
 
 from keras_popup.config import RunConfig
 from keras_popup.records import RunFolder, write_atomically
@@ -223,7 +224,7 @@ def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> None
         "config": config,
         **summary,
         "source": source or "TensorFlow Datasets",
-        "machine": _processor(),
+        "machine": f"{os.cpu_count()} cores of {processor()}",
         "history": [{name: _short(value) for name, value in epoch.items()} for epoch in folder.history()],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -239,15 +240,6 @@ def _suffixes(folder: Path) -> str:
     """Says of what files a folder of images is; nothing of another folder."""
     first = next((path for path in sorted((folder / "train").glob("*/*")) if path.is_file()), None)
     return f"a folder of {first.suffix.lstrip('.').upper()} images" if first else ""
-
-
-def _processor() -> str:
-    names = [line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.processor()}"
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 def main() -> None:

@@ -22,8 +22,6 @@ from pairs import Table, compare, parser, timed
 from keras_popup import training
 from keras_popup.config import RunConfig
 
-METHODS = ("edge-popup", "dense")
-
 
 def build(name: str, precision: str, method: str, batch_size: int) -> tuple[keras.Model, tf.data.Dataset]:
     """Returns a compiled model and its one batch, again and again."""
@@ -68,14 +66,16 @@ def main() -> None:
     arguments.add_argument("--models", default="fc,conv2,conv4")
     arguments.add_argument("--precisions", default="float32,mixed_bfloat16")
     arguments.add_argument("--batch_size", type=int, default=128)
+    arguments.add_argument("--method", default="edge-popup", help="or supermask (default: %(default)s)")
     arguments.add_argument("--memory", action="store_true", help="measure memory, in MB, instead of time")
     arguments = arguments.parse_args()
+    methods = arguments.method, "dense"
     cases = itertools.product(arguments.models.split(","), arguments.precisions.split(","))
     if arguments.memory:
         table = Table(("model", "precision", "of"), arguments, "MB")
         for case in cases:
             sides = []
-            for method in METHODS:
+            for method in methods:
                 with multiprocessing.get_context("spawn").Pool(1) as pool:
                     sides.append(pool.apply(memory, (*case, method, arguments.batch_size)))
             for part, (own, base) in zip(("process", "step"), zip(*sides, strict=True), strict=True):
@@ -84,7 +84,10 @@ def main() -> None:
         table = Table(("model", "precision"), arguments)
         for case in cases:
             steps = {"fc": 50, "resnet18": 1}.get(case[0], 3)
-            runs = [timed(stepper(*case, method, arguments.batch_size, steps), steps) for method in METHODS]
+            runs = [
+                timed(stepper(*case, method, arguments.batch_size, steps), steps)
+                for method in (arguments.method, "dense")
+            ]
             table.add(compare(*runs, arguments.runs), *case)
     table.write()
 

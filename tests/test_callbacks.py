@@ -234,6 +234,7 @@ def test_tensorboard(tmp_path):
     assert f"{model.layers[0].name}/kept_rows" in events.Tags()["tensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"k": 0.3, "k_schedule": "cubic", "k_schedule_end": 0.5}, {"method": "supermask", "learning_rate": 20.0}],

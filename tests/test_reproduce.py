@@ -55,6 +55,7 @@ def test_rows_are_chosen_by_group_or_name():
     assert one == reproduce.GROUPS["float32"][0]
 
 
+@pytest.mark.slow
 def test_a_row_leaves_a_file_that_names_no_place(elsewhere, monkeypatch, capfd):
     monkeypatch.setitem(reproduce.GROUPS, "mine", [DIGITS])
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine"])
