@@ -148,6 +148,8 @@ CHOSEN: dict[str, dict[str, float]] = {
         "supermask rescaled, edge-popup's kernels": 200.0,
         "learned weights": 0.03,
     },
+    "conv2": {"supermask rescaled": 200.0, "learned weights": 0.03},
+    "conv4": {"supermask rescaled": 200.0, "learned weights": 0.03},
 }
 
 _BOTH = ("edge-popup", "learned weights")
@@ -164,6 +166,7 @@ GROUPS: dict[str, list[Row]] = {
     "conv2-100": [
         _cifar("conv2", validation=0.0, paper=77.7),
         _cifar("conv2", "learned weights", validation=0.0, paper=79.5),
+        _cifar("conv2", validation=0.0, learning_rate=0.5),
     ],
     "imagenet": [
         _imagenet("resnet50", "kaiming_normal", 61.7),
@@ -174,11 +177,18 @@ GROUPS: dict[str, list[Row]] = {
         _imagenet("wide_resnet50", "signed_constant", 73.3),
     ],
 }
+# With few epochs, as a choice needs no more; edge-popup is run at both rates to the end.
+TRIED_ON_CIFAR = {"supermask rescaled": (50.0, 200.0, 500.0), "learned weights": (0.01, 0.03, 0.1)}
+
 for _model in ("conv2", "conv4"):
+    GROUPS[f"lr-{_model}"] = [
+        _cifar(_model, method, learning_rate=rate, epochs=5)
+        for method, tried in TRIED_ON_CIFAR.items()
+        for rate in tried
+    ]
     GROUPS[f"{_model}-30"] = [
-        *[_cifar(_model, "edge-popup", learning_rate=rate, epochs=30) for rate in (0.1, 0.5)],
-        *[_cifar(_model, "supermask rescaled", learning_rate=rate, epochs=30) for rate in (50.0, 200.0)],
-        *[_cifar(_model, "learned weights", learning_rate=rate, epochs=30) for rate in (0.01, 0.03)],
+        *[_cifar(_model, learning_rate=rate, epochs=30) for rate in (0.1, 0.5)],
+        *[_cifar(_model, method, learning_rate=CHOSEN[_model][method], epochs=30) for method in TRIED_ON_CIFAR],
     ]
 GROUPS["float32"] = [_cifar("conv2", learning_rate=0.5, epochs=30, precision="float32")]
 GROUPS["conv2-15"] = [

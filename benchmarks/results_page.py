@@ -4,17 +4,18 @@ python benchmarks/results_page.py
 """
 
 import argparse
+import functools
 import json
 import shlex
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import reproduce
 import trained_masks
-from reproduce import CHOSEN, FRACTIONS, GROUPS, INITIALIZERS, METHODS, SEEDS, TRIED, WIDTHS, Row
+from reproduce import CHOSEN, FRACTIONS, GROUPS, INITIALIZERS, METHODS, SEEDS, TRIED, TRIED_ON_CIFAR, WIDTHS, Row
 
 from keras_popup.criteria import CRITERIA, TREATMENTS
 
@@ -85,25 +86,31 @@ def yes(shown: bool | None) -> str:
     return {True: "yes", False: "**no**", None: "not run"}[shown]
 
 
+def most(values: Iterable[float]) -> float:
+    """Returns the largest, or NaN if one of them is not known."""
+    several = list(values)
+    return float("nan") if any(value != value for value in several) else max(several)
+
+
+def least(values: Iterable[float]) -> float:
+    return -most(-value for value in values)
+
+
 def compared(first: float, second: float) -> bool | None:
     return None if first != first or second != second else first > second
 
 
-def rates() -> str:
+def rates(model: str, tried: dict[str, Sequence[float]], row: Callable[..., Row]) -> str:
     lines = []
-    for method, tried in TRIED.items():
-        rows = [reproduce._fashion(method, learning_rate=rate) for rate in tried]
-        found = {rate: accuracies([row], "validation") for rate, row in zip(tried, rows, strict=True)}
+    for method, several in tried.items():
+        found = {rate: accuracies([row(method, learning_rate=rate)], "validation") for rate in several}
         done = {rate: values[0] for rate, values in found.items() if values}
         best = max(done, key=lambda rate: done[rate], default=None)
-        cells = [
-            f"{rate:g}: " + (f"**{done[rate]:.2f}**" if rate == best else f"{done[rate]:.2f}")
-            if rate in done
-            else f"{rate:g}: not run"
-            for rate in tried
-        ]
-        used = CHOSEN["fc"][method]
-        lines.append((method, ", ".join(cells), f"{used:g}" + ("" if used == best else ", which is not the best")))
+        marked = {rate: f"**{value:.2f}**" if rate == best else f"{value:.2f}" for rate, value in done.items()}
+        used = CHOSEN[model][method]
+        remark = "" if used == best or best is None else ", which is not the best"
+        cells = ", ".join(f"{rate:g}: {marked.get(rate, 'not run')}" for rate in several)
+        lines.append((method, cells, f"{used:g}{remark}"))
     return table(("method", "learning rate: validation accuracy in %", "used below"), lines)
 
 
@@ -251,28 +258,24 @@ def save(figure: Any, picture: Path) -> None:
 
 def claims() -> str:
     edge, masks = fashion(), [fashion(name) for name in METHODS if name.startswith("supermask")]
-    best_mask = max(
-        [mean(rows, of) for rows in masks for of in ("test", "test_draws")],
-        key=lambda value: value if value == value else -1.0,
-    )
+    best_mask = most(mean(rows, of) for rows in masks for of in ("test", "test_draws"))
     middle = [mean(fashion(k=k)) for k in (0.3, 0.5, 0.7)]
     outer = [mean(fashion(k=k)) for k in FRACTIONS if not 0.3 <= k <= 0.7]
     by_kernel = [mean(fashion(kernel_initializer=name)) for name in INITIALIZERS]
     gaps = [mean(fashion("learned weights", width=width)) - mean(fashion(width=width)) for width in WIDTHS]
-    edge_100, learned_100 = (accuracies([row]) for row in GROUPS["conv2-100"])
+    edge_100, learned_100 = (accuracies([row]) for row in GROUPS["conv2-100"][:2])
     cifar = {
         model: (
-            max(accuracies(GROUPS[f"{model}-30"][0:2]), default=float("nan")),
-            max(accuracies(GROUPS[f"{model}-30"][2:4]), default=float("nan")),
-            max(accuracies(GROUPS[f"{model}-30"][4:6]), default=float("nan")),
+            most(mean([row]) for row in GROUPS[f"{model}-30"][:2]),
+            *[mean([row]) for row in GROUPS[f"{model}-30"][2:]],
         )
         for model in ("conv2", "conv4")
     }
     lines = [
         (
             "edge-popup, k in [0.3, 0.7], beats the supermask: Fashion-MNIST",
-            f"{min(middle):.2f} and more; {best_mask:.2f} at best",
-            yes(compared(min(middle), best_mask)),
+            f"{least(middle):.2f} and more; {best_mask:.2f} at best",
+            yes(compared(least(middle), best_mask)),
         ),
         *[
             (f"the same: {model} on CIFAR-10, 30 epochs", f"{found[0]:.2f}; {found[1]:.2f}", yes(compared(*found[:2])))
@@ -305,8 +308,8 @@ def claims() -> str:
         ),
         (
             "over k an inverted U, its top in [0.3, 0.7]: Fashion-MNIST",
-            f"{max(middle):.2f} at most inside; {max(outer):.2f} outside",
-            yes(compared(max(middle), max(outer))),
+            f"{most(middle):.2f} at most inside; {most(outer):.2f} outside",
+            yes(compared(most(middle), most(outer))),
         ),
         (
             "signed constants beat Kaiming normal: Fashion-MNIST",
@@ -316,7 +319,7 @@ def claims() -> str:
         (
             "both beat the other kernels: Fashion-MNIST",
             "; ".join(f"{value:.2f}" for value in by_kernel),
-            yes(compared(min(by_kernel[:2]), max(by_kernel[2:]))),
+            yes(compared(least(by_kernel[:2]), most(by_kernel[2:]))),
         ),
     ]
     return table(
@@ -341,7 +344,11 @@ def page(pictures: Path) -> str:
     parts = {
         "claims": claims(),
         "where_fashion": where(of_fashion),
-        "rates": rates(),
+        "rates": rates("fc", TRIED, reproduce._fashion),
+        **{
+            f"rates_{model}": rates(model, TRIED_ON_CIFAR, functools.partial(reproduce._cifar, model, epochs=5))
+            for model in ("conv2", "conv4")
+        },
         "k_curve": k_curve(pictures / "k.png"),
         "methods": methods(),
         "kernels": kernels(),
