@@ -13,7 +13,7 @@ def load(module: str) -> types.ModuleType:
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        importlib.import_module("keras_popup.training").find_devices()
+        importlib.import_module("keras_popup.distribution").find_devices()
         return importlib.import_module(f"keras_popup.{module}")
     finally:
         os.dup2(stderr, 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_popup import _coding, _ticket_file, _topk, initializers, layers, selectors
+from keras_popup import _coding, _programs, _ticket_file, initializers, layers, selectors
 from keras_popup._ticket_file import Mask, TicketError
 from keras_popup.selectors import Bernoulli, TopK
 
@@ -19,7 +19,7 @@ def packed(layer: Any, where: str, key: str) -> Mask:
         where: its path in the model.
         key: under which the stock layer saves its kernel.
     """
-    with _topk.interpreted():
+    with _programs.interpreted():
         mask = layer.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, layer._fans(mask.shape)
     frozen = layer._kernel.numpy()

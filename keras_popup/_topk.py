@@ -10,15 +10,13 @@ thus cannot change the mask.
 docs/performance.md tells how it works and what it costs.
 """
 
-import contextlib
-import contextvars
-import functools
 import math
-from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from keras_popup import _programs
 
 _INFINITY_BITS = 0x7F800000
 _MAGNITUDE_BITS = 0x7FFFFFFF
@@ -67,37 +65,6 @@ def count_kept_tensor(k: tf.Tensor, n: int) -> tf.Tensor:
     return tf.cast(tf.minimum(half_up, n), tf.int32)
 
 
-def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as a small XLA program, which may run inside a graph that is not compiled.
-
-    Args:
-        function: a function of tensors at the top of a module.
-        key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
-            trace anew for every layer.
-    """
-    return function if _interpreting.get() else program(function, *key)
-
-
-@functools.cache
-def program(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as `compiled` does, whether or not NumPy chooses."""
-    # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
-    return tf.function(functools.partial(function), jit_compile=True, autograph=False)
-
-
-_interpreting = contextvars.ContextVar("interpreting", default=False)
-
-
-@contextlib.contextmanager
-def interpreted() -> Iterator[None]:
-    """Has eager choices made by NumPy: slower in the long run, but a single one does not wait for a compiler."""
-    token = _interpreting.set(True)
-    try:
-        yield
-    finally:
-        _interpreting.reset(token)
-
-
 def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Tells which are the `kept` scores of largest magnitude.
 
@@ -109,7 +76,7 @@ def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         bool tensor of the shape of `scores`, true exactly `kept` times. Of equal magnitudes the lower flat
         index (C order) wins; NaN ranks below every number.
     """
-    if _interpreting.get() and tf.executing_eagerly():
+    if _programs.by_numpy():
         return tf.constant(_partitioned(scores.numpy(), int(kept))[1])
     return above(scores, threshold(scores, kept))
 
@@ -125,7 +92,7 @@ def above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     rank = tf.cast(tf.bitwise.right_shift(threshold, _INDEX_BITS), tf.int32)
     end = tf.cast(tf.bitwise.bitwise_and(threshold, 2**_INDEX_BITS - 1), tf.int32)
     ranks = _ranks(tf.reshape(scores, [-1]))
-    index = tf.range(static_size(scores))
+    index = tf.range(_programs.static_size(scores))
     return tf.reshape((ranks > rank) | (tf.equal(ranks, rank) & (index < end)), scores.shape)
 
 
@@ -137,9 +104,9 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
         kept: int32 scalar, in [1, n].
         hint: int64 scalar, any threshold. The search takes one pass where it is right, few where it nearly is.
     """
-    size = static_size(scores)
+    size = _programs.static_size(scores)
     flat = tf.reshape(scores, [-1])
-    if _interpreting.get() and tf.executing_eagerly():
+    if _programs.by_numpy():
         return tf.constant(_partitioned(flat.numpy(), int(kept))[0], tf.int64)
     left_out = size - kept
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
@@ -178,8 +145,8 @@ def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:
     """Returns where to count first, as `_near` does, or None to begin with all ranks."""
     if hint is not None:
-        return _near(hint, static_size(flat))
-    return _sampled(flat, left_out) if static_size(flat) >= _SAMPLE_LEAST else None
+        return _near(hint, _programs.static_size(flat))
+    return _sampled(flat, left_out) if _programs.static_size(flat) >= _SAMPLE_LEAST else None
 
 
 def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
@@ -192,7 +159,7 @@ def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
 
 def _sampled(flat: tf.Tensor, left_out: tf.Tensor) -> tf.Tensor:
     """Returns the same as `_near` from a sample. Only time depends on how well the sample does."""
-    size = static_size(flat)
+    size = _programs.static_size(flat)
     stride = size // _SAMPLE_RUNS
     runs = tf.reshape(flat[: _SAMPLE_RUNS * stride], [_SAMPLE_RUNS, stride])[:, :_SAMPLE_RUN]
     sample = _ranks(runs)
@@ -213,7 +180,7 @@ def _search(flat: tf.Tensor, left_out: tf.Tensor, guess: tf.Tensor | None) -> tu
         bracket: a rank, how many scores lie below it, and how many do in each block of scores. Either the lower
         end leaves out what is wanted, or it leaves out less, the upper end more, and no rank is between them.
     """
-    size = static_size(flat)
+    size = _programs.static_size(flat)
     parts = _parts(flat)
     blocks = -(-size // _BLOCK)
     sizes = [_BLOCK] * (blocks - 1) + [size - _BLOCK * (blocks - 1)]
@@ -270,7 +237,7 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
 
 def _end_of_ties(flat: tf.Tensor, rank: tf.Tensor, ties: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Returns the flat index before which `kept` scores have this rank; `ties` tells how many in each block."""
-    size = static_size(flat)
+    size = _programs.static_size(flat)
     block, before = _locate(ties, kept)
     start = block * _BLOCK
     places = tf.range(min(_BLOCK, size))
@@ -291,7 +258,7 @@ def _locate(counts: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
         at = tf.minimum(tf.reduce_sum(tf.cast(sums < wanted, tf.int32)), side - 1)
         return at, tf.reduce_sum(tf.where(index < at, counts, 0))
 
-    length = static_size(counts)
+    length = _programs.static_size(counts)
     side = math.isqrt(length - 1) + 1
     square = tf.reshape(tf.pad(counts, [[0, side * side - length]]), [side, side])
     row, before_row = step(tf.reduce_sum(square, axis=1), wanted)
@@ -315,7 +282,7 @@ def _count(parts: list[tf.Tensor], candidates: tf.Tensor, number: tf.Tensor) -> 
 
 def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
     """Returns the elements in blocks `(blocks, 4, 32, 64)`: all whole ones, and the rest filled up with infinity."""
-    size = static_size(flat)
+    size = _programs.static_size(flat)
     rest = size % _BLOCK
     parts = []
     if size > rest:
@@ -330,18 +297,3 @@ def _ranks(scores: tf.Tensor) -> tf.Tensor:
     """Returns int32 in [0, _RANK_END) that order like the magnitudes: NaN 0, zero 1, infinity the largest."""
     magnitude = tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), _MAGNITUDE_BITS)
     return tf.where(magnitude > _INFINITY_BITS, 0, magnitude + 1)
-
-
-def static_size(tensor: tf.Tensor) -> int:
-    """Returns the static number of elements, which every weight of a layer has.
-
-    Raises:
-        ValueError: if the shape is not fully known, is empty or has 2**31 elements or more.
-    """
-    size = tensor.shape.num_elements()
-    if size is None or not 0 < size < 2**31:
-        raise ValueError(
-            "Scores must have a fully known shape of 1 to 2**31 - 1 elements. "
-            f"Received: shape={tensor.shape}. Split the layer or give its input shape."
-        )
-    return int(size)

@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import _budget, conversion, initializers, tickets, training
+from keras_popup import _budget, _experiment, conversion, initializers, tickets, training
 from keras_popup.config import RunConfig
 from keras_popup.records import ALIVE, RunFolder, write_atomically
 
@@ -59,12 +59,12 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     config = RunConfig(**task["config"]).with_protocol()
     if task["here"]:
         training.place(config)
-    data = training.load_data(config)
+    data = _experiment.load_data(config)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
     shape, classes = data.image_shape, len(data.classes)
     for name in task["initializers"]:
-        training.build_model(
+        _experiment.build_model(
             dataclasses.replace(config, kernel_initializer=name, width=min(task["widths"])), shape, classes
         )
     layouts = []
@@ -156,7 +156,7 @@ def _for_layout(config: RunConfig) -> RunConfig:
 def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any] | None:
     """Returns the arguments of `_budget.Layout`. None for kernels that a ticket has to store."""
     keras.backend.clear_session()
-    model = training.build_model(config, shape, classes)
+    model = _experiment.build_model(config, shape, classes)
     masked = conversion.masked_layers(model)
     sizes = [layer.scores.shape.num_elements() for layer in masked]
     if not measured:
@@ -186,7 +186,7 @@ def _most_bytes(weight: Any) -> int:
 @functools.lru_cache(maxsize=16)
 def _known_layout(arguments: str) -> _budget.Layout | None:
     config = RunConfig(**json.loads(arguments)).with_protocol()
-    data = training.load_data(config)
+    data = _experiment.load_data(config)
     found = _layout(config, data.image_shape, len(data.classes), measured=True)
     return _budget.Layout(**found) if found else None
 

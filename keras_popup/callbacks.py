@@ -1,6 +1,7 @@
 """Callbacks of training: schedules of k, and statistics of masks."""
 
 import functools
+import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _topk, composites, layers, selectors
+from keras_popup import _programs, composites, conversion, layers, selectors
 
 _logger = logging.getLogger("keras_popup")
 
@@ -19,8 +20,8 @@ class KSchedule(keras.callbacks.Callback):
     """Sets the fraction kept of all masked layers, for every step of training.
 
     After n steps it is that of step n, with which validation and the trained model go. Steps are batches, counted from
-    the first epoch: a training that goes on with `fit(..., initial_epoch=...)` goes on where the schedule was. With
-    `steps_per_execution`, k is that of the first of the steps run at once.
+    the first epoch: a training that goes on with `fit(..., initial_epoch=...)` goes on where the schedule was, if Keras
+    knows how many steps an epoch has. With `steps_per_execution`, k is that of the first of the steps run at once.
 
     Args:
         schedule: a function of the step, an int counted from 0, which returns k in (0, 1]: one of `linear`, `cubic`
@@ -54,7 +55,7 @@ class KSchedule(keras.callbacks.Callback):
         self._first_step = self._step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        masked = [layer for _, layer in _masked_layers(self.model)]
+        masked = conversion.masked_layers(self.model)
         self._layers = [layer for layer in masked if not layer.selector.draws]
         if not self._layers:
             have = "draw their masks, and have no k" if masked else "are not masked"
@@ -170,25 +171,24 @@ class MaskStatistics(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._masks:  # now, and not as training begins: a KSchedule has set its k
-            self._masks = {path: np.packbits(_mask(layer)) for path, layer in _masked_layers(self.model)}
+            self._masks = {path: _mask(layer) for path, layer in _masked_layers(self.model)}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.latest = {}
         for path, layer in _masked_layers(self.model):
-            mask, packed = _mask(layer), self._masks[path]
-            self._masks[path] = np.packbits(mask)
-            changed = np.bitwise_count(self._masks[path] ^ packed).sum()
+            mask, before = _mask(layer), self._masks[path]
+            self._masks[path] = mask
             shares = _shares(layer, mask)
             scores = np.abs(layer.scores.numpy()[mask])
             found = {
-                "changed": changed / mask.size,
+                "changed": (mask != before).mean(),
                 "threshold": scores.min() if scores.size else 0.0,
                 "kept": mask.mean(),
                 "dead_outputs": np.count_nonzero(shares["columns"] == 0),
                 **{f"kept_{axis}_{of.__name__}": of(values) for axis, values in shares.items() for of in (min, max)},
             }
             self.latest |= {f"{path}/{name}": float(value) for name, value in found.items()}
-            self._warn(path, shares["columns"])
+            self._warn(path, int(found["dead_outputs"]), shares["columns"].size)
             self._write(path, found, shares, epoch)
         history: Any = getattr(self.model, "history", None)
         if history is not None:
@@ -199,9 +199,8 @@ class MaskStatistics(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.flush()
 
-    def _warn(self, path: str, columns: Any) -> None:
-        dead = np.count_nonzero(columns == 0)
-        if 2 * dead < columns.size or path in self._collapsed:
+    def _warn(self, path: str, dead: int, outputs: int) -> None:
+        if 2 * dead < outputs or path in self._collapsed:
             return
         self._collapsed.add(path)
         _logger.warning(
@@ -209,7 +208,7 @@ class MaskStatistics(keras.callbacks.Callback):
             "rate, less decay of the scores, or a larger k where there is one, may help.",
             path,
             dead,
-            columns.size,
+            outputs,
         )
 
     def _write(self, path: str, found: dict[str, Any], shares: dict[str, Any], epoch: int) -> None:
@@ -227,13 +226,13 @@ def _masked_layers(model: Any) -> list[tuple[str, Any]]:
     found: dict[str, Any] = {}
     for path, layer in composites.walk(model):
         if isinstance(layer, layers.MaskedLayer):
-            taken = sum(other == path or other.startswith(f"{path}_again") for other in found)
-            found[f"{path}_again{taken}" if taken else path] = layer
+            names = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
+            found[next(name for name in names if name not in found)] = layer
     return list(found.items())
 
 
 def _mask(layer: Any) -> Any:
-    with _topk.interpreted():
+    with _programs.interpreted():
         return layer.mask().numpy().astype(bool)
 
 

@@ -15,6 +15,8 @@ from keras_popup._loading import load
 from keras_popup._search_commands import report, search
 from keras_popup.config import RunConfig
 
+DIVERGED = 3  # exit status
+
 _USAGE = """\
 keras-popup: find subnetworks of randomly weighted networks
 
@@ -112,7 +114,11 @@ _COMPARED = 32  # test images
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line. Returns the exit status: 0, 1 for a run that failed, 2 for wrong arguments."""
+    """Runs the command line.
+
+    Returns:
+        The exit status: 0, 1 for a run that failed, 2 for wrong arguments, 3 for a loss that diverged.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
     if command in ("--help", "-h", "help"):
@@ -156,14 +162,17 @@ def _train(arguments: Sequence[str]) -> int:
         config.with_protocol()
     except ValueError as error:
         raise UsageError(str(error)) from None
+    training = load("training")
     try:
-        training = load("training")
         summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
     except KeyboardInterrupt:
         print(
             "\nkeras-popup: interrupted. The same command with --resume goes on after the last epoch.", file=sys.stderr
         )
         return 130
+    except training.DivergenceError as error:
+        print(f"keras-popup: {error}", file=sys.stderr)
+        return DIVERGED
     _print_summary(summary, values.out)
     return 0
 
@@ -323,10 +332,10 @@ def _load_model(file: str) -> Any:
 
 def _test_images(folder: str) -> Any:
     """Returns some test images of a run, None if its data are gone."""
-    training, records = load("training"), load("records")
+    experiment, records = load("_experiment"), load("records")
     config = RunConfig(**records.RunFolder(folder).read("config.json", "config")["config"])
     try:
-        images, _ = next(iter(training.load_data(config).evaluation_batches("test", _COMPARED)))
+        images, _ = next(iter(experiment.load_data(config).evaluation_batches("test", _COMPARED)))
     except (OSError, ValueError, ImportError) as error:
         print(f"keras-popup: comparing on made-up images, as the run's cannot be read: {error}", file=sys.stderr)
         return None

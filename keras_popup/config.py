@@ -23,21 +23,20 @@ class Protocol:
     label_smoothing: float = 0.0
 
 
-def _methods(edge_popup: Protocol, dense: Protocol) -> dict[str, Protocol]:
+def _methods(edge_popup: Protocol, dense: Protocol | None = None) -> dict[str, Protocol]:
     # Zhou et al., arXiv 1905.01067, as run again by Ramanujan et al.: high learning rates and no decay of the logits.
     supermask = dataclasses.replace(edge_popup, learning_rate=50.0, l2=0.0)
     # Nothing is learned; BatchNormalization's moving averages take an epoch.
     random = dataclasses.replace(edge_popup, learning_rate=0.0, l2=0.0, epochs=1, warmup_epochs=0)
-    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense}
+    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense or edge_popup}
 
 
 # Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.
 _DENSE_ADAM = Protocol(learning_rate=3e-4, batch_size=60, optimizer="adam", l2=0.0, schedule="constant")
 _SMALL = _methods(Protocol(learning_rate=0.1), dense=Protocol(learning_rate=0.01))
-_RESNET_ON_CIFAR = _methods(*[Protocol(learning_rate=0.1, batch_size=256, l2=5e-4)] * 2)
+_RESNET_ON_CIFAR = _methods(Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
 _IMAGENET = _methods(
-    *[Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1)]
-    * 2
+    Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1)
 )
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
@@ -108,8 +107,8 @@ class RunConfig:
     )
     k_schedule: str | None = option(
         None,
-        "How k falls from 1 to its value in training: in a line, as 1 - (1 - t)**3 does, or as k**t. Constant if not "
-        "given.",
+        "How k falls from 1 to its value in training, t from 0 to 1: in a line, as (1 - t)**3 does, or as k**t. "
+        "Constant if not given.",
         ("linear", "cubic", "geometric"),
     )
     k_schedule_end: float = option(1.0, "Share of the training, in (0, 1], after which k_schedule has come to k.")
@@ -231,6 +230,18 @@ class RunConfig:
         """Whether masks are drawn, and there is no k."""
         return self.method != "dense" and (self.selector or _SELECTOR_OF.get(self.method)) == "bernoulli"
 
+    def title(self) -> str:
+        """Returns what pictures of the run are called."""
+        return f"{self.model}, width {self.width:g}, {self.dataset}, {self._chosen()}"
+
+    def _chosen(self) -> str:
+        if self.method == "dense":
+            return "learned weights"
+        if self.draws:
+            return "supermask, rescaled" if self.rescale else "supermask"
+        fractions = f"k = {self.k:g}" + (f", {self.layer_k}" if self.layer_k else "")
+        return f"{fractions}, at random" if self.method == "random" else fractions
+
     def _check(self, name: str, good: bool, expected: str) -> None:
         if not good:
             raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
@@ -254,6 +265,12 @@ class RunConfig:
         return dataclasses.replace(
             self, **{name: value for name, value in values.items() if getattr(self, name) is None}
         )
+
+
+def given(value: Any) -> Any:
+    """Returns a value that `with_protocol` has filled in."""
+    assert value is not None
+    return value
 
 
 def defaults() -> dict[str, Any]:

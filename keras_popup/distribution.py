@@ -196,3 +196,8 @@ def loss_of_workers() -> Iterator[None]:
             "Another worker is gone. Look at what the others say, and start all of them again with --resume: they go "
             f"on after the last finished epoch. TensorFlow says: {reason}."
         ) from error
+
+
+def find_devices() -> list[str]:
+    """Returns the types of the devices that TensorFlow finds, such as "CPU" and "GPU"."""
+    return [device.device_type for device in tf.config.list_physical_devices()]

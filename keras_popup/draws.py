@@ -28,6 +28,7 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
     Raises:
         ValueError: if the model draws no masks or is not compiled, if `draws` is no positive number, or if `data` is
             an iterator.
+        NotImplementedError: if a selector of your own has no `scores_for`.
 
     Reference:
         Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
@@ -45,7 +46,8 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
     initializers.check_seed(seed)
     if not isinstance(draws, int) or draws < 1:
         raise ValueError(f"`draws` must be a positive integer. Received: {draws=}.")
-    if not any(layer.selector.draws for layer in conversion.masked_layers(model)):
+    drawing = [layer for layer in conversion.masked_layers(model) if layer.selector.draws]
+    if not drawing:
         raise ValueError(
             f"Model '{model.name}' draws no masks: no layer has a selector such as 'bernoulli'. Use model.evaluate."
         )
@@ -53,7 +55,6 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
     if draws > 1 and isinstance(data, Iterator):
         raise ValueError("`data` must be there for every draw. Received: an iterator, which can be read once.")
-    drawing = [layer for layer in conversion.masked_layers(model) if layer.selector.draws]
     scores = [layer.scores.numpy() for layer in drawing]
     found = []
     try:

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, _runtimes, _topk, composites, conversion
+from keras_popup import _litert, _programs, _runtimes, composites, conversion
 
 # What each format needs beyond TensorFlow, and how its files are called.
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -132,7 +132,7 @@ def export(
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
     if format != "saved_model":
         plain = _in_float32(plain)
-    with _topk.interpreted():
+    with _programs.interpreted():
         given = _outputs(model, batch)
     expected = _outputs(plain, batch)
     if not all(np.isfinite(output).all() for output in expected.values()):

@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 
 from keras_popup import (
+    _programs,
     _strategy_checks,
-    _topk,
     composites,  # noqa: F401  importing this module registers all that a saved model may hold
     initializers,
     selectors,
@@ -275,7 +275,7 @@ class MaskedLayer(_StockLayer):
 
     def baked_kernel(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        with _topk.interpreted():
+        with _programs.interpreted():
             return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
 
     def __dir__(self) -> list[str]:

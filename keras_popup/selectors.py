@@ -1,6 +1,5 @@
 """Selectors: which weights of a layer are kept. (scores, k, training) -> mask."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
@@ -8,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup import _topk
+from keras_popup import _bernoulli, _programs, _topk
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -67,7 +66,7 @@ class Selector:
 
     def kept(self, scores: Any, k: float) -> int:
         """Returns how many weights are kept outside of training. Override it where that is known without choosing."""
-        with _topk.interpreted():
+        with _programs.interpreted():
             return int(np.count_nonzero(self(scores, k, False)))
 
     def factor(self, kept: int, size: int) -> np.float32:
@@ -152,7 +151,7 @@ class TopK(Selector):
         return tf.reshape(masked, kernel.shape)
 
     def kept(self, scores: Any, k: float) -> int:
-        return check_kept(k, _topk.static_size(scores))
+        return check_kept(k, _programs.static_size(scores))
 
     def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns scores for which this selector chooses `mask`.
@@ -190,8 +189,8 @@ class Bernoulli(Selector):
     layer. So runs with the same seed are the same, also when they are resumed, and all replicas of
     a `tf.distribute` strategy have the same mask.
 
-    Scores start at 0, p = 1/2, as in the reference. They are trained at high learning rates, some 20 to 200 for
-    SGD with momentum 0.9, without decay.
+    Scores start at 0, p = 1/2, as in the reference. They are trained at high learning rates, some 20 to 500 for
+    SGD with momentum 0.9, without decay: more for small networks than for large ones.
 
     Reference:
         Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
@@ -231,7 +230,7 @@ class Bernoulli(Selector):
 
     def __call__(self, scores: Any, k: Any = None, training: bool = False, seed: Any = None) -> tf.Tensor:
         scores = _checked_scores(scores)
-        return _bernoulli(_DRAWN, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
+        return _bernoulli.masked(False, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
 
     def masked_kernel(
         self,
@@ -243,8 +242,8 @@ class Bernoulli(Selector):
         hint: Any = None,
         seed: Any = None,
     ) -> tf.Tensor:
-        passes = _RESCALED if self.rescale else _DRAWN
-        return _bernoulli(passes, dtype, kernel, _checked_scores(scores), _checked_seed(training, seed))
+        seeds = _checked_seed(training, seed)
+        return _bernoulli.masked(self.rescale, dtype, kernel, _checked_scores(scores), seeds)
 
     def factor(self, kept: int, size: int) -> np.float32:
         """Returns n / sum(m) with `rescale`, as float32 numbers are divided; 1 without, or if none is kept."""
@@ -279,7 +278,7 @@ def _checked_scores(scores: Any) -> tf.Tensor:
 def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the scores as a tensor and the number kept as an int32 scalar."""
     scores = _checked_scores(scores)
-    size = _topk.static_size(scores)
+    size = _programs.static_size(scores)
     kept = check_kept(k, size) if isinstance(k, (int, float, np.number)) else _topk.count_kept_tensor(k, size)
     return scores, tf.convert_to_tensor(kept, tf.int32)
 
@@ -293,7 +292,7 @@ def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * tf.sign(scores), None
 
-    return _topk.compiled(_mask, scores.shape)(scores, kept), gradient
+    return _programs.compiled(_mask, scores.shape)(scores, kept), gradient
 
 
 def _straight_through_kernel(
@@ -302,10 +301,10 @@ def _straight_through_kernel(
     @tf.custom_gradient
     def masked(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
-            of_scores = _topk.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
+            of_scores = _programs.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
             return None, of_scores, *[None] * (len(inputs) - 2)
 
-        return _topk.compiled(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
+        return _programs.compiled(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
 
     return masked(kernel, scores, kept, *hint)
 
@@ -321,73 +320,6 @@ def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * tf.sign(scores)
-
-
-def _bernoulli(
-    passes: tuple[Callable[..., Any], Callable[..., Any]],
-    dtype: str,
-    kernel: tf.Tensor,
-    scores: tf.Tensor,
-    seed: tuple[tf.Tensor, ...],
-) -> tf.Tensor:
-    # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
-    compiled = _topk.program if seed else _topk.compiled
-    forward, backward = passes
-    key = scores.shape, dtype, len(seed)
-
-    @tf.custom_gradient
-    def masked(*inputs: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
-            # The mask is drawn again, rather than kept from the forward pass.
-            return None, compiled(backward, *key)(upstream, *inputs), *[None] * len(seed)
-
-        return compiled(forward, *key)(dtype, *inputs), gradient
-
-    return masked(kernel, scores, *seed)
-
-
-def _drawn(scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
-    if not seed:
-        return scores >= 0.0
-    return tf.random.stateless_uniform(scores.shape, seed[0], alg="philox") < tf.sigmoid(scores)
-
-
-def _drawn_mask(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
-    return tf.cast(kernel * tf.cast(_drawn(scores, *seed), kernel.dtype), dtype)
-
-
-def _drawn_and_rescaled(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
-    drawn = _drawn(scores, *seed)
-    return tf.cast(kernel * tf.cast(drawn, kernel.dtype) * tf.cast(_rescaling(drawn), kernel.dtype), dtype)
-
-
-def _rescaling(drawn: tf.Tensor) -> tf.Tensor:
-    """Returns n / sum(m), 1 if none is drawn: the same as `Bernoulli.factor`."""
-    count, size = _count(drawn), float(_topk.static_size(drawn))
-    return tf.where(count > 0, size / tf.maximum(count, 1.0), 1.0)
-
-
-def _count(drawn: tf.Tensor) -> tf.Tensor:
-    """Returns how many are drawn: an exact sum, rounded to a float32 scalar."""
-    return tf.cast(tf.reduce_sum(tf.cast(drawn, tf.int32)), tf.float32)
-
-
-def _draw_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
-    share = tf.sigmoid(scores)
-    return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * share * (1.0 - share)
-
-
-def _rescaled_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:
-    drawn = _drawn(scores, *seed)
-    of_product = tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype)
-    through_factor = tf.reduce_sum(of_product * tf.cast(drawn, scores.dtype)) / tf.maximum(_count(drawn), 1.0)
-    share = tf.sigmoid(scores)
-    return (of_product - through_factor) * _rescaling(drawn) * share * (1.0 - share)
-
-
-# Forward and backward.
-_DRAWN = _drawn_mask, _draw_gradient
-_RESCALED = _drawn_and_rescaled, _rescaled_gradient
 
 
 def check_k(k: Any) -> float:

@@ -16,7 +16,7 @@ import rich.console
 import rich.progress
 from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
-from keras_popup import _allowed, _architecture, _ticket_file, _ticket_layers, _topk, composites, conversion, layers
+from keras_popup import _allowed, _architecture, _programs, _ticket_file, _ticket_layers, composites, conversion, layers
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
 
@@ -280,7 +280,7 @@ def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objec
         if record.from_seed:
             layer._kernel.assign(layer.frozen_initializer(record.shape, record.dtype, fans=record.fans))
         layer.scores.assign(layer.selector.scores_for(mask, layer.scores.numpy()))
-        with _topk.interpreted():
+        with _programs.interpreted():
             if not np.array_equal(layer.mask().numpy(), mask):
                 raise TicketError(f"the selector of layer '{record.layer}' does not choose its mask again")
     for where, layer in _architecture.places(model):

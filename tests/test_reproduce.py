@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_popup import cli, training
-from keras_popup.config import RunConfig
+from keras_popup.config import RunConfig, defaults
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -70,6 +70,36 @@ def test_a_row_leaves_a_file_that_names_no_place(elsewhere, monkeypatch, capfd):
     reproduce.main()
     assert DIGITS.result.stat().st_mtime_ns == before
     assert "1 of 1 rows are done" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_row_that_diverges_is_a_result_and_one_that_fails_is_not(elsewhere, monkeypatch, capfd):
+    wild = reproduce.Row(dataclasses.replace(DIGITS.config, method="dense", mask_statistics=None, learning_rate=1e30))
+    unreadable = reproduce.Row(RunConfig(model="fc", dataset="nothing", epochs=1))
+    monkeypatch.setitem(reproduce.GROUPS, "mine", [unreadable, wild])
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine"])
+    with pytest.raises(SystemExit, match="not finished: nothing"):
+        reproduce.main()
+    assert json.loads(wild.result.read_text())["diverged"]
+    assert not unreadable.result.exists()
+    assert "The loss became" in capfd.readouterr().err
+    assert "| diverged |" in results_page.plain([wild])
+    assert "1e+30: diverged" in results_page.rates("fc", {"learned weights": (1e30,)}, lambda *_, **__: wild)
+
+
+def test_results_are_of_the_rows_they_are_named_after():
+    for row in ROWS.values():
+        if row.result.exists():
+            expected = dataclasses.asdict(row.config.with_protocol())
+            found = json.loads(row.result.read_text())["config"]
+            assert defaults() | found | {"data_dir": None} == expected, row.name
+
+
+def test_only_places_are_added_to_a_row(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "k-curve", "--", "--epochs=1"])
+    with pytest.raises(SystemExit):
+        reproduce.main()
+    assert "only --strategy and --devices=..." in capsys.readouterr().err
 
 
 def test_the_page_is_that_of_the_results(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tables import operations_of
 
-from keras_popup import _topk, selectors
+from keras_popup import _programs, _topk, selectors
 
 _AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
 
@@ -24,12 +24,12 @@ def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
 
 
 def by_numpy(scores, kept):
-    with _topk.interpreted():
+    with _programs.interpreted():
         return _topk.chosen(scores, kept)
 
 
 def by_numpy_and_threshold(scores, kept):
-    with _topk.interpreted():
+    with _programs.interpreted():
         return _topk.above(scores, _topk.threshold(scores, kept))
 
 
@@ -39,7 +39,7 @@ PATHS = [
     pytest.param(_topk.chosen, id="eager"),
     pytest.param(tf.function(_topk.chosen), id="graph"),
     pytest.param(tf.function(_topk.chosen, jit_compile=True), id="xla"),
-    pytest.param(lambda scores, kept: _topk.compiled(_topk.chosen, scores.shape)(scores, kept), id="program"),
+    pytest.param(lambda scores, kept: _programs.compiled(_topk.chosen, scores.shape)(scores, kept), id="program"),
 ]
 
 SHAPES = [(1,), (2,), (3, 3, 2, 5), (256,), (5, 70)]  # a few only: XLA compiles anew for each
@@ -140,7 +140,7 @@ def test_few_passes_are_usual(k):
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_hint_never_changes_the_mask(hint, scores, kept):
-    threshold = _topk.compiled(_topk.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
+    threshold = _programs.compiled(_topk.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
     np.testing.assert_array_equal(_topk.above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept))
 
 
@@ -197,7 +197,7 @@ def test_no_sort_and_no_retracing():
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
     # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = _topk.compiled(_topk.threshold, scores.shape, 1)
+    program = _programs.compiled(_topk.threshold, scores.shape, 1)
     text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
     assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
     operations = operations_of(select.get_concrete_function(scores, tf.constant(0.5, tf.float64)))

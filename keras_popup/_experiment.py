@@ -1,0 +1,108 @@
+"""What a `RunConfig` stands for: the data, the network and how it is compiled."""
+
+from typing import Any
+
+import keras
+
+from keras_popup import _patterns, conversion, datasets, initializers, layers, models, selectors
+from keras_popup.config import RunConfig, given, layer_fractions
+
+
+def load_data(config: RunConfig) -> datasets.Dataset:
+    """Loads the dataset of a configuration, cut and augmented as it says. Raises what `datasets.load` does."""
+    return datasets.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        validation=config.validation,
+        augment=config.augment,
+        seed=config.seed,
+    )
+
+
+def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Builds the network of a configuration: masked, or with learned weights for the method "dense".
+
+    Args:
+        config: the run's arguments.
+        image_shape: (height, width, channels).
+        classes: int, the number of classes.
+
+    Returns:
+        A `keras.Model` in the configuration's precision, not compiled.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+        # Weight decay as the reference has it: coupled, of the scores or of the learned kernels.
+        l2 = keras.regularizers.L2(given(config.l2) / 2) if config.l2 else None
+        if config.method == "dense":
+            return _regularized(model, l2)
+        initializer = initializers.get(config.kernel_initializer)
+        if config.scaled:
+            if not isinstance(initializer, initializers.FrozenInitializer):
+                raise ValueError(
+                    "`scaled` needs one of this library's kernel initializers. "
+                    f"Received: kernel_initializer={config.kernel_initializer!r}."
+                )
+            initializer.scaled = True
+        return conversion.mask_model(
+            model,
+            k=_fractions(config, model),
+            selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
+            kernel_initializer=initializer,
+            scores_regularizer=l2,
+            seed=config.seed,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float]:
+    """Returns `k` as `mask_model` takes it."""
+    fractions = layer_fractions(config.layer_k)
+    if not fractions:
+        return config.k
+    maskable = [(layer.name, layer) for layer in model.layers if type(layer) in layers.MASKED_LAYERS]
+    return {**fractions, "*": config.k} if _patterns.unmatched(maskable, fractions) else fractions
+
+
+def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
+    """Returns a copy of a model with a regularizer of its kernels."""
+
+    def with_regularizer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        if "kernel_regularizer" in config:
+            config["kernel_regularizer"] = keras.regularizers.serialize(regularizer)
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=with_regularizer)
+
+
+def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
+    """Compiles a model with the optimizer, schedule and loss of a configuration.
+
+    Args:
+        model: of `build_model`.
+        config: the run's arguments, with the protocol's values.
+        steps: int, steps an epoch.
+    """
+    warmup = round(given(config.warmup_epochs) * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else config.learning_rate,
+        decay_steps=max(1, given(config.epochs) * steps - warmup),
+        alpha=1.0 if config.schedule == "constant" else 0.0,
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    if config.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(schedule, momentum=config.momentum)
+    else:
+        optimizer = keras.optimizers.Adam(schedule)
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
+        metrics=["accuracy"],
+        jit_compile={"auto": "auto", "true": True, "false": False}[config.jit_compile],
+    )
