@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated, timed
 
-from keras_popup import _replicated, distribution, selectors, training
+from keras_popup import _experiment, _replicated, distribution, selectors
 from keras_popup.config import RunConfig
 
 
@@ -24,8 +24,8 @@ def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, config.batch_size)]
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     with strategy.scope():
-        model = training.build_model(config, images.shape[1:], 10)
-        training.compile_model(model, config, steps=100)
+        model = _experiment.build_model(config, images.shape[1:], 10)
+        _experiment.compile_model(model, config, steps=100)
         _replicated.prepare(model, batches)
         model.optimizer.build(model.trainable_variables)
     step = _replicated.trainer(model, strategy, batches)

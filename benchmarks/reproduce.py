@@ -22,7 +22,8 @@ from typing import Any
 
 from pairs import processor
 
-from keras_popup.config import RunConfig
+from keras_popup import cli
+from keras_popup.config import PLACES, RunConfig
 from keras_popup.records import RunFolder, write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "reproduce"
@@ -53,6 +54,8 @@ TRIED = {
     "supermask rescaled, edge-popup's kernels": (50.0, 200.0, 500.0),
     "learned weights": (0.01, 0.03, 0.1),
 }
+# The one of the paper, and the one that edge-popup is run at here.
+TRIED_ON_KERNELS = (0.1, 0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,8 @@ class Row:
         """Returns the arguments of `keras-popup train`."""
         flags = []
         for field in dataclasses.fields(RunConfig):
-            value, default = getattr(self.config, field.name), field.default
-            if value == default:
+            value = getattr(self.config, field.name)
+            if value == field.default and field.name not in ("model", "method"):
                 continue
             flags += [f"--{field.name}"] if value is True else [f"--{field.name}", f"{value}"]
         if self.config.dataset in places:
@@ -148,7 +151,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "supermask rescaled, edge-popup's kernels": 200.0,
         "learned weights": 0.03,
     },
-    "conv2": {"supermask rescaled": 200.0, "learned weights": 0.03},
+    "conv2": {"supermask rescaled": 50.0, "learned weights": 0.01},
     "conv4": {"supermask rescaled": 200.0, "learned weights": 0.03},
 }
 
@@ -161,7 +164,12 @@ GROUPS: dict[str, list[Row]] = {
         *[_fashion(method, seed=seed) for method in METHODS for seed in SEEDS],
         *[Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=0.5, seed=seed)) for seed in SEEDS],
     ],
-    "initializers": [_fashion(kernel_initializer=name, seed=seed) for name in INITIALIZERS for seed in SEEDS],
+    "initializers": [
+        _fashion(kernel_initializer=name, learning_rate=rate, seed=seed)
+        for rate in TRIED_ON_KERNELS
+        for name in INITIALIZERS
+        for seed in SEEDS
+    ],
     "widths": [_fashion(method, width=width, seed=seed) for width in WIDTHS for method in _BOTH for seed in SEEDS],
     "conv2-100": [
         _cifar("conv2", validation=0.0, paper=77.7),
@@ -178,7 +186,7 @@ GROUPS: dict[str, list[Row]] = {
     ],
 }
 # With few epochs, as a choice needs no more; edge-popup is run at both rates to the end.
-TRIED_ON_CIFAR = {"supermask rescaled": (50.0, 200.0, 500.0), "learned weights": (0.01, 0.03, 0.1)}
+TRIED_ON_CIFAR = {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)}
 
 for _model in ("conv2", "conv4"):
     GROUPS[f"lr-{_model}"] = [
@@ -219,27 +227,32 @@ def rows(patterns: list[str]) -> Iterator[Row]:
     yield from found.values()
 
 
-def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> None:
-    """Trains the network of a row and stores what came out."""
+def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> bool:
+    """Trains the network of a row and stores what came out, also that it diverged. Tells whether anything did."""
     command = [*row.command(places), *more, *(["--resume"] if resume else [])]
     print(f"\n{row.name}\n  keras-popup {shlex.join(command)}", flush=True)
-    subprocess.run([sys.executable, "-m", "keras_popup", *command], check=True)
+    status = subprocess.run([sys.executable, "-m", "keras_popup", *command], check=False).returncode
+    if status not in (0, cli.DIVERGED):
+        return False
     folder = RunFolder(row.folder)
-    summary = folder.summary()
-    assert summary is not None
+    finished = folder.summary()
+    summary = finished or {**folder.read("config.json", "config"), "diverged": True}
+    history = folder.history() if finished else []
     config = {name: value for name, value in summary.pop("config").items() if name != "data_dir"}
     place = places.get(row.config.dataset)
     source = _suffixes(Path(place)) if place else ""
+    summary["versions"].pop("platform")
     record = {
         "config": config,
         **summary,
         "source": source or "TensorFlow Datasets",
         "machine": f"{os.cpu_count()} cores of {processor()}",
-        "history": [{name: _short(value) for name, value in epoch.items()} for epoch in folder.history()],
+        "history": [{name: _short(value) for name, value in epoch.items()} for epoch in history],
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(record) + "\n"
     write_atomically(row.result, lambda path: path.write_text(text))
+    return True
 
 
 def _short(value: float) -> float:
@@ -252,13 +265,7 @@ def _suffixes(folder: Path) -> str:
     return f"a folder of {first.suffix.lstrip('.').upper()} images" if first else ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", nargs="*", default=[], metavar="PATTERN", help="names of groups or rows, with * and ?"
-    )
-    parser.add_argument("--list", action="store_true", help="show the rows and their commands, and train nothing")
-    parser.add_argument("--resume", action="store_true", help="go on with rows that were interrupted")
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data_dir",
         action="append",
@@ -266,23 +273,44 @@ def main() -> None:
         metavar="DATASET=DIRECTORY",
         help="where a dataset is, as of keras-popup train; several times",
     )
-    parser.add_argument("flags", nargs="*", help="after --: further flags of keras-popup train, such as --devices")
+
+
+def places(entries: list[str]) -> dict[str, str]:
+    """Returns the directory of each dataset that `--data_dir` names."""
+    wrong = [entry for entry in entries if "=" not in entry]
+    if wrong:
+        sys.exit(f"--data_dir must be DATASET=DIRECTORY, such as cifar10=cifar10. Received: {wrong[0]}")
+    return dict(entry.split("=", 1) for entry in entries)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--only", nargs="*", default=[], metavar="PATTERN", help="names of groups or rows, with * and ?"
+    )
+    parser.add_argument("--list", action="store_true", help="show the rows and their commands, and train nothing")
+    parser.add_argument("--resume", action="store_true", help="go on with rows that were interrupted")
+    add_data_dir(parser)
+    parser.add_argument("flags", nargs="*", help="after --: where to train, by --strategy and --devices")
     arguments = parser.parse_args()
-    places = dict(entry.split("=", 1) for entry in arguments.data_dir)
+    if any(flag.removeprefix("--").split("=")[0] not in PLACES for flag in arguments.flags):
+        parser.error(f"only --{' and --'.join(PLACES)}=... may be added to a row. Received: {arguments.flags}.")
+    where = places(arguments.data_dir)
     chosen = list(rows(arguments.only))
     if not chosen:
         parser.error(f"no row matches {arguments.only}. Groups: {', '.join(GROUPS)}")
     if arguments.list:
         for row in chosen:
             state = "done" if row.result.exists() else "begun" if row.folder.exists() else "    "
-            print(f"{state:5}  {row.name}\n       keras-popup {shlex.join(row.command(places))}")
+            print(f"{state:5}  {row.name}\n       keras-popup {shlex.join(row.command(where))}")
         done = sum(row.result.exists() for row in chosen)
         print(f"{done} of {len(chosen)} rows are done. Groups: {', '.join(GROUPS)}")
         return
     waiting = [row for row in chosen if not row.result.exists()]
     print(f"{len(chosen) - len(waiting)} of {len(chosen)} rows are done.")
-    for row in waiting:
-        run(row, places, arguments.resume, arguments.flags)
+    failed = [row.name for row in waiting if not run(row, where, arguments.resume, arguments.flags)]
+    if failed:
+        sys.exit(f"These rows were not finished: {', '.join(failed)}. What is wrong stands above, at each.")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated
 
-from keras_popup import _topk, selectors
+from keras_popup import _programs, _topk, selectors
 
 
 def fools_the_sample(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -54,8 +54,8 @@ class Choices:
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
         self.kept = tf.constant(_topk.count_kept(k, values.size))
-        self.choose = _topk.compiled(choose, self.scores.shape)
-        self.right_hint = _topk.compiled(_topk.threshold, self.scores.shape)(self.scores, self.kept)
+        self.choose = _programs.compiled(choose, self.scores.shape)
+        self.right_hint = _programs.compiled(_topk.threshold, self.scores.shape)(self.scores, self.kept)
         self.last_hint = self.right_hint
 
     def call(self) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, timed
 
-from keras_popup import training
+from keras_popup import _experiment
 from keras_popup.config import RunConfig
 
 
@@ -30,8 +30,8 @@ def build(name: str, precision: str, method: str, batch_size: int) -> tuple[kera
     images = rng.standard_normal((batch_size, *((28, 28, 1) if name == "fc" else (32, 32, 3)))).astype(np.float32)
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch_size)]
     config = RunConfig(model=name, method=method, precision=precision).with_protocol()
-    model = training.build_model(config, images.shape[1:], 10)
-    training.compile_model(model, config, steps=100)
+    model = _experiment.build_model(config, images.shape[1:], 10)
+    _experiment.compile_model(model, config, steps=100)
     return model, tf.data.Dataset.from_tensors((images, labels)).repeat()
 
 
@@ -84,10 +84,7 @@ def main() -> None:
         table = Table(("model", "precision"), arguments)
         for case in cases:
             steps = {"fc": 50, "resnet18": 1}.get(case[0], 3)
-            runs = [
-                timed(stepper(*case, method, arguments.batch_size, steps), steps)
-                for method in (arguments.method, "dense")
-            ]
+            runs = [timed(stepper(*case, method, arguments.batch_size, steps), steps) for method in methods]
             table.add(compare(*runs, arguments.runs), *case)
     table.write()
 

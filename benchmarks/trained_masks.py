@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 import reproduce
 
-from keras_popup import criteria, training
+from keras_popup import _experiment, criteria
 from keras_popup.records import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "criteria.json"
@@ -24,15 +24,15 @@ FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
     config = dataclasses.replace(row.config.with_protocol(), data_dir=data_dir)
     keras.utils.set_random_seed(config.seed)  # as training does: these are the weights that it began with
-    data = training.load_data(config)
-    initial = training.build_model(config, data.image_shape, len(data.classes))
+    data = _experiment.load_data(config)
+    initial = _experiment.build_model(config, data.image_shape, len(data.classes))
     final = keras.models.load_model(row.folder / "model.keras")
     found = []
     for criterion in criteria.CRITERIA:
         for treatment in criteria.TREATMENTS:
             for k in FRACTIONS:
                 network = criteria.mask_trained(initial, final, k, criterion, treatment, seed=config.seed)
-                training.compile_model(network, config, steps=1)
+                _experiment.compile_model(network, config, steps=1)
                 tested = network.evaluate(data.evaluation_batches("test", 1000), return_dict=True, verbose=0)
                 place = {"seed": config.seed, "criterion": criterion, "treatment": treatment, "k": k}
                 found.append({**place, "accuracy": tested["accuracy"]})
@@ -42,11 +42,11 @@ def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", metavar="DATASET=DIRECTORY", help="as of benchmarks/reproduce.py")
+    reproduce.add_data_dir(parser)
     arguments = parser.parse_args()
-    data_dir = arguments.data_dir and arguments.data_dir.split("=", 1)[1]
+    places = reproduce.places(arguments.data_dir)
     rows = [row for row in reproduce.GROUPS["methods"] if row.config.method == "dense"]
-    found = [each for row in rows for each in masked(row, data_dir)]
+    found = [each for row in rows for each in masked(row, places.get(row.config.dataset))]
     text = json.dumps({"rows": found}) + "\n"
     write_atomically(RESULT, lambda path: path.write_text(text))
 
