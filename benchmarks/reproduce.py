@@ -65,16 +65,18 @@ class Row:
     Attributes:
         config: its arguments, without the place of the data.
         paper: the accuracy that the paper reports of it, in percent.
+        data: what `--data_dir` calls the data, where one dataset is at hand in two states. Without, the dataset's name.
     """
 
     config: RunConfig
     paper: float | None = None
+    data: str = ""
 
     @property
     def name(self) -> str:
         """What is different about it: the same for the same arguments."""
         config, default = self.config, RunConfig()
-        parts = [config.dataset, config.model, config.method]
+        parts = [self.data or config.dataset, config.model, config.method]
         said = ("dataset", "model", "method", "mask_statistics")
         for field in dataclasses.fields(RunConfig):
             value = getattr(config, field.name)
@@ -93,6 +95,9 @@ class Row:
     def folder(self) -> Path:
         return RUNS / self.name
 
+    def place(self, places: dict[str, str]) -> str | None:
+        return places.get(self.data or self.config.dataset)
+
     def command(self, places: dict[str, str]) -> list[str]:
         """Returns the arguments of `keras-popup train`."""
         flags = []
@@ -101,8 +106,8 @@ class Row:
             if value == field.default and field.name not in ("model", "method"):
                 continue
             flags += [f"--{field.name}"] if value is True else [f"--{field.name}", f"{value}"]
-        if self.config.dataset in places:
-            flags += ["--data_dir", places[self.config.dataset]]
+        if place := self.place(places):
+            flags += ["--data_dir", place]
         return ["train", *flags, "--out", str(self.folder)]
 
 
@@ -128,11 +133,13 @@ def _fashion(method: str = "edge-popup", **arguments: Any) -> Row:
     return Row(RunConfig(model="fc", dataset="fashion_mnist", **values))
 
 
-def _cifar(model: str, method: str = "edge-popup", paper: float | None = None, **arguments: Any) -> Row:
+def _cifar(
+    model: str, method: str = "edge-popup", paper: float | None = None, data: str = "", **arguments: Any
+) -> Row:
     values = {"precision": "mixed_bfloat16", **METHODS[method], **arguments}
     if "epochs" in arguments and values["method"] != "dense":
         values["mask_statistics"] = "history"
-    return Row(RunConfig(model=model, dataset="cifar10", **values), paper)
+    return Row(RunConfig(model=model, dataset="cifar10", **values), paper, data)
 
 
 def _imagenet(model: str, initializer: str, paper: float) -> Row:
@@ -176,6 +183,10 @@ GROUPS: dict[str, list[Row]] = {
         _cifar("conv2", "learned weights", validation=0.0, paper=79.5),
         _cifar("conv2", validation=0.0, learning_rate=0.5),
     ],
+    "conv2-100-original": [
+        _cifar("conv2", validation=0.0, paper=77.7, data="cifar10-original"),
+        _cifar("conv2", "learned weights", validation=0.0, paper=79.5, data="cifar10-original"),
+    ],
     "imagenet": [
         _imagenet("resnet50", "kaiming_normal", 61.7),
         _imagenet("resnet50", "signed_constant", 68.6),
@@ -186,17 +197,18 @@ GROUPS: dict[str, list[Row]] = {
     ],
 }
 # With few epochs, as a choice needs no more; edge-popup is run at both rates to the end.
-TRIED_ON_CIFAR = {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)}
+TRIED_ON_CIFAR: dict[str, dict[str, tuple[float, ...]]] = {
+    "conv2": {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)},
+    "conv4": {"supermask rescaled": (20.0, 50.0, 200.0), "learned weights": (0.003, 0.01, 0.03)},
+}
 
-for _model in ("conv2", "conv4"):
+for _model, _tried in TRIED_ON_CIFAR.items():
     GROUPS[f"lr-{_model}"] = [
-        _cifar(_model, method, learning_rate=rate, epochs=5)
-        for method, tried in TRIED_ON_CIFAR.items()
-        for rate in tried
+        _cifar(_model, method, learning_rate=rate, epochs=5) for method, rates in _tried.items() for rate in rates
     ]
     GROUPS[f"{_model}-30"] = [
         *[_cifar(_model, learning_rate=rate, epochs=30) for rate in (0.1, 0.5)],
-        *[_cifar(_model, method, learning_rate=CHOSEN[_model][method], epochs=30) for method in TRIED_ON_CIFAR],
+        *[_cifar(_model, method, learning_rate=CHOSEN[_model][method], epochs=30) for method in _tried],
     ]
 GROUPS["float32"] = [_cifar("conv2", learning_rate=0.5, epochs=30, precision="float32")]
 GROUPS["conv2-15"] = [
@@ -239,7 +251,7 @@ def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> bool
     summary = finished or {**folder.read("config.json", "config"), "diverged": True}
     history = folder.history() if finished else []
     config = {name: value for name, value in summary.pop("config").items() if name != "data_dir"}
-    place = places.get(row.config.dataset)
+    place = row.place(places)
     source = _suffixes(Path(place)) if place else ""
     summary["versions"].pop("platform")
     record = {

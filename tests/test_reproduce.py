@@ -30,12 +30,12 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_a_name_is_one_run():
-    configs = {}
+    runs = {}
     for rows in reproduce.GROUPS.values():
         for row in rows:
-            assert configs.setdefault(row.name, row.config) == row.config
+            assert runs.setdefault(row.name, (row.config, row.data)) == (row.config, row.data)
             assert row.config.data_dir is None
-    assert len(configs) == len({json.dumps(dataclasses.asdict(config)) for config in configs.values()})
+    assert len(runs) == len({json.dumps([dataclasses.asdict(config), data]) for config, data in runs.values()})
 
 
 def test_commands_say_the_same_as_the_table(monkeypatch):
