@@ -133,9 +133,7 @@ def _fashion(method: str = "edge-popup", **arguments: Any) -> Row:
     return Row(RunConfig(model="fc", dataset="fashion_mnist", **values))
 
 
-def _cifar(
-    model: str, method: str = "edge-popup", paper: float | None = None, data: str = "", **arguments: Any
-) -> Row:
+def _cifar(model: str, method: str = "edge-popup", paper: float | None = None, data: str = "", **arguments: Any) -> Row:
     values = {"precision": "mixed_bfloat16", **METHODS[method], **arguments}
     if "epochs" in arguments and values["method"] != "dense":
         values["mask_statistics"] = "history"
