@@ -104,7 +104,7 @@ def fit_once(model, inputs):
 
 
 @pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")
-@pytest.mark.parametrize("weights", ["random", "keep"])
+@pytest.mark.parametrize("weights", ["random", pytest.param("keep", marks=pytest.mark.slow)])
 def test_convert_train_save_load_strip(case, weights, tmp_path, caplog):
     plain = moved(case.make())
     inputs = case.inputs(plain)

@@ -34,7 +34,7 @@ DEVICES = os.environ.get("KERAS_POPUP_TEST_DEVICES", "CPU:0,CPU:1")
 FOUR = DEVICES if "GPU" in DEVICES else "CPU:0,CPU:1,CPU:2,CPU:3"
 
 TIMEOUT = 300
-QUICK = ("fit", "converted", "run", "refused")
+QUICK = ("fit", "run", "refused")
 
 
 def marks(name, devices):
@@ -155,7 +155,9 @@ def start_workers(folders, *more, each=()):
     ]
 
 
-@pytest.mark.parametrize("killed", [1, pytest.param(0, marks=pytest.mark.rare)])
+@pytest.mark.parametrize(
+    "killed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.rare)]
+)
 def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path, killed):
     folders = tmp_path / "run", tmp_path / "elsewhere"
     workers = start_workers(folders)
