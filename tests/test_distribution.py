@@ -155,9 +155,7 @@ def start_workers(folders, *more, each=()):
     ]
 
 
-@pytest.mark.parametrize(
-    "killed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.rare)]
-)
+@pytest.mark.parametrize("killed", [pytest.param(1, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.rare)])
 def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path, killed):
     folders = tmp_path / "run", tmp_path / "elsewhere"
     workers = start_workers(folders)
