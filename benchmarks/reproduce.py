@@ -6,6 +6,7 @@ them all is on docs/results.md, which benchmarks/results_page.py makes of those 
 python benchmarks/reproduce.py --list                         all rows, with their commands
 python benchmarks/reproduce.py --only 'k-*'                   the rows of some groups, or by their own names
 python benchmarks/reproduce.py --only k-curve --resume        also goes on with a row that was interrupted
+python benchmarks/reproduce.py --only k-curve --again         also trains what has a result, as in a fresh clone
 """
 
 import argparse
@@ -300,6 +301,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action="store_true", help="show the rows and their commands, and train nothing")
     parser.add_argument("--resume", action="store_true", help="go on with rows that were interrupted")
+    parser.add_argument("--again", action="store_true", help="train rows that have a result too, and replace it")
     add_data_dir(parser)
     parser.add_argument("flags", nargs="*", help="after --: where to train, by --strategy and --devices")
     arguments = parser.parse_args()
@@ -316,8 +318,8 @@ def main() -> None:
         done = sum(row.result.exists() for row in chosen)
         print(f"{done} of {len(chosen)} rows are done. Groups: {', '.join(GROUPS)}")
         return
-    waiting = [row for row in chosen if not row.result.exists()]
-    print(f"{len(chosen) - len(waiting)} of {len(chosen)} rows are done.")
+    waiting = [row for row in chosen if arguments.again or not row.result.exists()]
+    print(f"{len(chosen) - len(waiting)} of {len(chosen)} rows are done." + ("" if waiting else " See --again."))
     failed = [row.name for row in waiting if not run(row, where, arguments.resume, arguments.flags)]
     if failed:
         sys.exit(f"These rows were not finished: {', '.join(failed)}. What is wrong stands above, at each.")

@@ -98,7 +98,8 @@ def where(rows: Iterable[Row]) -> str:
         sorted({each["machine"] for each in found}),
         sorted({f"TensorFlow {each['versions']['tensorflow']}, Keras {each['versions']['keras']}" for each in found}),
     ]
-    return "*" + "; ".join(", ".join(part) for part in parts) + "*"
+    took = f"up to {max(each['seconds'] for each in found) / 60:.0f} minutes a run, beside other work"
+    return "*" + "; ".join([*(", ".join(part) for part in parts), took]) + "*"
 
 
 def verdict(first: Sequence[float], second: Sequence[float], margin: float = 0.0) -> str:
@@ -131,6 +132,12 @@ def complete(rows: Sequence[Row], of: str = "test") -> list[float]:
     return found if len(found) == len(rows) else []
 
 
+def best_supermask() -> list[float]:
+    """Returns the accuracies on Fashion-MNIST, in percent, of the variant and the way of testing that are best."""
+    variants = [fashion(name) for name in METHODS if name.startswith("supermask")]
+    return best_of(complete(rows, of) for rows in variants for of in ("test", "test_draws"))
+
+
 def average(values: Sequence[float]) -> float:
     return statistics.mean(values) if values else math.nan
 
@@ -153,21 +160,22 @@ def rates(model: str, tried: dict[str, Sequence[float]], row: Callable[..., Row]
         best = max(done, key=lambda rate: done[rate], default=None)
         marked = {rate: f"**{value:.2f}**" if rate == best else f"{value:.2f}" for rate, value in done.items()}
         used = CHOSEN[model][method]
-        remark = "" if used == best or best is None else ", which is not the best"
+        remark = "" if used == best else ", which is not the best"
         if best in (several[0], several[-1]) and len(done) == len(several):
             remark += "; the best is at the end of those tried"
         cells = [f"{rate:g}: {marked.get(rate) or absent(row(method, learning_rate=rate))}" for rate in several]
-        lines.append((method, ", ".join(cells), f"{used:g}{remark}"))
+        lines.append((method, ", ".join(cells), f"{used:g}{remark}" if done else "not chosen yet"))
     return table(("method", "learning rate: validation accuracy in %", "used below"), lines)
 
 
 def k_curve(picture: Path) -> str:
     by_k = {k: fashion(k=k) for k in FRACTIONS}
     figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    curve(axes, {k: accuracies(rows) for k, rows in by_k.items()})
-    for method, style in (("learned weights", "k--"), ("supermask rescaled", "r:")):
-        if found := accuracies(fashion(method)):
-            axes.axhline(statistics.mean(found), 0, 1, color=style[0], linestyle=style[1:], label=method)
+    curve(axes, {k: accuracies(rows) for k, rows in by_k.items()}, "edge-popup")
+    others = {"learned weights": accuracies(fashion("learned weights")), "the best supermask, no k": best_supermask()}
+    for (label, found), style in zip(others.items(), ("k--", "r:"), strict=True):
+        if found:
+            axes.axhline(statistics.mean(found), 0, 1, color=style[0], linestyle=style[1:], label=label)
     axes.set(xlabel="k, the fraction of weights kept", ylabel="test accuracy, %")
     axes.legend(loc="lower center")
     save(figure, picture)
@@ -249,7 +257,7 @@ def plain(rows: Iterable[Row]) -> str:
                 config.precision,
                 f"{100 * each['validation']['accuracy']:.2f}" if each and each["validation"] else "",
                 f"{100 * each['test']['accuracy']:.2f}{drawn}" if each else absent(row),
-                f"{row.paper:g}" if row.paper else "",
+                ("≈ " if config.method == "dense" else "") + f"{row.paper:g}" if row.paper else "",
             )
         )
     head = ("run", "learning rate", "epochs", "precision", "validation, %", "test accuracy, %", "the paper's, %")
@@ -260,20 +268,22 @@ def mask_change(picture: Path) -> str:
     rows = [
         ("edge-popup on Fashion-MNIST", reproduce._fashion()),
         ("supermask, rescaled, on Fashion-MNIST", reproduce._fashion("supermask rescaled")),
-        *[(f"{row.config.model} on CIFAR-10", row) for row in GROUPS["conv2-30"][1:2] + GROUPS["conv4-30"][1:2]],
+        *[(f"edge-popup, {model.capitalize()} on CIFAR-10", GROUPS[f"{model}-30"][0]) for model in TRIED_ON_CIFAR],
     ]
     drawn = [(title, each) for title, row in rows if (each := record(row))]
     if not drawn:
         return "Not run.\n"
-    figure, several = plt.subplots(1, len(drawn), figsize=(4.2 * len(drawn), 3.3), layout="constrained", squeeze=False)
+    size = (4.2 * len(drawn), 3.3)
+    figure, several = plt.subplots(1, len(drawn), figsize=size, layout="constrained", squeeze=False, sharey=True)
     for axes, (title, each) in zip(several[0], drawn, strict=True):
         layers = [name.removesuffix("/changed") for name in each["history"][0] if name.endswith("/changed")]
         for layer in layers:
             values = [100 * epoch[f"{layer}/changed"] for epoch in each["history"]]
             axes.plot([epoch["epoch"] for epoch in each["history"]], values, marker=".", label=layer)
-        axes.set(title=title, xlabel="epoch", ylabel="share of the mask that changed, %")
+        axes.set(title=title, xlabel="epoch")
         axes.set_yscale("log", nonpositive="mask")
         axes.legend()
+    several[0][0].set(ylabel="share of the mask that changed, %")
     save(figure, picture)
     return f"![Share of each mask that changes in an epoch]({PICTURES}/{picture.name})\n"
 
@@ -306,8 +316,7 @@ def save(figure: Any, picture: Path) -> None:
 
 def claims() -> str:
     edge, learned = complete(fashion()), complete(fashion("learned weights"))
-    supermasks = {name: fashion(name) for name in METHODS if name.startswith("supermask")}
-    mask = best_of(complete(rows, of) for rows in supermasks.values() for of in ("test", "test_draws"))
+    mask = best_supermask()
     by_k = {k: complete(fashion(k=k)) for k in FRACTIONS}
     averages = [average(values) for values in by_k.values()]
     top = averages.index(max(averages))
@@ -318,11 +327,12 @@ def claims() -> str:
         for narrow, wide in itertools.pairwise(WIDTHS)
     }
     kernel = {name: complete(fashion(kernel_initializer=name)) for name in INITIALIZERS}
-    plain_mask, rescaled_mask = (complete(supermasks[name], "test_draws") for name in list(supermasks)[:2])
+    plain_mask, rescaled_mask = (complete(fashion(f"supermask{how}"), "test_draws") for how in ("", " rescaled"))
     copy, original = ([complete([row]) for row in GROUPS[group]] for group in ("conv2-100", "conv2-100-original"))
     paper = GROUPS["conv2-100"][0].paper
     at_30 = {model: at_30_epochs(model) for model in ("conv2", "conv4")}
     depth = [average(dense) - average(edge) for edge, _, dense in at_30.values()]
+    of_zhou = {"conv2": 66.0, "conv4": 72.5}
     of_criteria = {name: masked_networks(name, "signed_constant", 0.5) for name in CRITERIA}
     lines = [
         (
@@ -333,7 +343,7 @@ def claims() -> str:
         *[
             (
                 f"the same, k = 0.5: {model.capitalize()} on CIFAR-10, 30 epochs, one seed",
-                f"edge-popup {spread(edge)}; supermask {spread(mask)}",
+                f"edge-popup {spread(edge)}; supermask {spread(mask)} (Zhou et al. report {of_zhou[model]})",
                 verdict(edge, mask),
             )
             for model, (edge, mask, _) in at_30.items()
@@ -362,12 +372,12 @@ def claims() -> str:
             descending(gaps),
         ),
         (
-            "a subnetwork of a network twice as wide matches as many learned weights, if both are wide: Fashion-MNIST",
+            "half of a network twice as wide is as good as all weights, learned, if both are wide: Fashion-MNIST",
             "; ".join(
                 f"width {2 * narrow:g} against {narrow:g}: {average(wide) - average(dense):+.2f}"
                 for narrow, (wide, dense) in doubled.items()
             ),
-            verdict(*doubled[WIDTHS[-2]]).replace("not told apart", "yes"),
+            verdict(*doubled[WIDTHS[-2]]).replace("not told apart", "yes: the last are not told apart"),
         ),
         (
             "the gap closes with depth: CIFAR-10, 30 epochs, one seed",
@@ -385,7 +395,7 @@ def claims() -> str:
             verdict(kernel["signed_constant"], kernel["kaiming_normal"]),
         ),
         (
-            "Kaiming normal beats the others: Fashion-MNIST",
+            "Kaiming normal beats Kaiming uniform and Xavier normal: Fashion-MNIST",
             "; ".join(f"{name}: {spread(kernel[name])}" for name in INITIALIZERS[1:]),
             worst(verdict(kernel["kaiming_normal"], kernel[name]) for name in INITIALIZERS[2:]),
         ),

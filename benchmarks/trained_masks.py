@@ -1,8 +1,9 @@
 """Masks trained networks by the criteria of Zhou et al., and tests what is left: the networks of the "methods" rows.
 
-Reads the runs that benchmarks/reproduce.py --only methods has left in runs/reproduce, writes
-benchmarks/results/criteria.json, of which benchmarks/results_page.py draws the chart.
+Reads the runs that benchmarks/reproduce.py has left in runs/reproduce, writes benchmarks/results/criteria.json, of
+which benchmarks/results_page.py draws the chart.
 
+python benchmarks/reproduce.py --only methods --again --data_dir fashion_mnist=DIRECTORY
 python benchmarks/trained_masks.py --data_dir fashion_mnist=DIRECTORY
 """
 

@@ -40,8 +40,8 @@ a first try, in under a minute:
 _TRAIN_HELP = """\
 keras-popup train: train a network and leave a run folder
 
-Finds the best k of a random network's weights by edge-popup (arXiv 1911.13299), or learns the weights of the
-same network with --method dense. What is not given follows the paper's protocol for the model.
+Finds the fraction k of a random network's weights that does best, by edge-popup (arXiv 1911.13299), or learns the
+weights of the same network with --method dense. What is not given follows the paper's protocol for the model.
 
 examples:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/digits
