@@ -249,7 +249,7 @@ def run(row: Row, places: dict[str, str], resume: bool, more: list[str]) -> bool
     finished = folder.summary()
     summary = finished or {**folder.read("config.json", "config"), "diverged": True}
     history = folder.history() if finished else []
-    config = {name: value for name, value in summary.pop("config").items() if name != "data_dir"}
+    config = {name: value for name, value in summary.pop("config").items() if name not in ("data_dir", *PLACES)}
     place = row.place(places)
     source = _suffixes(Path(place)) if place else ""
     summary["versions"].pop("platform")

@@ -35,6 +35,8 @@ from keras_popup.criteria import CRITERIA, TREATMENTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "img/results"
+OF_ONE_SEED = 0.5
+"""The difference in points that two single runs must have to be told apart: a standard error of 10,000 images."""
 
 Record = dict[str, Any]
 
@@ -105,16 +107,15 @@ def where(rows: Iterable[Row]) -> str:
 def verdict(first: Sequence[float], second: Sequence[float], margin: float = 0.0) -> str:
     """Says whether the first accuracies are better than the second less a margin, in points.
 
-    With several seeds each, a difference of less than two of its standard errors tells nothing.
+    A difference tells nothing if it is less than two of its standard errors, or than half a point of single seeds.
     """
     if not first or not second:
         return "not run"
     difference = statistics.mean(first) + margin - statistics.mean(second)
+    least = OF_ONE_SEED
     if len(first) > 1 and len(second) > 1:
-        error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (first, second)))
-        if abs(difference) < 2 * error:
-            return "not told apart"
-    return yes(difference > 0)
+        least = 2 * math.sqrt(sum(statistics.variance(values) / len(values) for values in (first, second)))
+    return "not told apart" if abs(difference) < least else yes(difference > 0)
 
 
 def worst(verdicts: Iterable[str]) -> str:
@@ -161,7 +162,8 @@ def rates(model: str, tried: dict[str, Sequence[float]], row: Callable[..., Row]
         marked = {rate: f"**{value:.2f}**" if rate == best else f"{value:.2f}" for rate, value in done.items()}
         used = CHOSEN[model][method]
         remark = "" if used == best else ", which is not the best"
-        if best in (several[0], several[-1]) and len(done) == len(several):
+        tried_all = all(row(method, learning_rate=rate).result.exists() for rate in several)
+        if tried_all and best in (several[0], several[-1]):
             remark += "; the best is at the end of those tried"
         cells = [f"{rate:g}: {marked.get(rate) or absent(row(method, learning_rate=rate))}" for rate in several]
         lines.append((method, ", ".join(cells), f"{used:g}{remark}" if done else "not chosen yet"))
@@ -343,7 +345,7 @@ def claims() -> str:
         *[
             (
                 f"the same, k = 0.5: {model.capitalize()} on CIFAR-10, 30 epochs, one seed",
-                f"edge-popup {spread(edge)}; supermask {spread(mask)} (Zhou et al. report {of_zhou[model]})",
+                f"edge-popup {spread(edge)}; supermask rescaled {spread(mask)} (Zhou et al. report {of_zhou[model]})",
                 verdict(edge, mask),
             )
             for model, (edge, mask, _) in at_30.items()
@@ -382,7 +384,7 @@ def claims() -> str:
         (
             "the gap closes with depth: CIFAR-10, 30 epochs, one seed",
             "; ".join(f"{model.capitalize()}: {each:.2f}" for model, each in zip(at_30, depth, strict=True)),
-            descending(depth),
+            descending(depth, OF_ONE_SEED),
         ),
         (
             "accuracy rises with k to a top in 0.3 to 0.7 and falls again: Fashion-MNIST",
@@ -424,14 +426,18 @@ def at_30_epochs(model: str) -> tuple[list[float], list[float], list[float]]:
     """
     *edge, supermask, learned = ([row] for row in GROUPS[f"{model}-30"])
     found = [(complete(row, "validation"), complete(row)) for row in edge]
-    chosen = max(found)[1] if all(validation for validation, _ in found) else []
+    chosen = max(found, key=lambda each: each[0])[1] if all(validation for validation, _ in found) else []
     return chosen, best_of([complete(supermask), complete(supermask, "test_draws")]), complete(learned)
 
 
-def descending(values: Sequence[float]) -> str:
+def descending(values: Sequence[float], least: float = 0.0) -> str:
+    """Says whether values fall; steps of less than `least` tell nothing."""
     if any(math.isnan(value) for value in values):
         return "not run"
-    return yes(all(first > second for first, second in itertools.pairwise(values)))
+    return worst(
+        "not told apart" if abs(first - second) < least else yes(first > second)
+        for first, second in itertools.pairwise(values)
+    )
 
 
 @functools.cache

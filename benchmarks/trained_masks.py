@@ -15,18 +15,24 @@ from pathlib import Path
 import keras
 import reproduce
 
-from keras_popup import _experiment, criteria
+from keras_popup import _experiment, criteria, datasets
+from keras_popup.config import RunConfig
 from keras_popup.records import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "criteria.json"
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 
 
+def initial_network(config: RunConfig) -> tuple[keras.Model, datasets.Dataset]:
+    """Returns a network with the weights that its training began with, and the data."""
+    keras.utils.set_random_seed(config.seed)  # as training does
+    data = _experiment.load_data(config)
+    return _experiment.build_model(config, data.image_shape, len(data.classes)), data
+
+
 def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
     config = dataclasses.replace(row.config.with_protocol(), data_dir=data_dir)
-    keras.utils.set_random_seed(config.seed)  # as training does: these are the weights that it began with
-    data = _experiment.load_data(config)
-    initial = _experiment.build_model(config, data.image_shape, len(data.classes))
+    initial, data = initial_network(config)
     final = keras.models.load_model(row.folder / "model.keras")
     found = []
     for criterion in criteria.CRITERIA:

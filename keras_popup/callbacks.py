@@ -85,17 +85,27 @@ def _number(value: Any) -> float:
 
 
 def linear(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule that falls in a straight line from 1 to `k` in so many steps, and stays there."""
+    """Returns the schedule that falls in a straight line from 1 to `k` in so many steps, and stays there.
+
+    Raises:
+        ValueError: if `k` is outside (0, 1], or `steps` is no positive integer.
+    """
     return _falling(lambda t: 1 - t, k, steps)
 
 
 def cubic(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule `k + (1 - k) * (1 - t / steps)**3`, from 1 down to `k`, where it stays."""
+    """Returns the schedule `k + (1 - k) * (1 - t / steps)**3`, from 1 down to `k`, where it stays.
+
+    Raises as `linear`.
+    """
     return _falling(lambda t: (1 - t) ** 3, k, steps)
 
 
 def geometric(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule `k**(t / steps)`, from 1 down to `k`, where it stays."""
+    """Returns the schedule `k**(t / steps)`, from 1 down to `k`, where it stays.
+
+    Raises as `linear`.
+    """
     k, steps = _checked(k, steps)
     return lambda step: k ** min(1.0, step / steps)
 
@@ -190,14 +200,12 @@ class MaskStatistics(keras.callbacks.Callback):
             self.latest |= {f"{path}/{name}": float(value) for name, value in found.items()}
             self._warn(path, int(found["dead_outputs"]), shares["columns"].size)
             self._write(path, found, shares, epoch)
+        if self._writer is not None:
+            self._writer.flush()  # a resumed run does not write this epoch again
         history: Any = getattr(self.model, "history", None)
         if history is not None:
             for name, value in self.latest.items():
                 history.history.setdefault(name, []).append(value)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        if self._writer is not None:
-            self._writer.flush()
 
     def _warn(self, path: str, dead: int, outputs: int) -> None:
         if 2 * dead < outputs or path in self._collapsed:

@@ -252,7 +252,7 @@ class RunConfig:
         Raises:
             ValueError: if there is no protocol, as for Adam on scores, and no learning rate.
         """
-        protocol = PROTOCOLS[self.model][self.method]
+        protocol = PROTOCOLS[self.model]["supermask" if self.draws else self.method]
         if self.optimizer == "adam":
             if protocol == _SMALL["dense"]:
                 protocol = _DENSE_ADAM

@@ -1,10 +1,11 @@
 """Evaluation of networks whose masks are drawn, by the mean over several of them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_popup import conversion, initializers
 
@@ -26,8 +27,8 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         A dict of the loss and the metrics by name, as float64 arrays of shape `(draws,)`: take their mean.
 
     Raises:
-        ValueError: if the model draws no masks or is not compiled, if `draws` is no positive number, or if `data` is
-            an iterator.
+        ValueError: if the model draws no masks or is not compiled, if `draws` is no positive number or `seed` is
+            outside its range, or if `data` is an iterator.
         NotImplementedError: if a selector of your own has no `scores_for`.
 
     Reference:
@@ -46,8 +47,7 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
     initializers.check_seed(seed)
     if not isinstance(draws, int) or draws < 1:
         raise ValueError(f"`draws` must be a positive integer. Received: {draws=}.")
-    drawing = [layer for layer in conversion.masked_layers(model) if layer.selector.draws]
-    if not drawing:
+    if not _drawing(model):
         raise ValueError(
             f"Model '{model.name}' draws no masks: no layer has a selector such as 'bernoulli'. Use model.evaluate."
         )
@@ -55,6 +55,14 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
         raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
     if draws > 1 and isinstance(data, Iterator):
         raise ValueError("`data` must be there for every draw. Received: an iterator, which can be read once.")
+    return evaluate_each(model, lambda: model.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}), draws, seed)
+
+
+def evaluate_each(
+    model: keras.Model, evaluate: Callable[[], dict[str, float]], draws: int, seed: int
+) -> dict[str, NDArray[np.float64]]:
+    """Calls a function that evaluates a model, once with each of the masks that `evaluate_draws` draws."""
+    drawing = _drawing(model)
     scores = [layer.scores.numpy() for layer in drawing]
     found = []
     try:
@@ -62,9 +70,15 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
             for layer, own in zip(drawing, scores, strict=True):
                 of_draw = initializers.derive_seed(layer.seed, "evaluation", seed), draw
                 mask = layer.selector(own, layer.k, True, seed=of_draw).numpy()
-                layer.scores.assign(layer.selector.scores_for(mask, own))
-            found.append(model.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}))
+                # A score of 0 has no magnitude to be kept: the least that a penalty would see.
+                start = np.where(own == 0, np.float32(1e-30), own)
+                layer.scores.assign(layer.selector.scores_for(mask, start))
+            found.append(evaluate())
     finally:
         for layer, own in zip(drawing, scores, strict=True):
             layer.scores.assign(own)
     return {name: np.array([values[name] for values in found]) for name in found[0]}
+
+
+def _drawing(model: keras.Model) -> list[Any]:
+    return [layer for layer in conversion.masked_layers(model) if layer.selector.draws]

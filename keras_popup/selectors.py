@@ -363,6 +363,7 @@ def get(identifier: Any) -> Selector:
 
     Raises:
         ValueError: if there is no such selector.
+        TypeError: if a config is of a class that Keras does not know.
 
     Example:
 

@@ -41,7 +41,7 @@ def train(
 ) -> dict[str, Any]:
     """Trains a network and leaves a run folder.
 
-    The test images are used once, after the last epoch. Killed at any moment and called again with
+    The test images are used once, after the last epoch or that of `until`. Killed at any moment and called again with
     `resume`, a run goes on after the last finished epoch and ends with the history it would have had.
 
     It sets the random seeds of the process, and with `config.deterministic` TensorFlow's deterministic
@@ -168,11 +168,13 @@ def _train(
     every = [*instruments, recorder, *callbacks]
     if len(history) < last:
         _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
-    tested = None
+    tested = drawn = None
     if test:
-        batches, rest = data.evaluation_batches("test", batch_size), math.ceil(data.test.size / batch_size)
-        tested = _evaluate(model, batches, rest, strategy)
-    drawn = _evaluate_draws(model, config, data) if test and config.draws else None
+        evaluate = _evaluator(model, data, batch_size, strategy)
+        tested = evaluate()
+        if config.draws:
+            found = draws.evaluate_each(model, evaluate, _DRAWS, config.seed)
+            drawn = {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
     write_atomically(folder.model, model.save)
     if importlib.util.find_spec("matplotlib"):
         title = config.title() + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
@@ -254,13 +256,11 @@ def _fit(
     )
 
 
-def _evaluate(model: keras.Model, batches: tf.data.Dataset, steps: int, strategy: Any) -> dict[str, float]:
+def _evaluator(
+    model: keras.Model, data: datasets.Dataset, batch_size: int, strategy: Any
+) -> Callable[[], dict[str, float]]:
+    """Returns a function that evaluates a model on the test images."""
+    batches = data.evaluation_batches("test", batch_size)
     if strategy:
-        return _replicated.evaluator(model, strategy, batches, steps)()
-    return model.evaluate(batches, return_dict=True, verbose=0)
-
-
-def _evaluate_draws(model: keras.Model, config: RunConfig, data: datasets.Dataset) -> dict[str, float]:
-    batches = data.evaluation_batches("test", given(config.batch_size))
-    found = draws.evaluate_draws(model, batches, _DRAWS, seed=config.seed)
-    return {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
+        return _replicated.evaluator(model, strategy, batches, math.ceil(data.test.size / batch_size))
+    return lambda: model.evaluate(batches, return_dict=True, verbose=0)

@@ -12,13 +12,13 @@ RNG = np.random.default_rng(1)
 INITIAL, FINAL = (RNG.standard_normal((40, 30)).astype(np.float32) for _ in range(2))
 
 
-@pytest.mark.parametrize("k", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("k", [0.01, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
 def test_criteria(name, k):
     """What is kept is at least as good as what is not, by the definition in words."""
     measure = {
         "large_final": lambda i, f: abs(f),
-        "large_final_same_sign": lambda i, f: max(0.0, f * np.sign(i)),
+        "large_final_same_sign": lambda i, f: f * np.sign(i),
         "magnitude_increase": lambda i, f: abs(f) - abs(i),
         "random": lambda i, f: 0.0,
     }[name]

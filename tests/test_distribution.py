@@ -186,6 +186,18 @@ def test_three_workers(on_one_device, tmp_path):
 
 
 @pytest.mark.slow
+def test_workers_evaluate_drawn_masks(tmp_path):
+    changes = {"method": "supermask", "learning_rate": 10.0, "l2": 0.0, "epochs": 1}
+    expected = training.train(dataclasses.replace(RUN, **changes), tmp_path / "alone")
+    flags = [f"--{name}={value}" for name, value in changes.items()]
+    workers = start_workers([tmp_path / "run", tmp_path / "elsewhere"], *flags)
+    outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert found["test_draws"] == pytest.approx(expected["test_draws"], rel=1e-3)
+
+
+@pytest.mark.slow
 def test_a_finished_run_is_finished_for_all_workers(on_one_device, tmp_path):
     folder, summary = on_one_device
     files = {path: path.read_bytes() for path in folder.iterdir()}

@@ -56,6 +56,11 @@ def test_any_loss_and_the_penalty_of_the_scores():
     found = keras_popup.evaluate_draws(model, inputs, draws=2, seed=1, y=inputs)
     assert found["loss"].tolist() == pytest.approx([expected[0]] * 2)
     assert expected[0] > 100
+    for layer in model.layers:  # as they begin, and stay where no gradient comes
+        layer.scores.assign(np.zeros_like(layer.scores))
+    model.compile(loss="mse", metrics=["mse"])
+    found = keras_popup.evaluate_draws(model, inputs, draws=2, seed=1, y=inputs)
+    assert found["loss"].tolist() == pytest.approx(found["mse"].tolist())
 
 
 def test_what_is_evaluated_gets_its_scores_back_after_an_error():

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +18,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import reproduce  # noqa: E402
 import results_page  # noqa: E402
+import trained_masks  # noqa: E402
 
 ROWS = {row.name: row for rows in reproduce.GROUPS.values() for row in rows}
 DIGITS = reproduce.Row(RunConfig(model="fc", dataset="digits", epochs=2, width=0.1, mask_statistics="history"))
@@ -106,6 +108,54 @@ def test_the_page_is_that_of_the_results(tmp_path):
     made = results_page.page(tmp_path)
     assert (BENCHMARKS.parent / "docs/results.md").read_text() == made, "run python benchmarks/results_page.py"
     assert {path.name for path in tmp_path.iterdir()} <= {"k.png", "widths.png", "mask-change.png", "criteria.png"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "margin", "expected"),
+    [
+        ([88.4, 88.5, 88.6], [87.1, 87.2, 87.3], 0, "yes"),
+        ([87.1, 87.2, 87.3], [88.4, 88.5, 88.6], 0, "**no**"),
+        ([87.1, 87.2, 87.3], [88.4, 88.5, 88.6], 2, "yes"),
+        ([88.0, 88.5, 89.0], [87.9, 88.4, 88.9], 0, "not told apart"),
+        ([88.4, 88.5, 88.6], [], 0, "not run"),
+        ([77.9], [77.5], 0, "not told apart"),
+        ([77.9], [77.3], 0, "yes"),
+        ([77.3], [77.9], 0, "**no**"),
+    ],
+)
+def test_verdicts(first, second, margin, expected):
+    assert results_page.verdict(first, second, margin) == expected
+
+
+def test_verdicts_on_several():
+    assert results_page.descending([2.3, 1.2, 0.8]) == "yes"
+    assert results_page.descending([2.3, 2.4, 0.8]) == "**no**"
+    assert results_page.descending([2.3, 1.2, float("nan")]) == "not run"
+    assert results_page.descending([1.2, 1.1], least=0.5) == "not told apart"
+    assert results_page.worst(["yes", "not told apart", "yes"]) == "not told apart"
+    assert results_page.worst(["yes", "**no**", "not told apart"]) == "**no**"
+    assert results_page.best_of([[1.0, 3.0], [2.5, 2.5]]) == [2.5, 2.5]
+    assert results_page.best_of([[1.0], []]) == []
+
+
+def test_the_rate_of_edge_popup_is_chosen_by_validation(monkeypatch):
+    accuracies = {0.1: (0.72, 0.70), 0.5: (0.71, 0.73)}
+
+    def record(row):
+        validation, test = accuracies.get(row.config.learning_rate, (0.6, 0.6))
+        return {"validation": {"accuracy": validation}, **{key: {"accuracy": test} for key in ("test", "test_draws")}}
+
+    monkeypatch.setattr(results_page, "record", record)
+    assert results_page.at_30_epochs("conv2") == ([pytest.approx(70)], [pytest.approx(60)], [pytest.approx(60)])
+
+
+def test_weights_before_training_are_found_again(tmp_path):
+    """What trained_masks.py takes for the weights that a run began with."""
+    config = dataclasses.replace(DIGITS.config, method="dense", mask_statistics=None, learning_rate=0.0, epochs=1)
+    training.train(config, tmp_path / "run")
+    initial, _ = trained_masks.initial_network(config)
+    final = keras.models.load_model(tmp_path / "run" / "model.keras")
+    assert all(map(np.array_equal, initial.get_weights(), final.get_weights()))
 
 
 @pytest.mark.rare

@@ -355,6 +355,7 @@ def test_protocols():
     assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "supermask", "random", "dense"}
     supermask = RunConfig(model="conv4", method="supermask").with_protocol()
     assert (supermask.learning_rate, supermask.l2, supermask.selector) == (50.0, 0.0, "bernoulli")
+    assert RunConfig(model="conv4", selector="bernoulli").with_protocol().learning_rate == 50.0
 
 
 def test_a_random_mask_learns_nothing(tmp_path):
