@@ -57,6 +57,7 @@ _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "m
 
 
 def search(arguments: Sequence[str]) -> int:
+    """`keras-popup search`: searches, prints the best trial and where its ticket is, returns the exit status."""
     values = flags.FlagValues()
     flags.DEFINE_string("out", None, "The search folder. Required.", flag_values=values)
     define_config_flags(values, SearchConfig, texts=("budget",))
@@ -128,6 +129,7 @@ def _bytes(text: str) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
+    """`keras-popup report SEARCH`: writes the page of a search again, also while it runs, prints its path."""
     path = parse(flags.FlagValues(), "report", arguments, _REPORT_HELP, "SEARCH")
     if path is not None:
         # Plain data: nothing of TensorFlow is needed.
