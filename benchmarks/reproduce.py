@@ -158,7 +158,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "learned weights": 0.03,
     },
     "conv2": {"supermask rescaled": 50.0, "learned weights": 0.01},
-    "conv4": {"supermask rescaled": 200.0, "learned weights": 0.01},
+    "conv4": {"supermask rescaled": 500.0, "learned weights": 0.01},
 }
 
 _BOTH = ("edge-popup", "learned weights")
@@ -198,7 +198,7 @@ GROUPS: dict[str, list[Row]] = {
 # With few epochs, as a choice needs no more; edge-popup is run at both rates to the end.
 TRIED_ON_CIFAR: dict[str, dict[str, tuple[float, ...]]] = {
     "conv2": {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)},
-    "conv4": {"supermask rescaled": (20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03)},
+    "conv4": {"supermask rescaled": (20.0, 50.0, 200.0, 500.0, 1000.0), "learned weights": (0.003, 0.01, 0.03)},
 }
 
 for _model, _tried in TRIED_ON_CIFAR.items():
