@@ -11,6 +11,7 @@ summary.json      final metrics, kept and total counts, time; written last, so i
 curves.png        the learning curves
 tensorboard       statistics of the masks, on request
 model.ticket      the network as a ticket, of a run in a search
+.lock             held by the process that trains
 
 A search:
 
@@ -21,6 +22,7 @@ trials/0001/0     the run folder of a trial's first execution; log.txt beside it
 baselines.jsonl   a line per network with learned weights; baselines/ their run folders
 best.keras, best.ticket, best.json   the winner; refit/ its run folder, trained on all training images
 report.html       the page of all that
+.lock             held by the process that searches
 """
 
 import contextlib
@@ -129,6 +131,25 @@ class _Folder:
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / self.arguments).exists():
             self.write(self.arguments, {"config": config, "versions": versions})
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder, so that no other process writes to it. The system lets go of it with the process.
+
+        Raises:
+            ValueError: if another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / _LOCK, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(
+                    f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
+                ) from None
+            except OSError:
+                pass  # a file system without locks
+            yield
 
     def _remove(self, patterns: tuple[str, ...], but: Path | None = None) -> None:
         for pattern in patterns:
@@ -258,23 +279,6 @@ class SearchFolder(_Folder):
     def trial(self, number: int) -> Path:
         """Returns the folder of a trial, in which each of its executions has a run folder."""
         return self.path / "trials" / f"{number:04d}"
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder, so that no other search writes to it. The system lets go of it with the process.
-
-        Raises:
-            ValueError: if another process holds it.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / _LOCK, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"Another process searches in '{self.path}'. Wait for it, or stop it.") from None
-            except OSError:
-                pass  # a file system without locks
-            yield
 
     def lines(self, name: str, *, repair: bool = False) -> list[dict[str, Any]]:
         """Returns the records of a file of one a line.

@@ -154,44 +154,45 @@ def _train(
         if strategy:
             _replicated.prepare(model, data.evaluation_batches("test", batch_size))
         model.optimizer.build(model.trainable_variables)
-    folder.start(dataclasses.asdict(config), _recorder.versions(), overwrite=overwrite)
-    # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
-    history, seconds = folder.load_checkpoint(model)
-    if placement.name == "multiworker":
-        notes = _replicated.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
-        history, seconds = notes["history"], notes["seconds"]
-    _logger.info(_stated(placement, batch_size, given(config.learning_rate)))
-    if history:
-        _logger.info("Going on after epoch %d of %s.", len(history), epochs)
     instruments = _instruments(config, folder, epochs * steps)
-    recorder = _recorder.Recorder(folder, history, seconds, instruments)
-    every = [*instruments, recorder, *callbacks]
-    if len(history) < last:
-        _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
-    tested = drawn = None
-    if test:
-        evaluate = _evaluator(model, data, batch_size, strategy)
-        tested = evaluate()
-        if config.draws:
-            found = draws.evaluate_each(model, evaluate, _DRAWS, config.seed)
-            drawn = {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
-    write_atomically(folder.model, model.save)
-    if importlib.util.find_spec("matplotlib"):
-        title = config.title() + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
-        reports.draw_learning_curves(history, title, folder.curves)
-    else:
-        _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
-    summary = _recorder.summary(config, data, model, history, tested, recorder.seconds, placement)
-    if drawn:
-        summary["test_draws"] = drawn
-    if ticket:
-        metrics = tested or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
-        summary["ticket_bytes"] = tickets.save_ticket(
-            model, folder.ticket, dataset=config.dataset, metrics=metrics
-        ).bytes
-    if last == epochs:
-        folder.finish(summary)
-    return summary
+    with folder.locked():
+        folder.start(dataclasses.asdict(config), _recorder.versions(), overwrite=overwrite)
+        # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
+        history, seconds = folder.load_checkpoint(model)
+        if placement.name == "multiworker":
+            notes = _replicated.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
+            history, seconds = notes["history"], notes["seconds"]
+        _logger.info(_stated(placement, batch_size, given(config.learning_rate)))
+        if history:
+            _logger.info("Going on after epoch %d of %s.", len(history), epochs)
+        recorder = _recorder.Recorder(folder, history, seconds, instruments)
+        every = [*instruments, recorder, *callbacks]
+        if len(history) < last:
+            _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
+        tested = drawn = None
+        if test:
+            evaluate = _evaluator(model, data, batch_size, strategy)
+            tested = evaluate()
+            if config.draws:
+                found = draws.evaluate_each(model, evaluate, _DRAWS, config.seed)
+                drawn = {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
+        write_atomically(folder.model, model.save)
+        if importlib.util.find_spec("matplotlib"):
+            title = config.title() + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
+            reports.draw_learning_curves(history, title, folder.curves)
+        else:
+            _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
+        summary = _recorder.summary(config, data, model, history, tested, recorder.seconds, placement)
+        if drawn:
+            summary["test_draws"] = drawn
+        if ticket:
+            metrics = tested or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
+            summary["ticket_bytes"] = tickets.save_ticket(
+                model, folder.ticket, dataset=config.dataset, metrics=metrics
+            ).bytes
+        if last == epochs:
+            folder.finish(summary)
+        return summary
 
 
 def _instruments(config: RunConfig, folder: RunFolder, steps: int) -> list[keras.callbacks.Callback]:

@@ -140,7 +140,7 @@ def test_refusals_of_a_folder(failing, tmp_path, capsys):
         assert message in capsys.readouterr().err
     with records.SearchFolder(folder).locked():
         assert cli.main(["search", *flags, "--resume"]) == 1
-    assert "Another process searches in" in capsys.readouterr().err
+    assert "Another process is at work on the search in" in capsys.readouterr().err
     run = tmp_path / "run"
     run.mkdir()
     (run / "mine.txt").write_text("mine")

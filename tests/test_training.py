@@ -33,6 +33,7 @@ def history(folder):
 def test_run_folder(finished):
     folder, summary = finished
     assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
         "config.json",
         "curves.png",
         "history.csv",
@@ -160,6 +161,14 @@ def test_an_existing_folder_is_refused(finished, tmp_path):
     with pytest.raises(ValueError, match="is not the folder of a run"):
         training.train(SMALL, tmp_path, overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(finished):
+    folder, _ = finished
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    with records.RunFolder(folder).locked(), pytest.raises(ValueError, match="Another process is at work on the run"):
+        training.train(SMALL, folder, overwrite=True)
+    assert files == {path: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
