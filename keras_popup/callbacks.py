@@ -1,6 +1,7 @@
 """Callbacks of training: schedules of k, and statistics of masks."""
 
 import functools
+import importlib.util
 import itertools
 import logging
 import os
@@ -149,6 +150,7 @@ class MaskStatistics(keras.callbacks.Callback):
         latest: dict, by the names above, of the last epoch.
 
     Raises:
+        ImportError: if `log_dir` is given and TensorBoard is not installed.
         ValueError: as training begins, if no layer of the model is masked, or if it is not built.
 
     Example:
@@ -159,6 +161,8 @@ class MaskStatistics(keras.callbacks.Callback):
 
     def __init__(self, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
+        if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
+            raise ImportError("Statistics for TensorBoard need it. Install the extra, '.[tuning]', or leave them out.")
         self.latest: dict[str, float] = {}
         self._log_dir = log_dir
         self._masks: dict[str, Any] = {}

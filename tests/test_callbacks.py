@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import sys
 
 import keras
 import numpy as np
@@ -219,6 +220,14 @@ def test_a_collapsed_layer_is_named_once(caplog):
     named = [record.getMessage() for record in caplog.records if "collapsed" in record.getMessage()]
     assert len(named) == 1
     assert f"'{model.layers[1].name}' has collapsed: 5 of its 9 output channels" in named[0]
+
+
+def test_tensorboard_is_missing_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    config = RunConfig(model="fc", dataset="digits", width=0.1, mask_statistics="tensorboard")
+    with pytest.raises(ImportError, match=r"Install the extra, '\.\[tuning\]'"):
+        training.train(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_tensorboard(tmp_path):
