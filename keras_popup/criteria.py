@@ -129,7 +129,8 @@ def mask_trained(
     network = conversion.copy_model(final if treatment == "trained" else initial, lambda config: config)
     for place, (kernel, first, last) in enumerate(zip(_kernels(network), before, after, strict=True)):
         weights = first.numpy(), last.numpy()
-        own_seed = {"seed": initializers.derive_seed(seed, place)} if criterion == "random" else {}
+        # By the criterion's name, as the seed and place alone are those of the kernels that mask_model makes.
+        own_seed = {"seed": initializers.derive_seed(seed, criterion, place)} if criterion == "random" else {}
         mask = choose(CRITERIA[criterion](*weights, **own_seed), k)
         kernel.assign(np.where(mask, TREATMENTS[treatment](*weights), 0))
     return network

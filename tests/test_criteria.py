@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_popup import criteria, models
+from keras_popup import conversion, criteria, models
 
 RNG = np.random.default_rng(1)
 INITIAL, FINAL = (RNG.standard_normal((40, 30)).astype(np.float32) for _ in range(2))
@@ -58,6 +58,15 @@ def test_networks(criterion, treatment):
     if criterion != "random":
         values = criteria.CRITERIA[criterion](INITIAL, FINAL)
         assert np.array_equal(mask, criteria.choose(values, 0.3))
+
+
+def test_random_masks_of_kernels_of_the_same_seed():
+    """The numbers of the mask are not those of which `mask_model` has made the kernels."""
+    plain = keras.Sequential([keras.Input((40,)), keras.layers.Dense(30)])
+    network = conversion.strip_masks(conversion.mask_model(plain, k=1.0, kernel_initializer="kaiming_uniform", seed=5))
+    kernel = network.layers[0].kernel.numpy()
+    mask = criteria.mask_trained(network, network, 0.5, "random", seed=5).layers[0].kernel.numpy() != 0
+    assert abs(np.corrcoef(mask.ravel(), kernel.ravel())[0, 1]) < 0.1
 
 
 def test_refusals():
