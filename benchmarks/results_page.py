@@ -24,20 +24,24 @@ from reproduce import (
     GROUPS,
     INITIALIZERS,
     METHODS,
+    RATES_OF_EDGE_POPUP,
     SEEDS,
     TRIED,
     TRIED_ON_CIFAR,
-    TRIED_ON_KERNELS,
     WIDTHS,
     Row,
 )
 
+from keras_popup.config import given
 from keras_popup.criteria import CRITERIA, TREATMENTS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "img/results"
-OF_ONE_SEED = 0.5
-"""The difference in points that two single runs must have to be told apart: a standard error of 10,000 images."""
+OF_ONE_SEED = 1.0
+"""The difference in points that two single runs must have to be told apart.
+
+Two standard errors, of networks that are right about another image in 25 % of 10,000: 2 sqrt(0.25 / 10,000).
+"""
 
 Record = dict[str, Any]
 
@@ -69,7 +73,7 @@ def told(rows: Sequence[Row], of: str = "test") -> str:
 
 def spread(values: Sequence[float]) -> str:
     if not values:
-        return "not run"
+        return "no result"
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
@@ -98,7 +102,7 @@ def where(rows: Iterable[Row]) -> str:
         sorted(held),
         [f"seed {', '.join(map(str, seeds))}"],
         sorted({each["config"]["precision"] for each in found}),
-        sorted({each["machine"] for each in found}),
+        sorted({f"{each['machine']}, on {', '.join(each['devices']['names'])}" for each in found}),
         sorted({f"TensorFlow {each['versions']['tensorflow']}, Keras {each['versions']['keras']}" for each in found}),
     ]
     took = f"up to {max(each['seconds'] for each in found) / 60:.0f} minutes a run, beside other work"
@@ -106,22 +110,43 @@ def where(rows: Iterable[Row]) -> str:
 
 
 def verdict(first: Sequence[float], second: Sequence[float], margin: float = 0.0) -> str:
-    """Says whether the first accuracies are better than the second less a margin, in points.
+    """Says whether the first accuracies are better than the second less a margin, in points."""
+    return above_0(average(first) + margin - average(second), first, second)
 
-    A difference tells nothing if it is less than two of its standard errors, or than half a point of single seeds.
+
+def above_0(difference: float, *runs: Sequence[float]) -> str:
+    """Says whether a sum and difference of mean accuracies is more than 0.
+
+    It tells nothing if it is less than two of its standard errors, or, of single seeds, than `OF_ONE_SEED` if it is of
+    two runs.
     """
-    if not first or not second:
-        return "not run"
-    difference = statistics.mean(first) + margin - statistics.mean(second)
-    least = OF_ONE_SEED
-    if len(first) > 1 and len(second) > 1:
-        least = 2 * math.sqrt(sum(statistics.variance(values) / len(values) for values in (first, second)))
+    if not all(runs):
+        return "no result"
+    least = OF_ONE_SEED * math.sqrt(len(runs) / 2)
+    if all(len(values) > 1 for values in runs):
+        least = 2 * math.sqrt(sum(statistics.variance(values) / len(values) for values in runs))
     return "not told apart" if abs(difference) < least else yes(difference > 0)
+
+
+def rises(several: Sequence[Sequence[float]]) -> str:
+    """Says whether accuracies rise at each step."""
+    return worst(verdict(later, earlier) for earlier, later in itertools.pairwise(several))
+
+
+def closes(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> str:
+    """Says whether the second accuracies are ahead of the first by less at each step."""
+    return worst(
+        above_0(behind(*earlier) - behind(*later), *earlier, *later) for earlier, later in itertools.pairwise(pairs)
+    )
+
+
+def behind(first: Sequence[float], second: Sequence[float]) -> float:
+    return average(second) - average(first)
 
 
 def worst(verdicts: Iterable[str]) -> str:
     found = list(verdicts)
-    return next(each for each in ("not run", "**no**", "not told apart", "yes") if each in found)
+    return next(each for each in ("no result", "**no**", "not told apart", "yes") if each in found)
 
 
 def yes(shown: bool) -> str:
@@ -148,10 +173,6 @@ def best_of(several: Iterable[list[float]]) -> list[float]:
     """Returns those of the highest mean; none, if some were not run."""
     found = list(several)
     return max(found, key=statistics.mean) if all(found) else []
-
-
-def gap(first: Sequence[Row], second: Sequence[Row]) -> float:
-    return average(complete(first)) - average(complete(second))
 
 
 def rates(model: str, tried: dict[str, Sequence[float]], row: Callable[..., Row]) -> str:
@@ -209,11 +230,11 @@ def kept(rows: Iterable[Row]) -> str:
 
 
 def kernels() -> str:
-    rates = [f"test accuracy, %, at {rate:g}" for rate in TRIED_ON_KERNELS]
+    rates = [f"test accuracy, %, at {rate:g}" for rate in RATES_OF_EDGE_POPUP]
     return table(
         ("kernels", *rates),
         [
-            (name, *[told(fashion(kernel_initializer=name, learning_rate=rate)) for rate in TRIED_ON_KERNELS])
+            (name, *[told(fashion(kernel_initializer=name, learning_rate=rate)) for rate in RATES_OF_EDGE_POPUP])
             for name in INITIALIZERS
         ],
     )
@@ -233,8 +254,8 @@ def widths(picture: Path) -> str:
         edge, learned = fashion(width=width), fashion("learned weights", width=width)
         one = next((each for each in map(record, edge) if each), None)
         count = f"{one['kept']:,} of {one['weights']:,}" if one else ""
-        behind = gap(learned, edge)
-        lines.append((f"{width:g}", count, told(edge), told(learned), f"{behind:.2f}" if behind == behind else ""))
+        gap = behind(complete(edge), complete(learned))
+        lines.append((f"{width:g}", count, told(edge), told(learned), "" if math.isnan(gap) else f"{gap:.2f}"))
     return table(("width", "weights kept, k = 0.5", "edge-popup, %", "learned weights, %", "gap"), lines)
 
 
@@ -271,7 +292,7 @@ def precision() -> str:
     """Says what mixed_bfloat16 costs, by the pair of runs that differ in nothing else."""
     (in_float32,) = GROUPS["float32"]
     mixed = Row(dataclasses.replace(in_float32.config, precision="mixed_bfloat16"))
-    difference = gap([mixed], [in_float32])
+    difference = behind(complete([in_float32]), complete([mixed]))
     said = "not run" if math.isnan(difference) else f"{difference:+.2f} points"
     return f"Conv2, edge-popup at 0.5, mixed_bfloat16 against float32: {said}.\n"
 
@@ -330,10 +351,11 @@ def claims() -> str:
     edge, learned = complete(fashion()), complete(fashion("learned weights"))
     mask = best_supermask()
     by_k = {k: complete(fashion(k=k)) for k in FRACTIONS}
-    averages = [average(values) for values in by_k.values()]
+    over_k = list(by_k.values())
+    averages = [average(values) for values in over_k]
     top = averages.index(max(averages))
     middle = (0.3, 0.5, 0.7)
-    gaps = [gap(fashion("learned weights", width=width), fashion(width=width)) for width in WIDTHS]
+    by_width = [(complete(fashion(width=width)), complete(fashion("learned weights", width=width))) for width in WIDTHS]
     doubled = {
         narrow: (complete(fashion(width=wide)), complete(fashion("learned weights", width=narrow)))
         for narrow, wide in itertools.pairwise(WIDTHS)
@@ -342,11 +364,12 @@ def claims() -> str:
     plain_mask, rescaled_mask = (complete(fashion(f"supermask{how}"), "test_draws") for how in ("", " rescaled"))
     copy, original = ([complete([row]) for row in GROUPS[group]] for group in ("conv2-100", "conv2-100-original"))
     paper = GROUPS["conv2-100"][0].paper
-    at_30 = {model: at_30_epochs(model) for model in ("conv2", "conv4")}
-    depth = [average(dense) - average(edge) for edge, _, dense in at_30.values()]
-    *rows_15, normal_15 = GROUPS["conv2-15"]
-    at_15 = {row.config.k: complete([row]) for row in rows_15}
-    normal = complete([normal_15])
+    at_30 = {model: at_30_epochs(model) for model in TRIED_ON_CIFAR}
+    by_depth = [(edge, dense) for edge, _, dense in at_30.values()]
+    constant_15, normal_15 = (
+        {row.config.k: complete([row]) for row in GROUPS["conv2-15"] if row.config.kernel_initializer == name}
+        for name in INITIALIZERS[:2]
+    )
     of_zhou = {"conv2": 66.0, "conv4": 72.5}
     of_criteria = {name: masked_networks(name, "signed_constant", 0.5) for name in CRITERIA}
     lines = [
@@ -359,7 +382,7 @@ def claims() -> str:
             (
                 f"the same, k = 0.5: {model.capitalize()} on CIFAR-10, 30 epochs, one seed",
                 f"edge-popup {spread(edge)}; supermask rescaled {spread(mask)} (Zhou et al. report {of_zhou[model]})",
-                verdict(edge, mask),
+                worst(verdict(edge, other) for other in (mask, [of_zhou[model]])),
             )
             for model, (edge, mask, _) in at_30.items()
         ],
@@ -379,35 +402,37 @@ def claims() -> str:
         (
             f"that run reaches the paper's {paper:g} %",
             f"original {spread(original[0])}; JPEG copy {spread(copy[0])}, at a learning rate of 0.5 {spread(copy[2])}",
-            verdict(original[0], [paper] if paper else []),
+            yes(average(original[0]) >= given(paper)) if original[0] else "no result",
         ),
         (
             "the gap to learned weights closes with width: Fashion-MNIST",
-            "; ".join(f"width {width:g}: {each:.2f}" for width, each in zip(WIDTHS, gaps, strict=True)),
-            descending(gaps),
+            "; ".join(f"width {width:g}: {behind(*pair):.2f}" for width, pair in zip(WIDTHS, by_width, strict=True)),
+            closes(by_width),
         ),
         (
-            "half of a network twice as wide is as good as all weights, learned, if both are wide: Fashion-MNIST",
+            "half of a network twice as wide is within 0.5 points of learned weights, if both are wide: Fashion-MNIST",
             "; ".join(
                 f"width {2 * narrow:g} against {narrow:g}: {average(wide) - average(dense):+.2f}"
                 for narrow, (wide, dense) in doubled.items()
             ),
-            verdict(*doubled[WIDTHS[-2]]).replace("not told apart", "yes: the last are not told apart"),
+            verdict(*doubled[WIDTHS[-2]], margin=0.5),
         ),
         (
             "the gap closes with depth: CIFAR-10, 30 epochs, one seed",
-            "; ".join(f"{model.capitalize()}: {each:.2f}" for model, each in zip(at_30, depth, strict=True)),
-            descending(depth, OF_ONE_SEED),
+            "; ".join(
+                f"{model.capitalize()}: {behind(*pair):.2f}" for model, pair in zip(at_30, by_depth, strict=True)
+            ),
+            closes(by_depth),
         ),
         (
             "accuracy rises with k to a top in 0.3 to 0.7 and falls again: Fashion-MNIST",
             "; ".join(f"{k:g}: {each:.2f}" for k, each in zip(FRACTIONS, averages, strict=True)),
-            worst([descending(averages[: top + 1][::-1]), descending(averages[top:]), yes(FRACTIONS[top] in middle)]),
+            worst([rises(over_k[: top + 1]), rises(over_k[top:][::-1]), yes(FRACTIONS[top] in middle)]),
         ),
         (
             "k from 0.3 to 0.7 is better than 0.1 and 0.9: Conv2 on CIFAR-10, 15 epochs, one seed",
-            "; ".join(f"{k:g}: {spread(each)}" for k, each in at_15.items()),
-            worst(verdict(at_15[k], at_15[outer]) for k in middle for outer in (0.1, 0.9)),
+            "; ".join(f"{k:g}: {spread(each)}" for k, each in constant_15.items()),
+            worst(verdict(constant_15[k], constant_15[outer]) for k in middle for outer in (0.1, 0.9)),
         ),
         (
             "signed constants beat Kaiming normal: Fashion-MNIST",
@@ -416,8 +441,8 @@ def claims() -> str:
         ),
         (
             "the same: Conv2 on CIFAR-10, 15 epochs, one seed",
-            f"{spread(at_15[0.5])}; {spread(normal)}",
-            verdict(at_15[0.5], normal),
+            f"{spread(constant_15[0.5])}; {spread(normal_15[0.5])}",
+            verdict(constant_15[0.5], normal_15[0.5]),
         ),
         (
             "Kaiming normal beats Kaiming uniform and Xavier normal: Fashion-MNIST",
@@ -438,29 +463,27 @@ def claims() -> str:
     ]
     return table(
         ("claim", "test accuracy or difference, %", "seen here"),
-        [tuple(cell.replace(": +nan", ": not run").replace(": nan", ": not run") for cell in line) for line in lines],
+        [
+            tuple(cell.replace(": +nan", ": no result").replace(": nan", ": no result") for cell in line)
+            for line in lines
+        ],
     )
 
 
 def at_30_epochs(model: str) -> tuple[list[float], list[float], list[float]]:
     """Returns the accuracies of edge-popup, the supermask and learned weights on CIFAR-10.
 
-    Of edge-popup's learning rates the one with the better validation accuracy counts.
+    Once all have ended: of edge-popup's learning rates the one with the better validation accuracy counts.
     """
-    *edge, supermask, learned = ([row] for row in GROUPS[f"{model}-30"])
-    found = [(complete(row, "validation"), complete(row)) for row in edge]
-    chosen = max(found, key=lambda each: each[0])[1] if all(validation for validation, _ in found) else []
-    return chosen, best_of([complete(supermask), complete(supermask, "test_draws")]), complete(learned)
-
-
-def descending(values: Sequence[float], least: float = 0.0) -> str:
-    """Says whether values fall; steps of less than `least` tell nothing."""
-    if any(math.isnan(value) for value in values):
-        return "not run"
-    return worst(
-        "not told apart" if abs(first - second) < least else yes(first > second)
-        for first, second in itertools.pairwise(values)
+    rows = GROUPS[f"{model}-30"]
+    if not all(row.result.exists() for row in rows):
+        return [], [], []
+    edge, masks, (learned,) = (
+        [row for row in rows if row.config.method == method] for method in ("edge-popup", "supermask", "dense")
     )
+    chosen = max(edge, key=lambda row: complete([row], "validation"))
+    best = max(complete([row], of) for row in masks for of in ("test", "test_draws"))
+    return complete([chosen]), best, complete([learned])
 
 
 @functools.cache

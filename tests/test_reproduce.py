@@ -72,6 +72,14 @@ def test_a_row_leaves_a_file_that_names_no_place(elsewhere, monkeypatch, capfd):
     reproduce.main()
     assert DIGITS.result.stat().st_mtime_ns == before
     assert "1 of 1 rows are done" in capfd.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine", "--again"])
+    model = DIGITS.folder / "model.keras"
+    trained = model.stat().st_mtime_ns
+    reproduce.main()
+    assert DIGITS.result.stat().st_mtime_ns > before
+    assert model.stat().st_mtime_ns > trained
+    found.pop("seconds"), found.pop("images_per_second")
+    assert found.items() <= json.loads(DIGITS.result.read_text()).items()
 
 
 @pytest.mark.slow
@@ -97,6 +105,16 @@ def test_results_are_of_the_rows_they_are_named_after():
             assert defaults() | found | {"data_dir": None} == expected, row.name
 
 
+def test_results_on_one_dataset_are_of_the_same_images():
+    sources = {}
+    for row in ROWS.values():
+        if row.result.exists():
+            source = json.loads(row.result.read_text())["source"]
+            sources.setdefault(row.data or row.config.dataset, set()).add(source)
+    assert all(len(each) == 1 for each in sources.values()), sources
+    assert sources["cifar10"] != sources["cifar10-original"]
+
+
 def test_only_places_are_added_to_a_row(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "k-curve", "--", "--epochs=1"])
     with pytest.raises(SystemExit):
@@ -117,10 +135,10 @@ def test_the_page_is_that_of_the_results(tmp_path):
         ([87.1, 87.2, 87.3], [88.4, 88.5, 88.6], 0, "**no**"),
         ([87.1, 87.2, 87.3], [88.4, 88.5, 88.6], 2, "yes"),
         ([88.0, 88.5, 89.0], [87.9, 88.4, 88.9], 0, "not told apart"),
-        ([88.4, 88.5, 88.6], [], 0, "not run"),
-        ([77.9], [77.5], 0, "not told apart"),
-        ([77.9], [77.3], 0, "yes"),
-        ([77.3], [77.9], 0, "**no**"),
+        ([88.4, 88.5, 88.6], [], 0, "no result"),
+        ([77.9], [77.0], 0, "not told apart"),
+        ([77.9], [76.8], 0, "yes"),
+        ([76.8], [77.9], 0, "**no**"),
     ],
 )
 def test_verdicts(first, second, margin, expected):
@@ -128,10 +146,14 @@ def test_verdicts(first, second, margin, expected):
 
 
 def test_verdicts_on_several():
-    assert results_page.descending([2.3, 1.2, 0.8]) == "yes"
-    assert results_page.descending([2.3, 2.4, 0.8]) == "**no**"
-    assert results_page.descending([2.3, 1.2, float("nan")]) == "not run"
-    assert results_page.descending([1.2, 1.1], least=0.5) == "not told apart"
+    assert results_page.rises([[70.0], [72.0], [74.0]]) == "yes"
+    assert results_page.rises([[70.0], [72.0], [70.5]]) == "**no**"
+    assert results_page.rises([[70.0], [72.0], [72.5]]) == "not told apart"
+    assert results_page.rises([[70.0], [72.0], []]) == "no result"
+    assert results_page.closes([([70.0], [75.0]), ([72.0], [74.0])]) == "yes"
+    assert results_page.closes([([72.0], [74.0]), ([70.0], [75.0])]) == "**no**"
+    assert results_page.closes([([70.0], [73.0]), ([72.0], [74.0])]) == "not told apart"  # of four single runs
+    assert results_page.closes([([70.0], [73.0]), ([], [])]) == "no result"
     assert results_page.worst(["yes", "not told apart", "yes"]) == "not told apart"
     assert results_page.worst(["yes", "**no**", "not told apart"]) == "**no**"
     assert results_page.best_of([[1.0, 3.0], [2.5, 2.5]]) == [2.5, 2.5]
