@@ -281,7 +281,7 @@ def _count(parts: list[tf.Tensor], candidates: tf.Tensor, number: tf.Tensor) -> 
 
 
 def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the elements in blocks `(blocks, 4, 32, 64)`: all whole ones, and the rest filled up with infinity."""
+    """Returns the elements in blocks `(blocks, 4, 32, 32)`: all whole ones, and the rest filled up with infinity."""
     size = _programs.static_size(flat)
     rest = size % _BLOCK
     parts = []

@@ -26,7 +26,7 @@ usage:
   keras-popup report SEARCH     one HTML page about a search
   keras-popup summary MODEL     what is masked in a model, and how large its masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
-  keras-popup ticket pack MODEL write a model as its seeds and masks, in one bit per weight or less
+  keras-popup ticket pack MODEL write a model as its seeds and masks, about one bit per weight
   keras-popup ticket unpack|info|verify TICKET
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
@@ -85,7 +85,7 @@ examples:
 """
 
 _TICKET_HELP = """\
-keras-popup ticket: a network as its seeds and its masks, in one bit per weight or less
+keras-popup ticket: a network as its seeds and its masks, in about one bit per weight or less
 
 usage:
   keras-popup ticket pack MODEL [flags]       MODEL is a run folder or a .keras file

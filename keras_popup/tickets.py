@@ -1,4 +1,4 @@
-"""Tickets: a trained network as its seed and its mask, in one bit per weight or less."""
+"""Tickets: a trained network as its seed and its mask, in about one bit per weight or less."""
 
 import contextlib
 import importlib.metadata
