@@ -74,6 +74,12 @@ class Layout:
             BudgetError: if none fits, saying what the smallest takes.
         """
         least = 0.5 / min(self.sizes)  # what keeps a weight of every layer
+        while not _topk.count_kept(least, min(self.sizes)):
+            least = math.nextafter(least, 1.0)
+        if least > high:
+            raise ValueError(
+                f"`k` must be {least:.{_DIGITS}g} or more to keep a weight of every layer. Received: {high}."
+            )
         best, worst = (max(low, least), max(min(high, 0.5), least)) if branch == SPARSE else (high, max(low, 0.5))
         smallest = self.ticket_bytes(best)
         if smallest > budget:
@@ -92,7 +98,8 @@ class Layout:
                 worst = middle
         # Few digits, on the side that fits.
         rounded = (math.floor if branch == SPARSE else math.ceil)(best / unit) * unit
-        return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and low <= rounded <= high else best
+        inside = max(low, least) <= rounded <= high
+        return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and inside else best
 
 
 def _mask_bytes(size: int, kept: int) -> int:

@@ -51,7 +51,7 @@ def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[
     hints = typing.get_type_hints(config)
     for field in _options(config):
         options, text = {"flag_values": values}, field.metadata["help"]
-        kind = _plain_type(hints[field.name])
+        kind = plain_type(hints[field.name])
         if field.name in texts:
             flags.DEFINE_string(field.name, None, text, **options)
         elif field.metadata["choices"]:
@@ -70,7 +70,7 @@ def _options(config: type) -> list[Any]:
     return [field for field in dataclasses.fields(config) if "help" in field.metadata]
 
 
-def _plain_type(hint: Any) -> Any:
+def plain_type(hint: Any) -> Any:
     """Returns int for `int | None`."""
     if isinstance(hint, types.UnionType):
         return next(part for part in typing.get_args(hint) if part is not type(None))
@@ -80,6 +80,7 @@ def _plain_type(hint: Any) -> Any:
 def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
     """Returns one entry per flag."""
     fields = {field.name: field for field in _options(RunConfig)}
+    hints = typing.get_type_hints(RunConfig)
     if not set(fields) <= set(names):  # other commands have flags of these names
         fields = {}
     searched = "tuner" in names
@@ -93,7 +94,7 @@ def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
         if choices:
             text += f" One of {', '.join(choices)}."
         if searched and name in SEARCHED:
-            text += " Or several, or a range." if isinstance(default, float | None) else " Or several."
+            text += " Or several, or a range." if plain_type(hints[name]) is float else " Or several."
         if default is not None and not flag.boolean:
             text += f" Default: {default}."
         elif field and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):

@@ -58,7 +58,7 @@ class Proposals:
     """
 
     def __init__(self, config: SearchConfig, space: Mapping[str, ranges.Space]) -> None:
-        self._space = dict(space)
+        self.space = dict(space)
         hp = keras_tuner.HyperParameters()
         self._fixed = {name: each for name, each in space.items() if not isinstance(each, (tuple, ranges.Range))}
         for name, each in space.items():
@@ -89,6 +89,9 @@ class Proposals:
         weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
         self._oracle._set_project_dir(files, "oracle")
         self._trials: dict[int, Any] = {}
+        # Where it does not see to that itself, how many different trials there are to be proposed.
+        self._finite = self._count() if config.tuner == "bayesian" else None
+        self._choices = hp.space
         self.exhausted = False
         self.total = self._total(config)
         if config.tuner == "hyperband" and (count := self._count()) is not None:
@@ -110,12 +113,18 @@ class Proposals:
 
     def _count(self, of_range: int | None = None) -> int | None:
         """Returns how many different trials there can be, None if they are countless."""
-        choices = [each for name, each in self._space.items() if name not in self._fixed]
+        choices = [each for name, each in self.space.items() if name not in self._fixed]
         counts = [len(each) if isinstance(each, tuple) else of_range for each in choices]
         return None if None in counts else math.prod(count or 0 for count in counts)
 
     def propose(self) -> Proposal | None:
         """Returns the next trial. None if there is none now; for good, if `exhausted` says so."""
+        if self._finite is not None and len(self._trials) >= self._finite:
+            self.exhausted = True
+            return None
+        return self._ask()
+
+    def _ask(self) -> Proposal | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of scikit-learn, about a fit to few trials
             trial = self._oracle.create_trial(f"trial {len(self._trials) + 1}")
@@ -124,7 +133,18 @@ class Proposals:
             return None
         number = len(self._trials) + 1
         self._trials[number] = trial
+        if self._finite is not None:
+            self._make_new(number, self._finite)
         return self._proposal(number)
+
+    def _make_new(self, number: int, finite: int) -> None:
+        """Gives a trial other values where they were tried: Bayesian optimization proposes its favourite again."""
+        values = self._trials[number].hyperparameters.values
+        tried = [trial.hyperparameters.values for each, trial in self._trials.items() if each != number]
+        numbers = np.random.default_rng([self._oracle.seed, number])
+        while values in tried and len(tried) < finite:
+            values = {each.name: each.values[numbers.integers(len(each.values))] for each in self._choices}
+        self._trials[number].hyperparameters.values = values
 
     def _proposal(self, number: int) -> Proposal:
         values = self._trials[number].hyperparameters.values
@@ -132,7 +152,7 @@ class Proposals:
         root = number
         while parent := self._trials[root].hyperparameters.values.get("tuner/trial_id"):
             root = int(parent) + 1
-        own = {name: self._fixed.get(name, values.get(name)) for name in self._space}
+        own = {name: self._fixed.get(name, values.get(name)) for name in self.space}
         own = {name: value for name, value in own.items() if value is not None}
         return Proposal(number, own, None if until in (None, self._epochs) else until, root)
 
@@ -162,7 +182,7 @@ class Proposals:
             for each in ended[told : record["after"]]:
                 self.tell(each["trial"], each["score"], each["error"])
             told = max(told, record["after"])
-            proposal = self.propose()
+            proposal = self._ask()
             if proposal is None:
                 raise ValueError(
                     f"Keras Tuner {keras_tuner.__version__} does not propose trial {record['trial']} again. Use the "

@@ -46,6 +46,8 @@ class Runner:
 
     def _begin(self, number: int) -> None:
         self._signs[number] = ("", time.monotonic())
+        self._stuck.discard(number)
+        (Path(self._tasks[number]["folder"]) / ALIVE).unlink(missing_ok=True)  # of one before
         self._pool.start(number, {"kind": "run", **self._tasks[number]})
 
     def ended(self, going_on: Callable[[int, dict[str, Any]], None] | None = None) -> Iterator[tuple[int, Any]]:
@@ -75,10 +77,12 @@ class Runner:
         except OSError:
             sign = ""
         before, since = self._signs[number]
-        if sign != before:
+        if sign and sign != before:
             self._signs[number] = (sign, time.monotonic())
             if going_on:
                 going_on(number, json.loads(sign))
+        elif not before and self._pool.queues:
+            pass  # it may not have begun
         elif time.monotonic() - since > self._stall_seconds and number not in self._stuck:
             self._stuck.add(number)
             self._pool.kill(number)

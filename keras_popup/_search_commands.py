@@ -4,13 +4,14 @@ import dataclasses
 import os
 import re
 import sys
+import typing
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from keras_popup import ranges
-from keras_popup._flags import UsageError, define_config_flags, parse
+from keras_popup._flags import UsageError, define_config_flags, parse, plain_type
 from keras_popup._loading import load
 from keras_popup.config import RunConfig, layer_fractions
 from keras_popup.search_config import SEARCHED, SearchConfig
@@ -101,6 +102,7 @@ def search(arguments: Sequence[str]) -> int:
 def _config(values: flags.FlagValues) -> SearchConfig:
     space: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
+    hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
         value = values[field.name].value
         if field.name == "layer_k":
@@ -109,7 +111,7 @@ def _config(values: flags.FlagValues) -> SearchConfig:
             fixed[field.name] = value
         elif value is not None:
             try:
-                each = ranges.parse(value, str if isinstance(field.default, str) else float)
+                each = ranges.parse(value, plain_type(hints[field.name]))
             except ValueError as error:
                 raise ValueError(f"`{field.name}`: {error}") from None
             (space if isinstance(each, (tuple, ranges.Range)) else fixed)[field.name] = each

@@ -32,6 +32,7 @@ from keras_popup.config import RunConfig
 from keras_popup.records import ALIVE, RunFolder, write_atomically
 
 _SECONDS_BETWEEN_SIGNS = 2.0
+_LONGEST_LEASE = 120.0  # seconds, of a lock on a file system of the network
 
 
 def look(task: dict[str, Any]) -> dict[str, Any]:
@@ -64,20 +65,18 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
     shape, classes = data.image_shape, len(data.classes)
     for name in task["initializers"]:
-        _experiment.build_model(
-            dataclasses.replace(config, kernel_initializer=name, width=min(task["widths"])), shape, classes
-        )
+        smallest = dataclasses.replace(config, kernel_initializer=name, width=min(task["widths"]))
+        model = _experiment.build_model(smallest, shape, classes)
+        if task["tickets"] and not _follow_from_seed(conversion.masked_layers(model)):
+            raise ValueError(
+                f"A budget is for kernels that follow from a seed. Those of '{name}' are stored in the ticket. Use "
+                "one of this library's initializers."
+            )
     layouts = []
     for width in task["widths"]:
         sized = dataclasses.replace(config, width=width)
         sized = _for_layout(sized) if task["tickets"] else sized
-        layout = _layout(sized, shape, classes, task["tickets"])
-        if task["tickets"] and layout is None:
-            raise ValueError(
-                f"A budget is for kernels that follow from a seed. Those of '{config.kernel_initializer}' are stored "
-                "in the ticket. Use one of this library's initializers."
-            )
-        layouts.append(layout)
+        layouts.append(_layout(sized, shape, classes, task["tickets"]))
     return {"layouts": layouts}
 
 
@@ -93,16 +92,18 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
         largest memory that the process has had so far.
     """
     folder = Path(task["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"executions": [], "error": None, "traceback": None}
-    with _output_to(folder / "log.txt"):
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _output_to(folder / "log.txt"), _traceback_printed():
+            # The first sign that it has begun, which on Ray may be long after it was asked for.
+            epochs = task["until"] or RunConfig(**task["config"]).with_protocol().epochs
+            _Alive(folder / ALIVE, 0, epochs).say({"epoch": 0})
             for execution in range(task["executions"]):
                 result["executions"].append(_execute(task, folder, execution))
-        except Exception as error:  # any kind: the search goes on
-            result["error"] = f"{type(error).__name__}: {error}"
-            result["traceback"] = traceback.format_exc()
-            traceback.print_exc()
+    except Exception as error:  # any kind: the search goes on
+        result["error"] = f"{type(error).__name__}: {error}"
+        result["traceback"] = traceback.format_exc()
     result["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return result
 
@@ -113,10 +114,15 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
     training.place(config.with_protocol())  # before TensorFlow starts
     keras.backend.clear_session()
     layout = _known_layout(json.dumps(dataclasses.asdict(_for_layout(config)))) if masked else None
-    if task["budget"] and layout:
-        config = dataclasses.replace(config, k=layout.fitting_k(**task["budget"]))
-    config = dataclasses.replace(config, seed=config.seed + execution)
     run_folder = RunFolder(folder / str(execution))
+    if task["budget"] and layout:
+        # Of a run that goes on its own k: another version's tickets may be a byte longer.
+        begun = run_folder.is_one()
+        k = run_folder.read(run_folder.arguments)["config"]["k"] if begun else layout.fitting_k(**task["budget"])
+        config = dataclasses.replace(config, k=k)
+    config = dataclasses.replace(config, seed=config.seed + execution)
+    with run_folder.locked(_LONGEST_LEASE):
+        pass  # a process on a machine that was lost may hold it for a while yet
     summary = training.train(
         config,
         run_folder.path,
@@ -131,7 +137,7 @@ def _execute(task: dict[str, Any], folder: Path, execution: int) -> dict[str, An
         raise ValueError(f"The ticket takes {summary['ticket_bytes']:,} bytes, and {predicted} were expected at most.")
     return {
         "seed": config.seed,
-        "k": summary["kept"] / summary["weights"] if config.layer_k or config.draws else config.k,
+        "k": summary["kept"] / summary["weights"] if config.layer_k or config.draws or not masked else config.k,
         "width": config.width,
         "weights": summary["weights"],
         "kept": summary["kept"],
@@ -161,7 +167,7 @@ def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measur
     sizes = [layer.scores.shape.num_elements() for layer in masked]
     if not measured:
         return {"sizes": sizes, "others": 0}
-    if not all(isinstance(layer.kernel_initializer, initializers.FrozenInitializer) for layer in masked):
+    if not _follow_from_seed(masked):
         return None
     of_masks = {id(weight) for layer in masked for weight in layer.weights}
     others = [weight for weight in model.weights if id(weight) not in of_masks]
@@ -175,6 +181,10 @@ def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measur
     stored = info.tensor_bytes + sum(row.other_bytes for row in info.layers)
     at_most = sum(_most_bytes(weight) for weight in others)
     return {"sizes": sizes, "others": info.bytes - info.mask_bytes - stored + max(stored, at_most)}
+
+
+def _follow_from_seed(masked: list[Any]) -> bool:
+    return all(isinstance(layer.kernel_initializer, initializers.FrozenInitializer) for layer in masked)
 
 
 def _most_bytes(weight: Any) -> int:
@@ -206,19 +216,28 @@ class _Alive(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._said >= _SECONDS_BETWEEN_SIGNS:
-            self._say({"epoch": self._epoch, "batch": batch})
+            self.say({"epoch": self._epoch, "batch": batch})
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         if time.monotonic() - self._said >= _SECONDS_BETWEEN_SIGNS:
-            self._say({"epoch": self._epoch, "validation_batch": batch})
+            self.say({"epoch": self._epoch, "validation_batch": batch})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._say({"epoch": epoch + 1})
+        self.say({"epoch": epoch + 1})
 
-    def _say(self, progress: dict[str, int]) -> None:
+    def say(self, progress: dict[str, int]) -> None:
         self._said = time.monotonic()
         text = json.dumps({**self._about, **progress})
         write_atomically(self._path, lambda path: path.write_text(text))
+
+
+@contextlib.contextmanager
+def _traceback_printed() -> Iterator[None]:
+    try:
+        yield
+    except Exception:
+        traceback.print_exc()
+        raise
 
 
 @contextlib.contextmanager

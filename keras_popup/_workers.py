@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import queue
 import signal
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 TRIALS_PER_PROCESS = 10
@@ -33,9 +35,11 @@ class Workers(Protocol):
 
     Attributes:
         size: int, how many trials run at once.
+        queues: bool, whether a trial may wait, for a machine, before it begins.
     """
 
     size: int
+    queues: bool
 
     def start(self, number: int, task: dict[str, Any]) -> None:
         """Has a trial run, on one of the processes that have none."""
@@ -54,6 +58,7 @@ class ChildProcess:
     """One child process, which is renewed now and then. Needs nothing but the standard library."""
 
     size = 1
+    queues = False
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -157,13 +162,16 @@ class RayWorkers:
     Args:
         size: int, how many trials run at once; None for as many as the cluster has room for.
         address: of a cluster, None for one of this machine's own.
-        gpus: of each trial; None for an equal part of this machine's, 1 at most, and none on a cluster.
+        gpus: of each trial; None for an equal part of this machine's, 1 at most. 0 for none, which must be said of a
+            cluster that has some.
 
     Raises:
         ImportError: if Ray is missing.
         ConnectionError: if there is no cluster at the address.
-        ValueError: if the cluster has too few GPUs for a trial.
+        ValueError: if no machine has enough GPUs for a trial, or if it is not said how many of a cluster's.
     """
+
+    queues = True
 
     def __init__(self, size: int | None, address: str | None, gpus: float | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -186,18 +194,20 @@ class RayWorkers:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # of many kinds
             raise ConnectionError(f"Ray cannot be used at the address {address or 'local'}: {error}") from None
-        room = ray.cluster_resources()
-        if gpus is None:
-            gpus = min(1.0, room.get("GPU", 0.0) / size) if address is None and size else 0.0
-        if gpus > room.get("GPU", 0.0):
+        machines = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        try:
+            gpus = gpus_of_a_trial(machines, gpus, size if address is None else None)
+        except ValueError:
             self.close()
-            raise ValueError(f"A trial is to have {gpus:g} GPUs. Ray has {room.get('GPU', 0.0):g} in all.")
-        places = room.get("GPU", 0.0) / gpus if gpus else room.get("CPU", 1.0)
+            raise
+        places = places_for(machines, gpus) if gpus else ray.cluster_resources().get("CPU", 1.0)
         self.size = size or max(1, int(places))
         variables = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         if address is None:
             # Workers share the cores rather than each having threads for all of them.
             variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
+        if not gpus:  # Ray would leave all of them to be seen
+            variables["CUDA_VISIBLE_DEVICES"] = ""
         self._run = ray.remote(
             num_gpus=gpus,
             max_retries=0,  # a search counts them itself, and records them
@@ -221,7 +231,8 @@ class RayWorkers:
             try:
                 outcomes.append(Outcome(number, self._ray.get(reference, timeout=_LONGEST_ANSWER)))
             except self._ray.exceptions.RayError as error:
-                outcomes.append(Outcome(number, None, f"was lost: {type(error).__name__}"))
+                said = str(error).strip().splitlines()[:1]
+                outcomes.append(Outcome(number, None, f"was lost: {': '.join([type(error).__name__, *said])}"))
         return outcomes
 
     def kill(self, number: int) -> None:
@@ -231,6 +242,39 @@ class RayWorkers:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def places_for(machines: Sequence[float], gpus: float) -> int:
+    """Returns how many trials of `gpus` GPUs each fit on machines with so many. Parts of two GPUs are none."""
+    if gpus < 1:
+        return int(sum(machines)) * int(1 / gpus + 1e-9)
+    return sum(int(machine / gpus) for machine in machines)
+
+
+def gpus_of_a_trial(machines: Sequence[float], asked: float | None, size: int | None) -> float:
+    """Returns how many GPUs each trial has.
+
+    Args:
+        machines: the GPUs of each.
+        asked: what the user says, if anything.
+        size: how many trials this one machine is divided among; None for a cluster.
+
+    Raises:
+        ValueError: if no machine has so many, or if it must be said.
+    """
+    total = sum(machines)
+    if asked is None and total and size is None:
+        raise ValueError(
+            f"Ray has {total:g} GPUs. Say how many each trial has: `gpus_per_worker`, 0 for none, which leaves "
+            "them to others."
+        )
+    if asked is None:
+        return 1 / math.ceil(size / total) if total and size else 0.0
+    if asked and not places_for(machines, asked):
+        raise ValueError(
+            f"A trial is to have {asked:g} GPUs, on one machine. Ray's have {', '.join(f'{n:g}' for n in machines)}."
+        )
+    return asked
 
 
 def _check_address(address: str) -> None:

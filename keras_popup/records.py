@@ -30,11 +30,13 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 History = list[dict[str, float]]
 
@@ -133,22 +135,24 @@ class _Folder:
             self.write(self.arguments, {"config": config, "versions": versions})
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, seconds: float = 0.0) -> Iterator[None]:
         """Holds the folder, so that no other process writes to it. The system lets go of it with the process.
+
+        Args:
+            seconds: how long to wait for it.
 
         Raises:
             ValueError: if another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        end = time.monotonic() + seconds
         with open(self.path / _LOCK, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(
-                    f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
-                ) from None
-            except OSError:
-                pass  # a file system without locks
+            while not _taken(file):
+                if time.monotonic() >= end:
+                    raise ValueError(
+                        f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
+                    )
+                time.sleep(1.0)
             yield
 
     def _remove(self, patterns: tuple[str, ...], but: Path | None = None) -> None:
@@ -156,7 +160,7 @@ class _Folder:
             for path in self.path.glob(pattern):
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path != but and path.name != _LOCK:
+                elif path != but:
                     path.unlink()
 
     def read(self, name: str, *keys: str) -> dict[str, Any]:
@@ -315,15 +319,24 @@ class SearchFolder(_Folder):
         _write_csv(self.path / name, rows)
 
 
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without locks
+    return True
+
+
 def best_trial(ended: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the winner: of those trained for all epochs, if any, the most accurate, then the smallest, the first."""
-    good = [record for record in ended if record["score"] is not None]
-    full = [record for record in good if record["until"] is None]
-    return min(
-        full or good,
-        key=lambda record: (-record["score"], record["executions"][0]["ticket_bytes"] or 0, record["trial"]),
-        default=None,
-    )
+    """Returns the winner: of those trained for the most epochs the most accurate, then the smallest, the first."""
+
+    def rank(record: dict[str, Any]) -> tuple[float, ...]:
+        size = record["executions"][0]["ticket_bytes"] or 0
+        return -(record["until"] or math.inf), -record["score"], size, record["trial"]
+
+    return min((record for record in ended if record["score"] is not None), key=rank, default=None)
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -336,7 +349,7 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Lets `write` make a file beside `path`, and renames it to `path` once it is whole."""
-    temporary = path.with_name(_UNFINISHED + path.name)
+    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")  # another process may do the same
     try:
         write(temporary)
         os.replace(temporary, path)

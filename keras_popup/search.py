@@ -79,6 +79,8 @@ def search(
             f"`gpus_per_worker` must be 0 or more, for several workers. Received: {gpus_per_worker=}, {workers=}. "
             "For one worker see `devices`."
         )
+    if gpus_per_worker is not None and gpus_per_worker > 1 and gpus_per_worker % 1:
+        raise ValueError(f"`gpus_per_worker` above 1 must be a whole number. Received: {gpus_per_worker=}.")
     if not stall_minutes > 0:
         raise ValueError(f"`stall_minutes` must be more than 0. Received: {stall_minutes=}.")
     folder = SearchFolder(os.path.abspath(out))
@@ -138,16 +140,16 @@ def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> 
         raise kinds.get(answer["type"], ValueError)(answer["error"])
     if config.budget is None:
         return space
-    fitting, smallest = [], []
+    fits: dict[str, list[float]] = {branch: [] for branch in _branches(config)}
+    smallest = []
     for width, layout in zip(widths, answer["layouts"], strict=True):
-        fits = False
-        for branch in _branches(config):
+        for branch, of_branch in fits.items():
             try:
                 _budget.Layout(**layout).fitting_k(config.budget, branch, *config.k_limits())
-                fits = True
+                of_branch.append(width)
             except _budget.BudgetError as error:
                 smallest.append((error.smallest, width, branch))
-        fitting += [width] if fits else []
+    fitting = [width for width in widths if any(width in of_branch for of_branch in fits.values())]
     if not fitting or (len(fitting) < len(widths) and isinstance(space.get("width"), ranges.Range)):
         least, width, branch = min(smallest)
         low, high = config.k_limits()
@@ -158,7 +160,11 @@ def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> 
         )
     if left_out := [width for width in widths if width not in fitting]:
         _logger.warning("Left out, as no ticket fits into the budget: width %s.", ranges.written(tuple(left_out)))
-        space["width"] = tuple(fitting)
+        space["width"] = ranges.several(fitting)
+    # A branch on which not all fit would be tried in vain, where there is one on which they do.
+    for_all = tuple(branch for branch, of_branch in fits.items() if of_branch == fitting)
+    if BRANCH in space and for_all:
+        space[BRANCH] = ranges.several(for_all)
     return space
 
 
@@ -182,6 +188,7 @@ class _Search:
         self._proposals = proposals
         self._tensorboard = tensorboard
         self._ended = folder.lines("trials.jsonl", repair=True)
+        self._waiting: list[Proposal] = []
         self._running: dict[int, Proposal] = {}
         self._times: dict[int, tuple[str, float]] = {}
 
@@ -189,7 +196,11 @@ class _Search:
         self._trials()
         if self._config.baseline and self._config.run.method != "dense":
             self._baselines()
-        best = self._winner(refit)
+        best = self._winner()
+        if refit and not best["refit"]:
+            self._report()  # should the refit fail, all else is there
+            self._refit(best)
+            best = self._winner()
         for checkpoint in self._folder.path.glob("trials/*/*/checkpoint*"):  # of rounds that nothing follows
             checkpoint.unlink()
         self._report()
@@ -203,13 +214,13 @@ class _Search:
         epochs = self._config.run.with_protocol().epochs
         log = self._folder.trial(len(self._ended) + 1) / "log.txt"
         _logger.info("%s of %s epochs. How far one is: %s", count, epochs, os.path.relpath(log))
+        self._waiting = self._proposals.replay(self._folder.lines("started.jsonl", repair=True), self._ended)
         if self._ended:
             _logger.info("Going on after %d trials.", len(self._ended))
             self._write_views()  # which a kill may have been in time to prevent
-        waiting = self._proposals.replay(self._folder.lines("started.jsonl", repair=True), self._ended)
         with display.shown():
             while True:
-                while self._runner.free and (proposal := self._next(waiting)):
+                while self._runner.free and (proposal := self._next()):
                     if same := self._same(proposal):
                         self._end(proposal, same, display)
                         continue
@@ -224,9 +235,9 @@ class _Search:
         if not self._proposals.exhausted:
             raise RuntimeError("Keras Tuner proposes nothing, and nothing runs. Go on with --resume.")
 
-    def _next(self, waiting: list[Proposal]) -> Proposal | None:
-        if waiting:
-            return waiting.pop(0)
+    def _next(self) -> Proposal | None:
+        if self._waiting:
+            return self._waiting.pop(0)
         if self._proposals.exhausted:
             return None
         proposal = self._proposals.propose()
@@ -252,7 +263,8 @@ class _Search:
     def _same(self, proposal: Proposal) -> dict[str, Any] | None:
         """Returns the result of a trial that was the same: another run of it would only give it again."""
         for record in self._ended:
-            if record["hyperparameters"] == proposal.values and record["until"] == proposal.until:
+            same = record["hyperparameters"] == proposal.values and record["until"] == proposal.until
+            if same and record["score"] is not None:
                 kept = ("folder", "executions", "error", "traceback", "peak_memory_mb", "retries")
                 return {**{name: record[name] for name in kept}, "same_as": record["trial"]}
         return None
@@ -294,7 +306,8 @@ class _Search:
         """Keeps the models of the best trial only. The others have their tickets."""
         best = best_trial(self._ended)
         # One of Hyperband's that goes on with an earlier run may have saved its model already.
-        kept = {best["folder"] if best else None, *map(self._folder_of, self._running.values())}
+        going_on = [*self._running.values(), *self._waiting]
+        kept = {best["folder"] if best else None, *map(self._folder_of, going_on)}
         for record in self._ended:
             if best and record["folder"] not in kept:
                 for model in (self._folder.path / record["folder"]).glob("*/model.keras"):
@@ -302,16 +315,14 @@ class _Search:
 
     def _baselines(self) -> None:
         """Trains the same networks with learned weights, by the protocol of that."""
-        widths = self._config.space.get("width", self._config.run.width)
+        widths = self._proposals.space.get("width", self._config.run.width)
         several = sorted(ranges.ends(widths))
         best = best_trial(self._ended)
         if isinstance(widths, ranges.Range) and best:
             several = sorted({*several, best["hyperparameters"]["width"]})
         known = self._folder.lines("baselines.jsonl", repair=True)
         done = {record["width"] for record in known if record["score"] is not None}
-        protocol: Any = dict.fromkeys(("optimizer", "learning_rate", "momentum", "l2", "schedule"))
-        of_masks = {name: getattr(RunConfig, name) for name in ("selector", "rescale", "k_schedule", "mask_statistics")}
-        learned = dataclasses.replace(self._config.run, method="dense", **protocol, **of_masks)
+        learned = self._config.learned_weights()
         waiting = [(number, width) for number, width in enumerate(several, 1) if width not in done]
         by_number = dict(waiting)
         while waiting or self._runner.busy:
@@ -326,7 +337,8 @@ class _Search:
                 told = f"{score:.2%}" if score is not None else f"failed: {result['error']}"
                 _logger.info("Learned weights at width %g: %s.", by_number[number], told)
 
-    def _winner(self, refit: bool) -> dict[str, Any]:
+    def _winner(self) -> dict[str, Any]:
+        """Writes the winner: its record, its ticket and model, or those of its refit if there was one."""
         best = best_trial(self._ended)
         if best is None:
             self._report()
@@ -335,11 +347,7 @@ class _Search:
         execution = max(range(len(best["executions"])), key=lambda n: best["executions"][n]["validation"]["accuracy"])
         source = self._folder.path / best["folder"] / str(execution)
         content = {**best, "execution": execution, "test": None, "refit": None}
-        # One that was asked for before stays.
-        trained_again = self._folder.path / "refit" / f"{best['trial']:04d}"
-        run = RunFolder(trained_again / "0")
-        if refit and not run.summary():
-            self._refit(best["executions"][execution], trained_again)
+        run = RunFolder(self._refit_folder(best["trial"]) / "0")
         if summary := run.summary():
             content |= {"test": summary["test"], "refit": summary}
             source = run.path
@@ -350,15 +358,22 @@ class _Search:
         self._folder.write("best.json", content)
         return content
 
-    def _refit(self, winner: dict[str, Any], folder: Path) -> None:
+    def _refit_folder(self, trial: int) -> Path:
+        return self._folder.path / "refit" / f"{trial:04d}"
+
+    def _refit(self, best: dict[str, Any]) -> None:
         """Trains the winner on all training images, and tests it."""
-        config = RunConfig(**{**winner["config"], "validation": 0.0})
+        config = RunConfig(**{**best["executions"][best["execution"]]["config"], "validation": 0.0})
+        folder = self._refit_folder(best["trial"])
         _logger.info("Training the winner again, on all training images.")
         self._runner.start(0, self._task(config, folder, executions=1, test=True))
         while True:
             for _, result in self._runner.ended():
                 if result["error"]:
-                    raise RuntimeError(f"Training the winner again has failed: {result['error']}")
+                    raise RuntimeError(
+                        f"Training the winner again has failed: {result['error']} It is kept as it was before, in "
+                        f"'{self._folder.path}'; --resume --refit tries again."
+                    )
                 return
 
     def _report(self) -> None:

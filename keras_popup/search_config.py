@@ -94,6 +94,8 @@ class SearchConfig:
             raise ValueError(f"Learned weights have a width, a learning rate and L2. Received: {list(self.space)}.")
 
         self.arguments()  # a protocol that is missing is an error
+        if self.baseline:
+            self.learned_weights()
 
     def _check_space(self, name: str, space: ranges.Space) -> None:
         pattern = name[2:-1] if name.startswith("k[") and name.endswith("]") else None
@@ -120,6 +122,13 @@ class SearchConfig:
         if fractions:
             named["layer_k"] = ";".join(f"{pattern}={ranges.written(k)}" for pattern, k in fractions.items())
         return dataclasses.replace(self.run, **named)
+
+    def learned_weights(self) -> RunConfig:
+        """Returns the configuration of the same network with learned weights, by the protocol of that."""
+        protocol = ("optimizer", "learning_rate", "momentum", "l2", "schedule")
+        of_masks = ("selector", "rescale", "k_schedule", "k_schedule_end", "mask_statistics")
+        defaults: dict[str, Any] = {name: getattr(RunConfig, name) for name in (*protocol, *of_masks)}
+        return dataclasses.replace(self.run, method="dense", **defaults)
 
     def hyperparameters(self) -> dict[str, ranges.Space]:
         """Returns what a tuner chooses: the space, but with a budget the branch of k in place of k."""

@@ -69,7 +69,7 @@ def train(
     config = config.with_protocol()
     folder = RunFolder(out)
     run = functools.partial(
-        _train, config, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks
+        _train, config, resume=resume, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks
     )
     if config.strategy == "multiworker":
         return _train_by_workers(config, folder, run, resume=resume, overwrite=overwrite)
@@ -129,6 +129,7 @@ def _train(
     folder: RunFolder,
     placement: Placement,
     *,
+    resume: bool,
     overwrite: bool,
     test: bool,
     until: int | None,
@@ -156,6 +157,9 @@ def _train(
         model.optimizer.build(model.trainable_variables)
     instruments = _instruments(config, folder, epochs * steps)
     with folder.locked():
+        # Another process may have come and gone meanwhile.
+        if finished := _begin(config, folder, resume=resume, overwrite=overwrite):
+            return finished
         folder.start(dataclasses.asdict(config), _recorder.versions(), overwrite=overwrite)
         # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
         history, seconds = folder.load_checkpoint(model)

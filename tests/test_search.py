@@ -218,6 +218,11 @@ IMPOSSIBLE = {
     "budget, k": ({"space": {"k": Range(1e-5, 1e-4)}, "budget": 9000}, {"width": 0.1}, "keeps none of the"),
     "budget, widths": ({"space": {"width": Range(0.1, 2.0), "k": Range(0.3, 0.7)}, "budget": 5000}, {}, "to 0.1, wh"),
     "budget, kernels": ({"space": WIDTHS, "budget": 9000}, {"kernel_initializer": "he_normal"}, "are stored in the"),
+    "budget, some kernels": (
+        {"space": {"kernel_initializer": ("signed_constant", "he_normal")}, "budget": 9000},
+        {"width": 0.1},
+        "Those of 'he_normal' are stored in the",
+    ),
     "initializer": ({"space": {"kernel_initializer": ("signed_constant", "odd")}}, {}, "odd"),
     "scaled": (
         {"space": {"kernel_initializer": ("signed_constant", "he_normal")}},
@@ -244,6 +249,30 @@ def test_widths_that_do_not_fit_are_left_out(caplog):
     assert "Left out, as no ticket fits into the budget: width 4." in caplog.text
 
 
+def test_a_branch_on_which_a_width_does_not_fit_is_left_out():
+    space = {"width": (0.1, 0.5), "k": Range(0.4, 0.95)}
+    config = SearchConfig(run=RunConfig(model="fc", epochs=9), space=space, budget=2500)
+    assert search._checked_space(config, SameProcess(), here=True) == {"width": (0.1, 0.5), "branch": "dense"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--selector", "top_k,bernoulli"), {"selector": ("top_k", "bernoulli"), "width": (0.1, 0.2)}),
+        (("--selector", "bernoulli"), {"width": (0.1, 0.2)}),
+        (("--kernel_initializer", "signed_constant"), {"width": (0.1, 0.2)}),
+        (("--l2", "1e-5:1e-3:log"), {"l2": Range(1e-5, 1e-3, "log"), "width": (0.1, 0.2)}),
+    ],
+)
+def test_flags_of_what_is_searched(monkeypatch, flags, expected):
+    taken = []
+    monkeypatch.setattr(search, "search", lambda config, *_, **__: taken.append(config) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.main(["search", "--model", "fc", "--width", "0.1,0.2", *flags, "--out", "s"])
+    assert taken[0].space == expected
+    assert taken[0].run.selector == ("bernoulli" if flags[1] == "bernoulli" else None)
+
+
 def test_what_cannot_be_leaves_nothing_behind(capsys, tmp_path):
     for flags, message in [
         (("--width", "0.001,1"), "width=0.001 leaves no channel of 300"),
@@ -251,6 +280,7 @@ def test_what_cannot_be_leaves_nothing_behind(capsys, tmp_path):
         (("--k", "0.1:0.9", "--dataset", "none", "--data_dir", str(tmp_path / "none")), "none"),
         (("--k", "0.1:0.9", "--workers", "0"), "`workers` must be 1 or more"),
         (("--k", "0.1:0.9", "--gpus_per_worker", "1"), "For one worker see `devices`"),
+        (("--k", "0.1:0.9", "--workers", "2", "--gpus_per_worker", "1.5"), "must be a whole number"),
         (("--k", "0.1:0.9", "--ray_address", "127.0.0.1:9"), "There is no Ray at 127.0.0.1:9"),
     ]:
         assert cli.main(["search", "--model", "fc", *flags, "--out", str(tmp_path / "s")]) == 1

@@ -1,6 +1,7 @@
 """What is searched: ranges, the arguments of a search, budgets, proposals and their replay. Nothing is trained."""
 
 import dataclasses
+import json
 import math
 import random
 import re
@@ -10,7 +11,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tables import TUNERS
 
-from keras_popup import _budget, _proposals, config, ranges, search_config
+from keras_popup import _budget, _proposals, _workers, config, ranges, search_config
+from keras_popup._runner import Runner
 from keras_popup.config import RunConfig
 from keras_popup.ranges import Range
 from keras_popup.search_config import SearchConfig
@@ -263,6 +265,100 @@ def test_another_number_of_trials():
     oracle.replay(started, ended)
     more, _ = simulate(oracle, 1, random.Random(0), ended=ended)
     assert [record["trial"] for record in more] == [13, 14, 15]
+
+
+def test_bayesian_optimization_tries_all_of_a_few_values():
+    """Also where its favourite fails, which it would propose again and again."""
+    few = {"space": {"k": (0.1, 0.3, 0.5), "width": (0.5, 1.0, 2.0)}, "max_trials": 30}
+    oracle = proposals("bayesian", **few)
+    started, ended = simulate(oracle, 1, random.Random(0))
+    assert oracle.total == len({json.dumps(record["values"]) for record in started}) == len(started) == 9
+    again = proposals("bayesian", **few)
+    waiting = again.replay(started[:7], ended[:6])
+    assert simulate(again, 1, random.Random(0), waiting, ended[:6]) == (started[7:], ended)
+
+
+def test_learned_weights_have_nothing_of_masks():
+    run = dataclasses.replace(FC, k_schedule="cubic", k_schedule_end=0.5, mask_statistics="history", learning_rate=0.3)
+    learned = SearchConfig(run=run, space=K).learned_weights()
+    assert learned == dataclasses.replace(FC, method="dense")
+
+
+def test_the_smallest_budget_keeps_a_weight_of_every_layer():
+    layout = _budget.Layout([1728, 36864, 4194304, 65536, 2560], 1000)  # Conv2
+    with pytest.raises(_budget.BudgetError) as caught:
+        layout.fitting_k(1, _budget.SPARSE)
+    for more in (0, 1, 50):
+        k = layout.fitting_k(caught.value.smallest + more, _budget.SPARSE)
+        assert all(math.floor(k * size + 0.5) >= 1 for size in layout.sizes)
+    with pytest.raises(ValueError, match="to keep a weight of every layer"):
+        layout.fitting_k(10**6, _budget.SPARSE, 1e-6, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "size", "gpus", "places"),
+    [
+        ([0, 0], None, None, 0, None),
+        ([2], None, 2, 1, 2),
+        ([2], None, 3, 0.5, 4),
+        ([8], None, 2, 1, 8),
+        ([3, 3], 2, None, 2, 2),
+        ([2, 0], 0.4, None, 0.4, 4),
+        ([2, 2], 0, None, 0, None),
+    ],
+)
+def test_gpus_of_trials(machines, asked, size, gpus, places):
+    assert _workers.gpus_of_a_trial(machines, asked, size) == gpus
+    if gpus:
+        assert _workers.places_for(machines, gpus) == places
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "message"),
+    [([2, 2, 2], 4, "A trial is to have 4 GPUs, on one"), ([0], 1, "Ray's have 0"), ([4], None, "Say how many")],
+)
+def test_gpus_that_trials_cannot_have(machines, asked, message):
+    with pytest.raises(ValueError, match=message):
+        _workers.gpus_of_a_trial(machines, asked, None)
+
+
+class Pool:
+    """A pool whose trials never end."""
+
+    size, queues = 1, True
+
+    def __init__(self):
+        self.killed = []
+
+    def start(self, number, task):
+        pass
+
+    def wait(self, seconds):
+        return []
+
+    def kill(self, number):
+        self.killed.append(number)
+
+
+def test_a_trial_that_has_not_begun_is_not_stuck(tmp_path):
+    (tmp_path / "alive.json").write_text('{"epoch": 7}')  # of an earlier one
+    pool, seen = Pool(), []
+    runner = Runner(pool, 2, 1e-9)
+    runner.start(1, {"folder": str(tmp_path)})
+
+    def look():
+        assert not list(runner.ended(lambda number, sign: seen.append((number, sign))))
+
+    look()
+    assert not pool.killed
+    (tmp_path / "alive.json").write_text('{"epoch": 0}')
+    look()
+    assert not pool.killed
+    (tmp_path / "alive.json").unlink()  # as it is for others while a file system of the network replaces it
+    look()
+    look()
+    assert pool.killed == [1]
+    assert seen == [(1, {"epoch": 0})]
 
 
 def test_every_searched_argument_is_a_runs():
