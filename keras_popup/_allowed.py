@@ -42,6 +42,9 @@ _CORE = {"Cast", "SaturateCast", "Scatter", "ScatterUpdate", "Slice", "SliceUpda
 _MANY_OUTPUTS = {"ArraySplit", "Split", "Unstack"}
 _MOST_OUTPUTS = 4096
 
+# Arguments with which layers make arrays, of sizes that the file says, as they are built or looked at.
+_AT_ONCE = ("lora_rank", "stateful")
+
 _ACTIVATIONS = {name for name, each in vars(keras.activations).items() if inspect.isfunction(each)}
 _ACTIVATIONS -= {"deserialize", "get", "serialize"}
 
@@ -120,6 +123,8 @@ def _check_class(value: dict[str, Any], custom_objects: Any) -> None:
         if name in _ARRAYS:
             _check_array(config)
         return
+    if "module" not in value:  # Keras would read it as a file of its earlier versions, and look the class up elsewhere
+        raise ValueError(f"it names a class {name[:60]!r} without its module")
     found = keras.saving.get_registered_object(registered, custom_objects)
     if found is not None:
         ours = getattr(found, "__module__", "").startswith("keras_popup.")
@@ -131,6 +136,8 @@ def _check_class(value: dict[str, Any], custom_objects: Any) -> None:
     elif _is_of_keras(module, name):
         if name in _MANY_OUTPUTS and any(type(n) is int and n > _MOST_OUTPUTS for n in _leaves(value)):
             raise ValueError(f"it has an operation {name} of more than {_MOST_OUTPUTS:,} outputs")
+        if isinstance(config, dict) and (argument := next((each for each in _AT_ONCE if config.get(each)), None)):
+            raise ValueError(f"layer {str(config.get('name'))[:60]!r} has {argument}={str(config[argument])[:60]}")
         return
     raise ValueError(
         f"it names {str(module)[:60]}.{name[:60]}, which a ticket may not name. What is your own must be registered, "

@@ -1,7 +1,10 @@
 """The plain model of a ticket: what is kept of it, and how it is built without trust."""
 
+import contextlib
+import math
 import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from keras_popup._ticket_file import Asset, Tensor, TicketError
 
 # Keras's list of the variables that are still to be given values.
 _PENDING = "uninitialized_variables"
+
+_PATCHING = threading.RLock()
 
 
 def serialized(model: keras.Model) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
     before = global_state.get_global_attribute(_PENDING)
     global_state.set_global_attribute(_PENDING, [])
     try:
-        with keras.StatelessScope(initialize_variables=False), SafeModeScope(True):
+        with keras.StatelessScope(initialize_variables=False), SafeModeScope(True), _small_constants(max_bytes):
             try:
                 _allowed.check(ticket.model, custom_objects, max_bytes)
                 model = keras.saving.deserialize_keras_object(ticket.model, custom_objects, safe_mode=True)
@@ -120,6 +125,25 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
     finally:
         global_state.set_global_attribute(_PENDING, before)
     return model
+
+
+@contextlib.contextmanager
+def _small_constants(max_bytes: int) -> Iterator[None]:
+    """Bounds what Normalization makes as it is built: arrays, not variables, of as many numbers as the file says."""
+
+    def checked(layer: Any, input_shape: Any) -> None:
+        size = 2 * 4 * math.prod(input_shape[axis] or 1 for axis in layer.axis)
+        if size > max_bytes:
+            raise ValueError(f"Layer '{layer.name}' would take {size:,} bytes, and max_bytes={max_bytes:,}.")
+        build(layer, input_shape)
+
+    with _PATCHING:
+        build = keras.layers.Normalization.build
+        keras.layers.Normalization.build = checked
+        try:
+            yield
+        finally:
+            keras.layers.Normalization.build = build
 
 
 def _shortened(error: Exception) -> str:

@@ -134,6 +134,6 @@ def _initializer(serialized: Any) -> Any:
     ):
         raise ValueError(f"its numbers are to come from {str(serialized)[:80]!r}, which is no initializer with a seed")
     k = config["k"]
-    if config["scaled"] and not (isinstance(k, (int, float)) and 0 < k <= 1):
+    if not ((isinstance(k, (int, float)) and 0 < k <= 1) or (k is None and not config["scaled"])):
         raise ValueError(f"its initializer is scaled by k={str(k)[:60]}")
     return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values

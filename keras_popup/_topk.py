@@ -232,7 +232,8 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
     # Scores of few values, or with a gap here, are settled by the neighbours of the bracket's ends.
     settling = tf.concat([[low + 1], candidates[1:3], [high - 1]], axis=0)
     candidates = tf.where(tf.equal(number, _SETTLING_PASS), settling, candidates)
-    return tf.clip_by_value(candidates, low + 1, tf.maximum(high - 1, low + 1))
+    # Below the end, as what fills the last block up is infinite.
+    return tf.minimum(tf.clip_by_value(candidates, low + 1, tf.maximum(high - 1, low + 1)), _RANK_END - 1)
 
 
 def _end_of_ties(flat: tf.Tensor, rank: tf.Tensor, ties: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:

@@ -159,7 +159,7 @@ def mask_model(
     paths = {id(layer): path for path, layer in found}
     for layer, twin in twins:  # those that hold others come first, so that these have the last word
         is_excluded = id(layer) in excluded
-        is_norm = type(layer) in _NORMS and not is_excluded
+        is_norm = type(layer) in _NORMS and id(layer) not in left
         own = composites.own_weights(layer)
         trainable = {id(weight) for weight in layer.trainable_variables}
         if twin is not layer:

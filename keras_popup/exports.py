@@ -329,6 +329,7 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]
+    module.tables = [layer.lookup_table for _, layer in composites.walk(plain) if hasattr(layer, "lookup_table")]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
 

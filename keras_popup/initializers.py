@@ -72,6 +72,9 @@ class FrozenInitializer(keras.initializers.Initializer):
             that all have otherwise.
         k: float in (0, 1] for `scaled`, the fraction kept; None: a masked layer fills in its own.
 
+    Raises:
+        ValueError: if `seed` or `k` is out of its range.
+
     Call arguments:
         shape: tuple of ints.
         dtype: of the result, the default float type if None. Values are rounded to float32 first.
@@ -81,6 +84,8 @@ class FrozenInitializer(keras.initializers.Initializer):
     def __init__(self, seed: int | None = None, scaled: bool = False, k: float | None = None) -> None:
         self.seed = None if seed is None else check_seed(seed)
         self.scaled = bool(scaled)
+        if k is not None and not 0.0 < k <= 1.0:
+            raise ValueError(f"`k` must be in (0, 1]: the fraction of weights kept. Received: {k=}.")
         self.k = k
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None, *, fans: tuple[int, int] | None = None) -> Any:

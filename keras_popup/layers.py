@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import threading
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -53,6 +54,16 @@ _MASKED_ARGUMENTS = """
         Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
         Network?](https://arxiv.org/abs/1911.13299)
 """
+
+
+class _InUse(threading.local):
+    """The kernels of the calls that are going on, by the layer's id: each thread has its own, as Keras's calls do."""
+
+    def __init__(self) -> None:
+        self.kernels: dict[int, tf.Tensor] = {}
+
+
+_in_use = _InUse()
 
 
 def _own_parameters() -> list[inspect.Parameter]:
@@ -129,7 +140,6 @@ class MaskedLayer(_StockLayer):
         self.scores: Any = None
         self._hint: Any = None
         self._draws: Any = None
-        self._kernel_in_use: tf.Tensor | None = None
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Creates a weight; the stock layer's request for its kernel makes the scores and `k` too."""
@@ -253,7 +263,8 @@ class MaskedLayer(_StockLayer):
     @property
     def kernel(self) -> tf.Tensor:
         """The kernel that is used: frozen kernel times mask, in the compute dtype."""
-        return self._masked_kernel() if self._kernel_in_use is None else self._kernel_in_use
+        in_use = _in_use.kernels.get(id(self))
+        return self._masked_kernel() if in_use is None else in_use
 
     @kernel.setter
     def kernel(self, variable: Any) -> None:
@@ -308,11 +319,11 @@ class MaskedLayer(_StockLayer):
         seed = self._next_seed(bool(training))
         if seed:  # before the kernel: other replicas, which are threads, may run in the meantime
             self._draws.assign(self._draws.value + 1)
-        self._kernel_in_use = self._masked_kernel(bool(training), **seed)
+        _in_use.kernels[id(self)] = self._masked_kernel(bool(training), **seed)
         try:
             return super().call(inputs)
         finally:
-            self._kernel_in_use = None
+            del _in_use.kernels[id(self)]
 
     def _check_exporter(self) -> None:
         """Raises ValueError inside Keras's exports to formats that cannot choose weights.

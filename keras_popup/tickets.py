@@ -266,6 +266,9 @@ def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objec
             masked_class: Any = layers.MASKED_LAYERS.get(type(stock))
             if masked_class is None or masked_class.__name__ != record.kind:
                 raise TicketError(f"layer '{record.layer}' is a {type(stock).__name__}, not the stock of {record.kind}")
+            # Others would be the stock layer's, such as another number of units.
+            if unknown := set(record.arguments) - {parameter.name for parameter in layers._own_parameters()}:
+                raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
             initializer = {f"{masked_class.kernel_argument}_initializer": record.initializer}
             config = {**stock.get_config(), **record.arguments, **initializer}
             try:
@@ -273,7 +276,7 @@ def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objec
                 made[id(stock)] = masked_class.from_config(config)
             except Exception as error:  # any kind: the arguments are those of the file
                 raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
-    model = conversion.with_masked_layers(plain, made)
+        model = conversion.with_masked_layers(plain, made)
     for record in ticket.masks:
         layer = made[id(at[record.layer])]
         mask = np.unpackbits(masks[record.layer], count=record.size).reshape(record.shape)

@@ -104,6 +104,24 @@ class Twice(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("tests")
+class NormalizedTwice(keras.layers.Layer):
+    """Holds a normalization under two names."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = keras.layers.BatchNormalization()
+        self.again = [self.first]
+        self.dense = keras.layers.Dense(3)
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.dense(self.first(x))
+
+
+@keras.saving.register_keras_serializable("tests")
 class MyDense(keras.layers.Dense):
     """A stock layer with code of its own."""
 

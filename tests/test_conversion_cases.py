@@ -35,7 +35,7 @@ def test_adapted_normalization(tmp_path):
         assert exports.export(half, tmp_path / path, inputs=x).difference < 1e-5
 
 
-def test_vocabulary():
+def test_vocabulary(tmp_path):
     lookup = keras.layers.IntegerLookup()
     lookup.adapt(np.array([7, 7, 9, 11]))
     inputs = keras.Input((2,), dtype="int64")
@@ -45,6 +45,16 @@ def test_vocabulary():
     masked = mask_model(plain, k=1.0, weights="keep", seed=1)
     agree(masked, plain, words)
     agree(strip_masks(masked), plain, words)
+
+    assert exports.export(masked, tmp_path / "saved", inputs=words).difference <= 1e-5
+
+
+def test_normalizations_that_are_left_alone_keep_their_statistics():
+    plain = keras.Sequential([keras.Input((4,)), blocks.NormalizedTwice()])
+    plain.layers[0].first.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
+    masked = mask_model(plain, k=0.5, seed=1)
+    assert type(masked.layers[0].dense) is layers.MaskedDense
+    assert masked.layers[0].first.moving_mean.numpy().tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
 def shared_models():

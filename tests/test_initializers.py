@@ -109,6 +109,12 @@ def test_bad_seed(seed):
         make("signed_constant", seed=seed)
 
 
+@pytest.mark.parametrize("k", [-1, 0.0, 30])
+def test_bad_k(k):
+    with pytest.raises(ValueError, match=r"`k` must be in \(0, 1\]"):
+        make("signed_constant", seed=1, scaled=True, k=k)
+
+
 def test_scaled_needs_k():
     with pytest.raises(ValueError, match="needs `k` outside a masked layer"):
         make("signed_constant", seed=1, scaled=True)((3, 3))

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import threading
 
 import keras
 import numpy as np
@@ -401,6 +402,33 @@ def test_inference_does_not_choose_again(use):
     left_out = tf.constant(3000 - layer.kept)
     passes, _ = _topk._search(flat, left_out, _topk._near(tf.convert_to_tensor(layer._hint), 3000))
     assert int(passes) == 1  # what the next batch takes: one pass to see that nothing has changed
+
+
+@every_layer
+def test_calls_in_several_threads(case, monkeypatch):
+    """Each has its own kernel, also where another begins and ends while it goes on."""
+    layer, x = case.make(), inputs_of(case)
+    expected = layer(x)
+    began, ended, results, made = threading.Event(), threading.Event(), [], []
+    stock_call, make = case.stock.call, layer._masked_kernel
+
+    def call(self, inputs):
+        if threading.current_thread() is thread:
+            began.set()
+            assert ended.wait(60)
+        return stock_call(self, inputs)
+
+    monkeypatch.setattr(case.stock, "call", call)
+    monkeypatch.setattr(layer, "_masked_kernel", lambda *a, **b: made.append(make(*a, **b)) or made[-1])
+    thread = threading.Thread(target=lambda: results.append(layer(x)))
+    thread.start()
+    assert began.wait(60)
+    results.append(layer(x))
+    ended.set()
+    thread.join()
+    assert len(made) == 2
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_many_layers_called_eagerly_warn_of_no_retracing():

@@ -233,6 +233,17 @@ def many_layers(manifest):
     layers += [stock("Activation", activation="relu")] * 3000
 
 
+def wide_normalization(manifest):
+    with_layer("Normalization", mean=0.0, variance=1.0)(manifest)
+    with_layer("Dense", units=2**34)(manifest)
+    manifest["model"]["config"]["layers"][1]["config"]["name"] = "wide"
+
+
+def without_module(class_name, registered_name):
+    layer = {"class_name": class_name, "registered_name": registered_name, "config": {"name": "evil"}}
+    return lambda manifest: manifest["model"]["config"]["layers"].insert(1, layer)
+
+
 def first_mask(**values):
     return lambda manifest: manifest["masks"][0].update(values)
 
@@ -309,7 +320,17 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         (with_layer("JaxLayer", call_fn=function("keras.ops", "add")), "may not name"),
         (with_layer("Dense", units=3, kernel_initializer=stock("get_file", "keras.utils")), "may not name"),
         (with_layer("Dense", units=3, dtype={"module": "os", "class_name": "system", "config": {}}), "may not name"),
-        (with_layer("Dense", units=3, activation={"class_name": "__typespec__", "config": {}}), "may not name"),
+        (
+            with_layer("Dense", units=3, activation={"module": None, "class_name": "__typespec__", "config": {}}),
+            "may not name",
+        ),
+        # What Keras makes at once, however large, while shapes only are wanted.
+        (with_layer("Dense", units=10**5, lora_rank=1), "layer 'evil' has lora_rank=1"),
+        (with_layer("LSTM", units=10**10, stateful=True), "layer 'evil' has stateful=True"),
+        (wide_normalization, "'evil' would take 137,438,953,472 bytes, and max_bytes=1,073,741,824"),
+        # The format of earlier versions of Keras, in which it looks for other classes than those named.
+        (without_module("Lambda", "keras_popup>TopK"), "names a class 'Lambda' without its module"),
+        (without_module("keras_popup>MaskedDense", "keras_popup>TopK"), "without its module"),
         (many_layers, "more than the 2,048 layers that max_bytes=1,073,741,824 allows"),
         (nested, "nested too deeply"),
         (lambda m: b"{}", "no proper `model`"),
@@ -332,7 +353,14 @@ def test_hostile_files(original, edit, match, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"scores_regularizer": REGULARIZER}, {"selector": REGULARIZER}, {"k": 0.1}, {"seed": -1}, {"unknown": 1}],
+    [
+        {"scores_regularizer": REGULARIZER},
+        {"selector": REGULARIZER},
+        {"k": 0.1},
+        {"seed": -1},
+        {"unknown": 1},
+        {"filters": 10**10},
+    ],
     ids=str,
 )
 def test_hostile_arguments_of_masked_layers(original, arguments, tmp_path):

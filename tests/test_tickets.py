@@ -333,6 +333,33 @@ def test_custom_classes(tmp_path):
     assert type(loaded.get_layer("doubled")) is Doubled
 
 
+class Projected(keras.layers.Layer):
+    """A block with a layer to mask."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.dense = keras.layers.Dense(units)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+def test_custom_classes_inside_of_others_are_masked_again(tmp_path):
+    plain = keras.Sequential([keras.Input((2, 4)), keras.layers.TimeDistributed(Projected(3))])
+    own = {"Projected": Projected}
+    with keras.saving.custom_object_scope(own):
+        save_ticket(mask_model(plain, k=0.5, seed=1), tmp_path / "custom.ticket")
+    loaded = load_ticket(tmp_path / "custom.ticket", custom_objects=own, masked=True)
+    assert len(keras_popup.conversion.masked_layers(loaded)) == 1
+
+
 class Doubled(keras.layers.Layer):
     def call(self, inputs):
         return inputs * 2.0

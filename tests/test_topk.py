@@ -59,6 +59,19 @@ def test_equals_a_sort(topk, data):
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
 
 
+@pytest.mark.parametrize("size", [11, 4099])  # of which no other test has a program
+def test_where_passes_do_not_end_early(size, monkeypatch):
+    """As on a GPU, which would have to be waited for to end them."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda *_: ["GPU:0"])
+    rng = np.random.default_rng(size)
+    topk = tf.function(_topk.chosen)
+    for values in ([np.inf], [np.inf, 1.0], [np.nan], [3.4e38, np.inf, 0.0], _AWKWARD, np.linspace(-1, 1, 1000)):
+        scores = rng.choice(np.array(values, np.float32), size)
+        for kept in (1, 2, size // 2, size):
+            mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
+            np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
+
+
 LARGE = [
     pytest.param(lambda rng, n: rng.standard_normal(n), id="normal"),
     pytest.param(lambda rng, n: np.sort(rng.standard_normal(n)), id="sorted"),
