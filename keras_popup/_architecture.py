@@ -19,6 +19,7 @@ from keras_popup._ticket_file import Asset, Tensor, TicketError
 # Keras's list of the variables that are still to be given values.
 _PENDING = "uninitialized_variables"
 
+# Held while a method of Keras's is another, for all threads.
 _PATCHING = threading.RLock()
 
 
@@ -132,7 +133,7 @@ def _small_constants(max_bytes: int) -> Iterator[None]:
     """Bounds what Normalization makes as it is built: arrays, not variables, of as many numbers as the file says."""
 
     def checked(layer: Any, input_shape: Any) -> None:
-        size = 2 * 4 * math.prod(input_shape[axis] or 1 for axis in layer.axis)
+        size = 8 * math.prod(input_shape[axis] or 1 for axis in layer.axis) if input_shape else 0
         if size > max_bytes:
             raise ValueError(f"Layer '{layer.name}' would take {size:,} bytes, and max_bytes={max_bytes:,}.")
         build(layer, input_shape)

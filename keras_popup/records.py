@@ -128,8 +128,8 @@ class _Folder:
 
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
         """Makes the folder with its arguments. With `overwrite` its old files go, and no others."""
-        if overwrite and self.path.exists():
-            self._remove(self.files)
+        if self.path.exists():
+            self._remove(self.files if overwrite else (f"{_UNFINISHED}*",))
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / self.arguments).exists():
             self.write(self.arguments, {"config": config, "versions": versions})

@@ -163,6 +163,13 @@ def test_an_existing_folder_is_refused(finished, tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
+def test_what_a_kill_has_left_half_written_is_removed(tmp_path):
+    training.train(SMALL, tmp_path / "run", until=1)
+    (tmp_path / "run" / ".unfinished-7-checkpoint-0002.weights.h5").write_bytes(b"half")
+    training.train(SMALL, tmp_path / "run", resume=True)
+    assert not list((tmp_path / "run").glob(".unfinished*"))
+
+
 def test_two_processes_do_not_train_in_one_folder(finished):
     folder, _ = finished
     files = {path: path.read_bytes() for path in folder.iterdir()}
