@@ -122,9 +122,10 @@ def _said(values: Record) -> str:
 
 def _head(config: Record, trials: list[Record], failed: list[Record], best: Record | None, top: Any) -> str:
     count = f"{len(trials)} trials" + (f", {len(failed)} of which failed" if failed else "")
+    most = "up to " if config["tuner"] == "hyperband" else ""
     lines = [
         f"<h1>{html.escape(str(config['model']))} on {html.escape(str(config['dataset']))}</h1>",
-        f"<p>{count}; chosen by {config['tuner']}, {config['epochs']} epochs each, seed {config['seed']}"
+        f"<p>{count}; chosen by {config['tuner']}, {most}{config['epochs']} epochs each, seed {config['seed']}"
         + (f", tickets of {config['budget']:,} bytes at most" if config["budget"] else "")
         + ". Accuracies are those of validation images, after the last epoch. Plots of many trials begin where "
         "most are; a double click shows all.</p>",
