@@ -33,7 +33,8 @@ _MASKED_ARGUMENTS = """
         k: float in (0, 1], the fraction of the kernel's weights that is kept.
         selector: a name, object or config as in `keras_popup.selectors.get`.
         scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`. None is the selector's:
-            "score_uniform" for "top_k", "zeros" for "bernoulli".
+            "score_uniform" for "top_k", "zeros" for "bernoulli". Scores of "top_k" that start at 0 stay there:
+            they have no gradient.
         scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
             is `keras.regularizers.L2(wd / 2)`.
         train_bias: bool, whether the bias of a layer with `use_bias=True` is trained, or frozen like the kernel.

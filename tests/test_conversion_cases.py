@@ -45,7 +45,6 @@ def test_vocabulary(tmp_path):
     masked = mask_model(plain, k=1.0, weights="keep", seed=1)
     agree(masked, plain, words)
     agree(strip_masks(masked), plain, words)
-
     assert exports.export(masked, tmp_path / "saved", inputs=words).difference <= 1e-5
 
 

@@ -27,6 +27,7 @@ from keras_popup.search_config import SearchConfig
 
 SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
 RUN = RunConfig(model="fc", width=0.2, epochs=3, learning_rate=0.5, seed=0)
+BUDGETED = SearchConfig(run=RUN, space={"width": (0.1, 0.2, 0.5)}, tuner="grid", budget=2500)
 
 
 def lines(folder, name="trials.jsonl"):
@@ -57,8 +58,7 @@ def failing(tmp_path_factory):
 @pytest.fixture(scope="module")
 def budgeted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searches") / "b"
-    config = SearchConfig(run=RUN, space={"width": (0.1, 0.2, 0.5)}, tuner="grid", budget=2500)
-    return folder, search.search(config, folder)
+    return folder, search.search(BUDGETED, folder)
 
 
 def test_records(failing):
@@ -181,6 +181,20 @@ def test_every_ticket_is_in_the_budget(budgeted):
         }
     assert best["test"] is None
     assert (folder / "best.ticket").stat().st_size <= 2500
+
+
+def test_a_refit_that_fails_keeps_the_winner_and_is_tried_again(budgeted, tmp_path):
+    folder = shutil.copytree(budgeted[0], tmp_path / "c")
+    in_the_way = folder / "refit" / f"{budgeted[1]['trial']:04d}" / "0" / "mine.txt"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("mine")
+    with pytest.raises(RuntimeError, match="Training the winner again has failed: .*--resume --refit tries again"):
+        search.search(BUDGETED, folder, resume=True, refit=True)
+    assert json.loads((folder / "best.json").read_text()) == budgeted[1]
+    in_the_way.unlink()
+    best = search.search(BUDGETED, folder, resume=True, refit=True)
+    assert (best["trial"], best["score"]) == (budgeted[1]["trial"], budgeted[1]["score"])
+    assert best["test"] == best["refit"]["test"]
 
 
 @pytest.mark.parametrize(
