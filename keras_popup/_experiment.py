@@ -39,24 +39,33 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
         l2 = keras.regularizers.L2(given(config.l2) / 2) if config.l2 else None
         if config.method == "dense":
             return _regularized(model, l2)
-        initializer = initializers.get(config.kernel_initializer)
-        if config.scaled:
-            if not isinstance(initializer, initializers.FrozenInitializer):
-                raise ValueError(
-                    "`scaled` needs one of this library's kernel initializers. "
-                    f"Received: kernel_initializer={config.kernel_initializer!r}."
-                )
-            initializer.scaled = True
         return conversion.mask_model(
             model,
             k=_fractions(config, model),
             selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
-            kernel_initializer=initializer,
+            kernel_initializer=kernel_initializer(config),
             scores_regularizer=l2,
             seed=config.seed,
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def kernel_initializer(config: RunConfig) -> Any:
+    """Returns the initializer of the frozen kernels.
+
+    Raises:
+        ValueError: if there is none of that name, or if it cannot be scaled.
+    """
+    initializer = initializers.get(config.kernel_initializer)
+    if config.scaled:
+        if not isinstance(initializer, initializers.FrozenInitializer):
+            raise ValueError(
+                "`scaled` needs one of this library's kernel initializers. "
+                f"Received: kernel_initializer={config.kernel_initializer!r}."
+            )
+        initializer.scaled = True
+    return initializer
 
 
 def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float]:

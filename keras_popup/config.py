@@ -50,6 +50,18 @@ _SELECTOR_OF = {"supermask": "bernoulli"}
 PLACES = ("strategy", "devices")
 """Arguments that say where a run is computed, not what: a resumed run may have others."""
 
+OF_MASKS = (
+    "k",
+    "layer_k",
+    "k_schedule",
+    "k_schedule_end",
+    "rescale",
+    "kernel_initializer",
+    "scaled",
+    "mask_statistics",
+)
+"""Arguments that a network with learned weights does not have."""
+
 
 def option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
     """Returns a field of a configuration, of which a flag is made."""
@@ -204,8 +216,10 @@ class RunConfig:
         fits = {"supermask": (None, "bernoulli"), "random": (None, "top_k"), "dense": (None, "top_k")}
         good = self.selector in fits.get(self.method, (self.selector,))
         self._check("selector", good, f"left out for the method '{self.method}'")
-        masked = self.method != "dense" or self.mask_statistics is None
-        self._check("mask_statistics", masked, "left out for the method 'dense', which has no masks")
+        if self.method == "dense":
+            for name in OF_MASKS:
+                left_out = getattr(self, name) == getattr(RunConfig, name)
+                self._check(name, left_out, "left out for the method 'dense', which has no masks")
         if self.method == "random":
             self._check("learning_rate", not self.learning_rate, "0, or left out: 'random' learns nothing")
         for pattern, k in layer_fractions(self.layer_k).items():

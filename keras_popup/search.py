@@ -323,12 +323,13 @@ class _Search:
         known = self._folder.lines("baselines.jsonl", repair=True)
         done = {record["width"] for record in known if record["score"] is not None}
         learned = self._config.learned_weights()
+        epochs = learned.with_protocol().epochs
         waiting = [(number, width) for number, width in enumerate(several, 1) if width not in done]
         by_number = dict(waiting)
         while waiting or self._runner.busy:
             while waiting and self._runner.free:
                 number, width = waiting.pop(0)
-                _logger.info("Learned weights, for comparison: width %g.", width)
+                _logger.info("Learned weights, for comparison: width %g, %d epochs.", width, epochs)
                 folder = self._folder.path / "baselines" / f"width-{ranges.written(width)}"
                 self._runner.start(number, self._task(dataclasses.replace(learned, width=width), folder))
             for number, result in self._runner.ended():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_popup import ranges
-from keras_popup.config import PLACES, RunConfig, check_options, option
+from keras_popup.config import OF_MASKS, PLACES, RunConfig, check_options, option
 
 SEARCHED = ("k", "width", "learning_rate", "l2", "kernel_initializer", "selector")
 """The arguments of a run that a search may choose. Beside these, "k[PATTERN]" is the k of some layers."""
@@ -66,6 +66,8 @@ class SearchConfig:
         if self.budget is None and all(isinstance(each, (int, float)) for each in self.space.values()):
             raise ValueError("There is nothing to search. Give a range, such as --k 0.1:0.9 or --width 0.5,1,2.")
         check_options(self)
+        if self.run.method == "dense" and any(name not in ("width", "learning_rate", "l2") for name in self.space):
+            raise ValueError(f"Learned weights have a width, a learning rate and L2. Received: {list(self.space)}.")
         for name, space in self.space.items():
             self._check_space(name, space)
         for name, least in (("executions", 1), ("retries", 0)):
@@ -90,9 +92,6 @@ class SearchConfig:
                 raise ValueError("A budget is for tickets with one k in all layers. Leave `method` and `layer_k` out.")
             if self.run.k != RunConfig.k:
                 raise ValueError("With a budget, k follows from the width. Give a range of k, as limits, or none.")
-        if self.run.method == "dense" and any(name not in ("width", "learning_rate", "l2") for name in self.space):
-            raise ValueError(f"Learned weights have a width, a learning rate and L2. Received: {list(self.space)}.")
-
         self.arguments()  # a protocol that is missing is an error
         if self.baseline:
             self.learned_weights()
@@ -126,8 +125,7 @@ class SearchConfig:
     def learned_weights(self) -> RunConfig:
         """Returns the configuration of the same network with learned weights, by the protocol of that."""
         protocol = ("optimizer", "learning_rate", "momentum", "l2", "schedule")
-        of_masks = ("selector", "rescale", "k_schedule", "k_schedule_end", "mask_statistics")
-        defaults: dict[str, Any] = {name: getattr(RunConfig, name) for name in (*protocol, *of_masks)}
+        defaults: dict[str, Any] = {name: getattr(RunConfig, name) for name in (*protocol, "selector", *OF_MASKS)}
         return dataclasses.replace(self.run, method="dense", **defaults)
 
     def hyperparameters(self) -> dict[str, ranges.Space]:

@@ -67,6 +67,7 @@ def train(
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
     config = config.with_protocol()
+    _experiment.kernel_initializer(config)  # a wrong name is an error before data are read, or made
     folder = RunFolder(out)
     run = functools.partial(
         _train, config, resume=resume, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks

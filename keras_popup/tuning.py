@@ -13,6 +13,13 @@ from keras_popup.ranges import Range
 __all__ = ["PopupHyperModel", "Range"]
 
 
+# By whether masks are drawn: those of the protocols on the command line.
+_DEFAULTS = {
+    False: {"learning_rate": 0.1, "l2": 1e-4},
+    True: {"learning_rate": 50.0, "l2": 0.0},
+}
+
+
 class PopupHyperModel(keras_tuner.HyperModel):
     """A masked network whose k, width and more are hyperparameters.
 
@@ -25,8 +32,9 @@ class PopupHyperModel(keras_tuner.HyperModel):
         k: fraction of each layer's weights that is kept, in (0, 1], or a dict of them by patterns of layers'
             names, as in `keras_popup.mask_model`.
         width: what `build` is called with, as `build(width=...)`. None for `build()`.
-        learning_rate: float >= 0, at the start.
-        l2: float >= 0, the coupled weight decay of the scores: l2 / 2 * sum(s**2) is added to the loss.
+        learning_rate: float >= 0, at the start. None is the selector's: 0.1, and 50 for "bernoulli".
+        l2: float >= 0, the coupled weight decay of the scores: l2 / 2 * sum(s**2) is added to the loss. None is
+            the selector's: 1e-4, and 0 for "bernoulli".
         kernel_initializer: of the frozen kernels, as in `keras_popup.initializers.get`.
         selector: as in `keras_popup.selectors.get`: a name, or several of them.
         optimizer: a Keras optimizer, or its config, of which each trial has a copy with its own learning rate.
@@ -37,7 +45,8 @@ class PopupHyperModel(keras_tuner.HyperModel):
 
     Raises:
         TypeError: if `build` is no function.
-        ValueError: if a value, or an end of a range, is outside of what is said here.
+        ValueError: if a value, or an end of a range, is outside of what is said here, or if there is a `k` for
+            "bernoulli", which has none.
 
     Reference:
         The formulas of edge-popup: Ramanujan et al., [arXiv 1911.13299](https://arxiv.org/abs/1911.13299),
@@ -60,8 +69,8 @@ class PopupHyperModel(keras_tuner.HyperModel):
         *,
         k: Any = 0.5,
         width: Any = None,
-        learning_rate: Any = 0.1,
-        l2: Any = 1e-4,
+        learning_rate: Any = None,
+        l2: Any = None,
         kernel_initializer: Any = "signed_constant",
         selector: Any = "top_k",
         optimizer: Any = None,
@@ -89,13 +98,15 @@ class PopupHyperModel(keras_tuner.HyperModel):
         ]:
             _check(label, space, "in (0, 1], the fraction kept", lambda value: 0 < value <= 1)
         for label in ("learning_rate", "l2"):
-            _check(label, self._space[label], "a number >= 0", lambda value: value >= 0)
+            if self._space[label] is not None:
+                _check(label, self._space[label], "a number >= 0", lambda value: value >= 0)
         if width is not None:
             _check("width", self._space["width"], "more than 0", lambda value: value > 0)
         for value in ranges.ends(self._space["kernel_initializer"]):
             initializers.get(value)
         for value in ranges.ends(self._space["selector"]):
-            selectors.get(value)
+            if selectors.get(value).draws and k != 0.5:
+                raise ValueError(f"{value!r} learns how many weights are kept. Leave `k` out, or it. Received: {k=}.")
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: {seed!r}.")
         chosen = keras.optimizers.SGD(momentum=0.9) if optimizer is None else keras.optimizers.get(optimizer)
@@ -115,6 +126,8 @@ class PopupHyperModel(keras_tuner.HyperModel):
         chosen = {name: ranges.declare(hp, name, space) for name, space in self._space.items()}
         if self._k is not None:
             chosen["k"] = {name: ranges.declare(hp, f"k[{name}]", space) for name, space in self._k.items()}
+        draws = selectors.get(chosen["selector"]).draws
+        chosen |= {name: value for name, value in _DEFAULTS[draws].items() if chosen[name] is None}
         plain = self._build_plain() if chosen["width"] is None else self._build_plain(width=chosen["width"])
         model = conversion.mask_model(
             plain,

@@ -481,7 +481,7 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
         ({"k": (0.1, 0.9)}, "`k` must be a list of values, or Range(low, high)"),
         ({"k": ["0.5", "0.6"]}, "`k` must be in (0, 1]"),
         ({"width": "0.5"}, "`width` must be more than 0"),
-        ({"learning_rate": None}, "`learning_rate` must be a number >= 0"),
+        ({"learning_rate": "high"}, "`learning_rate` must be a number >= 0"),
         ({"learning_rate": float("inf")}, "`learning_rate` must be a number >= 0"),
         ({"kernel_initializer": [keras.initializers.HeNormal(1), "signed_constant"]}, "Expected different values"),
         ({"optimizer": keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 9))}, "must have a number"),
@@ -490,6 +490,8 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
         ({"learning_rate": -1.0}, "`learning_rate` must be a number >= 0"),
         ({"kernel_initializer": ["signed_constant", "odd"]}, "odd"),
         ({"selector": "best"}, "Unknown selector"),
+        ({"selector": "bernoulli", "k": Range(0.1, 0.9)}, "'bernoulli' learns how many weights are kept"),
+        ({"selector": ["top_k", "bernoulli"], "k": {"*": 0.3}}, "'bernoulli' learns how many weights are kept"),
         ({"seed": -1}, "`seed` must be an integer"),
     ],
 )
@@ -497,6 +499,17 @@ def test_bad_hypermodels(arguments, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         tuning.PopupHyperModel(keras_popup.models.FullyConnected, **arguments)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(("selector", "rate", "l2"), [("top_k", 0.1, 1e-4), ("bernoulli", 50.0, 0.0)])
+def test_each_selector_has_its_own_defaults(selector, rate, l2):
+    hypermodel = tuning.PopupHyperModel(keras_popup.models.FullyConnected, selector=["top_k", "bernoulli"])
+    hp = keras_tuner.HyperParameters()
+    hp.Fixed("selector", selector)
+    model = hypermodel.build(hp)
+    assert float(model.optimizer.learning_rate) == pytest.approx(rate)
+    regularizer = model.get_layer("dense1").scores_regularizer
+    assert 2 * float(regularizer.l2 if regularizer else 0) == pytest.approx(l2)
 
 
 # A process that a shell has put into the background ignores Ctrl-C, and so would those it starts.

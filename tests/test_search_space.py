@@ -279,9 +279,11 @@ def test_bayesian_optimization_tries_all_of_a_few_values():
 
 
 def test_learned_weights_have_nothing_of_masks():
-    run = dataclasses.replace(FC, k_schedule="cubic", k_schedule_end=0.5, mask_statistics="history", learning_rate=0.3)
-    learned = SearchConfig(run=run, space=K).learned_weights()
-    assert learned == dataclasses.replace(FC, method="dense")
+    of_all = {"mask_statistics": "history", "kernel_initializer": "xavier_normal", "scaled": True, "learning_rate": 0.3}
+    for more in ({"k_schedule": "cubic", "k_schedule_end": 0.5}, {"k": 0.3, "layer_k": "dense*=0.4"}):
+        run = dataclasses.replace(FC, **of_all, **more)
+        learned = SearchConfig(run=run, space={"width": (0.1, 0.2)}).learned_weights()
+        assert learned == dataclasses.replace(FC, method="dense")
 
 
 def test_the_smallest_budget_keeps_a_weight_of_every_layer():

@@ -230,6 +230,10 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"k_schedule": "cubic", "k_schedule_end": 0.0}, r"`k_schedule_end` must be in \(0, 1\]"),
         ({"rescale": True}, "`rescale` must be false"),
         ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
+        ({"method": "dense", "k": 0.3}, "`k` must be left out for the method 'dense'"),
+        ({"method": "dense", "layer_k": "conv*=0.3"}, "`layer_k` must be left out"),
+        ({"method": "dense", "kernel_initializer": "xavier_normal"}, "`kernel_initializer` must be left out"),
+        ({"method": "dense", "scaled": True}, "`scaled` must be left out"),
         ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
         ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be left out"),
         ({"method": "supermask", "selector": "top_k"}, "`selector` must be left out"),
@@ -240,6 +244,20 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
 def test_config_checks_itself(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change).with_protocol()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel_initializer": "signed_const"}, "Unknown initializer"),
+        ({"kernel_initializer": "he_normal", "scaled": True}, "`scaled`"),
+    ],
+)
+def test_kernels_are_looked_for_before_the_data(change, message, tmp_path):
+    nowhere = dataclasses.replace(SMALL, dataset="cifar10", data_dir=str(tmp_path / "none"), **change)
+    with pytest.raises(ValueError, match=message):
+        training.train(nowhere, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_overwrite_removes_the_files_of_a_run_only(finished, tmp_path):
