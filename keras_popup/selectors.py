@@ -190,7 +190,7 @@ class Bernoulli(Selector):
     a `tf.distribute` strategy have the same mask.
 
     Scores start at 0, p = 1/2, as in the reference. They are trained at high learning rates, some 20 to 500 for
-    SGD with momentum 0.9, without decay: more for small networks than for large ones.
+    SGD with momentum 0.9, without decay. Which is best depends on the network.
 
     Reference:
         Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the

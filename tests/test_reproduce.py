@@ -154,6 +154,7 @@ def test_verdicts_on_several():
     assert results_page.closes([([72.0], [74.0]), ([70.0], [75.0])]) == "**no**"
     assert results_page.closes([([70.0], [73.0]), ([72.0], [74.0])]) == "not told apart"  # of four single runs
     assert results_page.closes([([70.0], [73.0]), ([], [])]) == "no result"
+    assert results_page.closes([([70.0], [73.0]), ([76.0], [74.0])]) == "not told apart"  # masks are ahead
     assert results_page.worst(["yes", "not told apart", "yes"]) == "not told apart"
     assert results_page.worst(["yes", "**no**", "not told apart"]) == "**no**"
     assert results_page.best_of([[1.0, 3.0], [2.5, 2.5]]) == [2.5, 2.5]
