@@ -38,6 +38,7 @@ RUN = RunConfig(
     l2=0.01,
     strategy="none",
 )
+DENSE = {"method": "dense", "kernel_initializer": RunConfig.kernel_initializer}
 
 
 def network(selector="top_k"):
@@ -284,7 +285,7 @@ def resnet(strategy):
 
 
 def adam(strategy):
-    run(strategy, optimizer="adam", learning_rate=0.01, method="dense")
+    run(strategy, optimizer="adam", learning_rate=0.01, **DENSE)
 
 
 def repeated(strategy):
@@ -298,7 +299,7 @@ def repeated(strategy):
 
 
 def diverging(strategy):
-    config = placed(dataclasses.replace(RUN, method="dense", learning_rate=1e30), strategy)
+    config = placed(dataclasses.replace(RUN, learning_rate=1e30, **DENSE), strategy)
     with tempfile.TemporaryDirectory() as folder, pytest.raises(training.DivergenceError, match="not finite: "):
         training.train(config, os.path.join(folder, "run"))
 
