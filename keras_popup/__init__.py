@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 # `--version` do not wait for TensorFlow.
 _MODULES = (
     "callbacks",
-    "composites",
     "config",
     "conversion",
     "criteria",
@@ -44,6 +43,7 @@ _NAMES = {
     "load_ticket": "tickets",
     "mask_model": "conversion",
     "mask_summary": "summary",
+    "register_maskable": "layers",
     "save_ticket": "tickets",
     "strip_masks": "conversion",
     "ticket_info": "tickets",

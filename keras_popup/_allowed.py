@@ -17,6 +17,7 @@ from keras_popup.selectors import Selector
 
 _BASES = {
     "keras": (keras.Model, keras.dtype_policies.DTypePolicy),
+    "keras.dtype_policies": (keras.dtype_policies.DTypePolicy, keras.dtype_policies.DTypePolicyMap),
     "keras.layers": (keras.layers.Layer,),
     "keras.initializers": (keras.initializers.Initializer,),
     "keras.regularizers": (keras.regularizers.Regularizer,),
@@ -78,6 +79,18 @@ def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
             # What is called on constants alone would be run as it is read, rather than become a part of the model.
             if not isinstance(node, dict) or not _has_symbol(node):
                 raise ValueError(f"layer {str(value.get('name'))[:60]!r} is called on constants")
+
+
+def names_own_code(model: Any, custom_objects: Any) -> bool:
+    """Tells whether a serialized model has classes that are neither Keras's nor this library's."""
+    for value in _dicts(model):
+        if "class_name" in value:
+            found = keras.saving.get_registered_object(
+                value.get("registered_name") or value["class_name"], custom_objects
+            )
+            if found is not None and not getattr(found, "__module__", "").startswith(("keras.", "keras_popup.")):
+                return True
+    return False
 
 
 def _values(value: Any, literals: bool = True) -> Iterator[Any]:

@@ -1,26 +1,26 @@
 """The plain model of a ticket: what is kept of it, and how it is built without trust."""
 
-import contextlib
+import contextvars
 import math
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state  # not exported, as the next
-from keras.src.saving.serialization_lib import SafeModeScope
+from keras.src.backend.common import global_state
 
-from keras_popup import _allowed, _coding, _ticket_file, composites
+from keras_popup import _allowed, _coding, _keras, _ticket_file
 from keras_popup._ticket_file import Asset, Tensor, TicketError
+from keras_popup._tree import is_graph, walk
 
 # Keras's list of the variables that are still to be given values.
 _PENDING = "uninitialized_variables"
 
-# Held while a method of Keras's is another, for all threads.
-_PATCHING = threading.RLock()
+# Where Keras writes which objects of a file are one.
+_SHARED = "shared_object_id"
 
 
 def serialized(model: keras.Model) -> dict[str, Any]:
@@ -43,16 +43,44 @@ def serialized(model: keras.Model) -> dict[str, Any]:
             return {key: without(each) for key, each in value.items() if key not in dropped}
         return [without(each) for each in value] if isinstance(value, (list, tuple)) else value
 
-    whole = keras.saving.serialize_keras_object(model)
-    pruned: dict[str, Any] = without(whole)
-    if not composites.is_graph(model):  # layers of graphs are built as they are called
+    with _keras.ObjectSharingScope():
+        whole = keras.saving.serialize_keras_object(model)
+    pruned: dict[str, Any] = _number_shared(without(whole))
+    if not is_graph(model):  # layers of graphs are built as they are called
         pruned["build_config"] = whole.get("build_config")
     return pruned
 
 
+def _number_shared(serialized: Any) -> Any:
+    """Returns a serialized model in which objects that are one have numbers, the same for the same model."""
+    found: list[Any] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            found.extend([value[_SHARED]] if _SHARED in value else [])
+            value = list(value.values())
+        if isinstance(value, (list, tuple)):
+            for each in value:
+                collect(each)
+
+    def number(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [number(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        changed = {key: number(each) for key, each in value.items() if key != _SHARED}
+        if value.get(_SHARED) in several:
+            changed[_SHARED] = several.index(value[_SHARED])
+        return changed
+
+    collect(serialized)
+    several = [each for each in dict.fromkeys(found) if found.count(each) > 1]
+    return number(serialized)
+
+
 def places(model: Any) -> list[tuple[str, Any]]:
     """Returns (path, layer) for a model, whose path is "", and all it holds."""
-    found = [("", model), *composites.walk(model)]
+    found = [("", model), *walk(model)]
     if len(dict(found)) != len(found):
         raise ValueError(f"Model '{model.name}' holds two layers of one path. Give its layers names of their own.")
     return found
@@ -61,8 +89,33 @@ def places(model: Any) -> list[tuple[str, Any]]:
 def own_variables(layer: Any) -> dict[str, Any]:
     """Returns what a layer saves, by name."""
     store: dict[str, Any] = {}
-    layer.save_own_variables(store)
+    _saving_class(layer).save_own_variables(layer, store)
     return store
+
+
+def _saving_class(layer: Any) -> Any:
+    """Returns the class whose methods save and load a layer: its own, if that saves all that the layer has."""
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    own = [v for name in (_keras.TRAINABLE, _keras.NON_TRAINABLE) for v in _keras.own_variables(layer, name)]
+    return type(layer) if len(store) >= len(own) else keras.layers.Layer
+
+
+def key_of(variables: dict[str, Any], variable: Any) -> str:
+    """Returns the key under which a layer saves a variable.
+
+    Raises:
+        ValueError: if it does not save it.
+    """
+    for key, value in variables.items():
+        if value is variable:
+            return key
+    values = variable.numpy()
+    for key, value in variables.items():  # of layers that save arrays
+        array = np.asarray(value)
+        if array.dtype == values.dtype and array.shape == values.shape and array.tobytes() == values.tobytes():
+            return key
+    raise ValueError(f"A layer does not save its weight '{variable.path}', so no ticket can hold it.")
 
 
 def tensors(where: str, variables: dict[str, Any]) -> Iterable[Tensor]:
@@ -99,20 +152,20 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
     """
     before = global_state.get_global_attribute(_PENDING)
     global_state.set_global_attribute(_PENDING, [])
+    limit = _LIMIT.set(max_bytes)
     try:
-        with keras.StatelessScope(initialize_variables=False), SafeModeScope(True), _small_constants(max_bytes):
+        try:
+            _allowed.check(ticket.model, custom_objects, max_bytes)
             try:
-                _allowed.check(ticket.model, custom_objects, max_bytes)
-                model = keras.saving.deserialize_keras_object(ticket.model, custom_objects, safe_mode=True)
-                if not isinstance(model, keras.Model):
-                    raise TypeError(f"It is a {type(model).__name__}, no keras.Model.")
-                variables = {
-                    (where, name): variable
-                    for where, layer in places(model)
-                    for name, variable in own_variables(layer).items()
-                }
-            except Exception as error:  # any kind: what is called is chosen by the file
-                raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
+                with keras.StatelessScope(initialize_variables=False):
+                    model, variables = _build(ticket, custom_objects)
+            except ValueError as error:
+                # Code of the user's own may make a variable of an array, which takes its memory at once.
+                if "stateless scope" not in str(error) or not _allowed.names_own_code(ticket.model, custom_objects):
+                    raise
+                model, variables = _build(ticket, custom_objects)
+        except Exception as error:  # any kind: what is called is chosen by the file
+            raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
         _check_shapes(ticket, variables)
         pending = global_state.get_global_attribute(_PENDING)
         size = sum(_ticket_file.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
@@ -125,26 +178,48 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
             variable._deferred_initialize()
     finally:
         global_state.set_global_attribute(_PENDING, before)
+        _LIMIT.reset(limit)
     return model
 
 
-@contextlib.contextmanager
-def _small_constants(max_bytes: int) -> Iterator[None]:
-    """Bounds what Normalization makes as it is built: arrays, not variables, of as many numbers as the file says."""
+_LIMIT: contextvars.ContextVar[int] = contextvars.ContextVar("_LIMIT")
 
-    def checked(layer: Any, input_shape: Any) -> None:
-        size = 8 * math.prod(input_shape[axis] or 1 for axis in layer.axis) if input_shape else 0
-        if size > max_bytes:
-            raise ValueError(f"Layer '{layer.name}' would take {size:,} bytes, and max_bytes={max_bytes:,}.")
-        build(layer, input_shape)
 
-    with _PATCHING:
-        build = keras.layers.Normalization.build
-        keras.layers.Normalization.build = checked
-        try:
-            yield
-        finally:
-            keras.layers.Normalization.build = build
+@keras.saving.register_keras_serializable("keras_popup")
+class BoundedNormalization(keras.layers.Normalization):
+    """A Normalization while a ticket is read: it makes arrays, not variables, of as many numbers as the file says."""
+
+    def build(self, input_shape: Any) -> None:
+        size = 8 * math.prod(input_shape[axis] or 1 for axis in self.axis) if input_shape else 0
+        if size > (limit := _LIMIT.get()):
+            raise ValueError(f"Layer '{self.name}' would take {size:,} bytes, and max_bytes={limit:,}.")
+        super().build(input_shape)
+
+
+def _bounded(value: Any) -> Any:
+    """Returns a serialized model whose Normalizations are `BoundedNormalization`s."""
+    if isinstance(value, list):
+        return [_bounded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    changed = {key: _bounded(each) for key, each in value.items()}
+    if value.get("module") == "keras.layers" and value.get("class_name") == "Normalization":
+        changed |= {"class_name": "BoundedNormalization", "registered_name": "keras_popup>BoundedNormalization"}
+    return changed
+
+
+def _build(ticket: _ticket_file.Ticket, custom_objects: Any) -> tuple[keras.Model, dict[tuple[str, str], Any]]:
+    """Returns the model of a ticket, and its variables by layer and name."""
+    with _keras.SafeModeScope(True), _keras.ObjectSharingScope():
+        model = keras.saving.deserialize_keras_object(_bounded(ticket.model), custom_objects, safe_mode=True)
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"It is a {type(model).__name__}, no keras.Model.")
+    for _, layer in places(model):
+        if type(layer) is BoundedNormalization:
+            layer.__class__ = keras.layers.Normalization
+    return model, {
+        (where, name): variable for where, layer in places(model) for name, variable in own_variables(layer).items()
+    }
 
 
 def _shortened(error: Exception) -> str:
@@ -191,7 +266,7 @@ def load(layer: Any, where: str, store: dict[str, Any], files: dict[str, bytes])
 
     try:
         if store:
-            layer.load_own_variables(store)
+            _saving_class(layer).load_own_variables(layer, store)
         if files:
             with tempfile.TemporaryDirectory() as folder:
                 for name, content in files.items():

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_popup import _patterns, conversion, datasets, initializers, layers, models, selectors
+from keras_popup import _patterns, conversion, datasets, initializers, models, selectors
 from keras_popup.config import RunConfig, given, layer_fractions
 
 
@@ -73,8 +73,8 @@ def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float
     fractions = layer_fractions(config.layer_k)
     if not fractions:
         return config.k
-    maskable = [(layer.name, layer) for layer in model.layers if type(layer) in layers.MASKED_LAYERS]
-    return {**fractions, "*": config.k} if _patterns.unmatched(maskable, fractions) else fractions
+    unmatched = _patterns.unmatched_kernels(model, fractions)
+    return {**fractions, "*": config.k} if unmatched else fractions
 
 
 def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:

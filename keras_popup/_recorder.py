@@ -118,7 +118,7 @@ def summary(
 
 
 def _kernel(layer: keras.layers.Layer) -> Any:
-    return getattr(layer, "_kernel", None) if isinstance(layer, layers.MaskedLayer) else getattr(layer, "kernel", None)
+    return layer.frozen_kernel if isinstance(layer, layers.MaskedLayer) else getattr(layer, "kernel", None)
 
 
 def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:

@@ -1,62 +1,78 @@
-"""A masked layer in a ticket: its mask coded, its kernel left to the seed."""
+"""A masked kernel in a ticket: its mask coded, its kernel left to the seed."""
 
+import sys
 from typing import Any
 
+import keras
 import numpy as np
 
-from keras_popup import _coding, _programs, _ticket_file, initializers, layers, selectors
+from keras_popup import _allowed, _coding, _keras, _programs, _ticket_file, initializers, selectors
+from keras_popup._masked_kernel import KernelArguments, MaskedKernel
+from keras_popup._masked_layer import MaskArguments, kernels_of
 from keras_popup._ticket_file import Mask, TicketError
+from keras_popup.composites import stock_of
 from keras_popup.selectors import Bernoulli, TopK
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
 
 
-def packed(layer: Any, where: str, key: str) -> Mask:
-    """Returns the record of a masked layer.
+def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
+    """Returns the record of a masked kernel.
 
     Args:
-        where: its path in the model.
-        key: under which the stock layer saves its kernel.
+        where: its layer's path in the model.
+        key: under which the stock layer saves it.
     """
     with _programs.interpreted():
-        mask = layer.mask().numpy().astype(np.uint8)
-    shape, fans = mask.shape, layer._fans(mask.shape)
-    frozen = layer._kernel.numpy()
+        mask = kernel.mask().numpy().astype(np.uint8)
+    shape, fans = mask.shape, kernel.fans(mask.shape)
+    frozen = kernel.kernel.numpy()
     weights, values = None, b""
     # Of others it is not known what they do with a kernel besides masking it.
-    if type(layer.frozen_initializer) in _FROZEN.values() and type(layer.selector) in (TopK, Bernoulli):
-        drawn = layer.frozen_initializer.values(shape, fans)
+    if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in (TopK, Bernoulli):
+        drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = _coding.weight_bins(drawn)
             check = _ticket_file.checksum(frozen)
         del drawn
     from_seed = weights is not None
     if not from_seed:
-        baked, kept = layer.baked_kernel().numpy(), mask.astype(bool)
+        baked, kept = kernel.baked().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
             raise ValueError(
-                f"The kernel of layer '{layer.name}' is not 0 where its mask is. (Is it finite?) No ticket holds it."
+                f"The kernel of layer '{kernel.layer.name}' is not 0 where its mask is. (Is it finite?) No ticket holds it."
             )
         values, check = _ticket_file.pack(baked[kept]), _ticket_file.checksum(baked[kept])
         del baked, kept
     starts = None
-    if type(layer.scores_initializer) in _FROZEN.values():
-        starts = _coding.start_bins(layer.scores_initializer.values(shape, fans))
+    if type(kernel.scores_initializer) in _FROZEN.values():
+        starts = _coding.start_bins(kernel.scores_initializer.values(shape, fans))
     tables, stream = _coding.encode(mask, starts, weights)
-    config = layer.get_config()
+    arguments = kernel.arguments().to_json()
+    initializer = arguments.pop("initializer")
+    layer = kernel.layer
+    regularizer = keras.regularizers.serialize(kernel.scores_regularizer)
+    of_layer = MaskArguments.of(layer)
     return Mask(
         layer=where,
-        kind=type(layer).__name__,
+        kind=f"Masked{stock_of(layer).__name__}",
         key=key,
         shape=shape,
         dtype=frozen.dtype.name,
         kept=int(mask.sum(dtype=np.int64)),
         fans=fans,
-        initializer=config[f"{layer.kernel_argument}_initializer"],
+        initializer=initializer,
         from_seed=from_seed,
         starts=starts is not None,
-        arguments={parameter.name: config[parameter.name] for parameter in layers._own_parameters()},
+        arguments={
+            **arguments,
+            "scores_regularizer": regularizer,
+            "train_bias": of_layer.train_bias,
+            **({_KERNEL: kernel.name} if len(layer.kernel_specs) > 1 else {}),
+            # Not said of those that have no other weights, so that earlier versions read the file.
+            **({} if of_layer.train_others else {"train_others": False}),
+        },
         kernel_check=check,
         mask_check=_ticket_file.checksum(np.packbits(mask)),
         tables=tables,
@@ -137,3 +153,55 @@ def _initializer(serialized: Any) -> Any:
     if not ((isinstance(k, (int, float)) and 0 < k <= 1) or (k is None and not config["scaled"])):
         raise ValueError(f"its initializer is scaled by k={str(k)[:60]}")
     return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
+
+
+_OF_KERNELS = ("k", "seed", "selector", "scores_initializer")
+_OF_LAYERS = ("scores_regularizer", "train_bias", "train_others")
+_KERNEL = "kernel"
+
+
+def name_kernels(layer: Any, records: list[Mask]) -> dict[str, Mask]:
+    """Returns the records of a plain layer's masks by the names of its kernels.
+
+    Raises:
+        TicketError: if the layer has not these kernels.
+    """
+    specs = kernels_of(layer)
+    kind = f"Masked{type(layer).__name__}"
+    if not specs or any(record.kind != kind for record in records):
+        where, kinds = records[0].layer, sorted({record.kind for record in records})
+        raise TicketError(f"layer '{where}' is a {type(layer).__name__}, not the stock of {kinds[0]}")
+    found = {record.arguments.get(_KERNEL, specs[0].name): record for record in records}
+    if len(found) != len(records) or not {spec.name for spec in specs} >= set(found):
+        raise TicketError(
+            f"layer '{records[0].layer}' has the kernels {[spec.name for spec in specs]}, not {list(found)}"
+        )
+    return found
+
+
+def arguments_of(records: dict[str, Mask], custom_objects: Any) -> MaskArguments:
+    """Returns what a layer is masked with, of its records by the kernels' names.
+
+    Raises:
+        TicketError: if they are not the arguments of a masked layer.
+    """
+    for record in records.values():
+        # Others would be the stock layer's, such as another number of units.
+        if unknown := set(record.arguments) - {*_OF_KERNELS, *_OF_LAYERS, _KERNEL}:
+            raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
+        try:
+            _allowed.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
+            with keras.saving.custom_object_scope(custom_objects or {}), _keras.SafeModeScope(True):
+                kernels = {
+                    name: KernelArguments.fill(
+                        **{argument: each.arguments[argument] for argument in _OF_KERNELS}, initializer=each.initializer
+                    )
+                    for name, each in records.items()
+                }
+                regularizer = keras.regularizers.get(record.arguments["scores_regularizer"])
+        except Exception as error:  # any kind: the arguments are those of the file
+            raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
+    train_bias = record.arguments["train_bias"], record.arguments.get("train_others", True)
+    if not all(type(each) is bool for each in train_bias):
+        raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: train_bias={train_bias[0]!r}")
+    return MaskArguments(kernels, regularizer, *train_bias)

@@ -164,7 +164,7 @@ def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measur
     keras.backend.clear_session()
     model = _experiment.build_model(config, shape, classes)
     masked = conversion.masked_layers(model)
-    sizes = [layer.scores.shape.num_elements() for layer in masked]
+    sizes = [kernel.size for layer in masked for kernel in layer.masked_kernels.values()]
     if not measured:
         return {"sizes": sizes, "others": 0}
     if not _follow_from_seed(masked):
@@ -184,7 +184,8 @@ def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measur
 
 
 def _follow_from_seed(masked: list[Any]) -> bool:
-    return all(isinstance(layer.kernel_initializer, initializers.FrozenInitializer) for layer in masked)
+    kernels = [kernel for layer in masked for kernel in layer.masked_kernels.values()]
+    return all(isinstance(kernel.initializer, initializers.FrozenInitializer) for kernel in kernels)
 
 
 def _most_bytes(weight: Any) -> int:

@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import itertools
 import logging
 import os
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _programs, composites, conversion, layers, selectors
+from keras_popup import _programs, conversion, selectors
 
 _logger = logging.getLogger("keras_popup")
 
@@ -51,14 +50,14 @@ class KSchedule(keras.callbacks.Callback):
         if not callable(schedule):
             raise TypeError(f"`schedule` must be a function of the step that returns k. Received: {schedule!r}.")
         self._schedule = schedule
-        self._layers: list[Any] = []
+        self._kernels: list[Any] = []
         self._k = 0.0  # what was set last: to read it from a layer would wait for the device
         self._first_step = self._step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
-        masked = conversion.masked_layers(self.model)
-        self._layers = [layer for layer in masked if not layer.selector.draws]
-        if not self._layers:
+        masked = [kernel for _, kernel in conversion.masked_kernels(self.model)]
+        self._kernels = [kernel for kernel in masked if not kernel.selector.draws]
+        if not self._kernels:
             have = "draw their masks, and have no k" if masked else "are not masked"
             raise ValueError(f"There is no k to schedule: the layers of model '{self.model.name}' {have}.")
         self._k, self._step = 0.0, 0
@@ -75,8 +74,8 @@ class KSchedule(keras.callbacks.Callback):
         self._step = step
         k = _number(self._schedule(step))
         if k != self._k:
-            for layer in self._layers:
-                layer.k = k
+            for kernel in self._kernels:
+                kernel.k = k
         self._k = k
 
 
@@ -173,10 +172,10 @@ class MaskStatistics(keras.callbacks.Callback):
         return tf.summary.create_file_writer(os.fspath(self._log_dir)) if self._log_dir is not None else None
 
     def on_train_begin(self, logs: Any = None) -> None:
-        masked = _masked_layers(self.model)
+        masked = conversion.masked_kernels(self.model)
         if not masked:
             raise ValueError(f"Model '{self.model.name}' has no masked layer to keep statistics of.")
-        if not all(layer.built for _, layer in masked):
+        if not all(kernel.scores is not None for _, kernel in masked):
             raise ValueError(
                 f"Model '{self.model.name}' is not built, so there are no masks yet to compare with. Give it an Input, "
                 "or call it on data first."
@@ -185,15 +184,15 @@ class MaskStatistics(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._masks:  # now, and not as training begins: a KSchedule has set its k
-            self._masks = {path: _mask(layer) for path, layer in _masked_layers(self.model)}
+            self._masks = {path: _mask(kernel) for path, kernel in conversion.masked_kernels(self.model)}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.latest = {}
-        for path, layer in _masked_layers(self.model):
-            mask, before = _mask(layer), self._masks[path]
+        for path, kernel in conversion.masked_kernels(self.model):
+            mask, before = _mask(kernel), self._masks[path]
             self._masks[path] = mask
-            shares = _shares(layer, mask)
-            scores = np.abs(layer.scores.numpy()[mask])
+            shares = _shares(kernel, mask)
+            scores = np.abs(kernel.scores.numpy()[mask])
             found = {
                 "changed": (mask != before).mean(),
                 "threshold": scores.min() if scores.size else 0.0,
@@ -233,24 +232,14 @@ class MaskStatistics(keras.callbacks.Callback):
                 tf.summary.histogram(f"{path}/kept_{axis}", values)
 
 
-def _masked_layers(model: Any) -> list[tuple[str, Any]]:
-    """Returns the masked layers with paths of which no two are the same, as names of layers may be."""
-    found: dict[str, Any] = {}
-    for path, layer in composites.walk(model):
-        if isinstance(layer, layers.MaskedLayer):
-            names = itertools.chain([path], (f"{path}_{number}" for number in itertools.count(2)))
-            found[next(name for name in names if name not in found)] = layer
-    return list(found.items())
-
-
-def _mask(layer: Any) -> Any:
+def _mask(kernel: Any) -> Any:
     with _programs.interpreted():
-        return layer.mask().numpy().astype(bool)
+        return kernel.mask().numpy().astype(bool)
 
 
-def _shares(layer: Any, mask: Any) -> dict[str, Any]:
+def _shares(kernel: Any, mask: Any) -> dict[str, Any]:
     """Returns the shares kept of the weights of each input channel, and of each output channel."""
-    rows, columns = layer.channel_axes()
+    rows, columns = kernel.channel_axes()
     every = range(mask.ndim)
     return {
         axis: mask.mean(axis=tuple(set(every) - set(own)), dtype=np.float64).ravel()

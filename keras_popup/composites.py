@@ -1,297 +1,507 @@
-"""Layers that hold other layers: what they hold, and the exchange of some of it for masked layers."""
+"""Masking a layer where it is, and the class of layers that remember what was masked in them.
 
-import contextlib
-import copy as copy_module
+`mask_layer` makes a masked layer of one that is there by changing its class, as Keras's `quantize` and `enable_lora` change
+layers in place: the object stays the same, and all that refers to it. `strip_layer` is the way back.
+
+A Sequential or Functional model saves the layers that it holds by their own configs. A layer or model whose code makes its
+layers saves none of them, so `remember` makes it a `MaskedComposite`: its config holds the stock config, and which of its
+layers are masked or frozen, and that is done again after it is built.
+"""
+
+import copy
 import functools
-import re
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
+
+from keras_popup import _keras, initializers, selectors
+from keras_popup._masked_kernel import MaskedKernel, chosen_once
+from keras_popup._masked_layer import (
+    MaskArguments,
+    MaskedLayer,
+    is_constructed,
+    kernels_of,
+    masked_class,
+    training_of,
+)
+from keras_popup._tree import is_graph, own_weights, pairs, parts, structure
+
+__all__ = [
+    "MaskedComposite",
+    "drop",
+    "freeze_weights",
+    "mask_layer",
+    "own_weights",
+    "pairs",
+    "remember",
+    "remember_parts",
+    "strip_layer",
+    "walk_masked",
+]
 
 if TYPE_CHECKING:
     _AnyLayer = Any
 else:
     _AnyLayer = object
 
-# What Keras keeps for itself in every layer and model; TensorFlow's own begins with "_self_".
-_BOOKKEEPING = {
-    *vars(keras.layers.Layer()),
-    *vars(keras.Model()),
-    "_functional",
-    "_compiled_trainable_state",
-    "_popup_exchange",
+# The argument of a layer that says whether it has a weight, and what it is if not.
+_SWITCHES: dict[str, dict[str, Any]] = {
+    "bias": {"use_bias": False, "bias_axes": None},
+    "gamma": {"scale": False},
+    "beta": {"center": False},
 }
 
 
-HIDDEN = "_layers"
-"""The first step of the places of layers that cannot be exchanged, as the attribute that holds them is not known."""
-
-_INPUT = keras.Input((1,))
-_GRAPHS = (keras.Sequential, type(keras.Model(_INPUT, _INPUT)))  # Keras does not export its Functional
-
-
-def is_graph(layer: Any) -> bool:
-    """Tells whether a layer is a Sequential or Functional model without a forward pass of its own."""
-    return any(isinstance(layer, kind) and type(layer).call is kind.call for kind in _GRAPHS)
-
-
-def parts(layer: Any) -> dict[tuple[Any, ...], Any]:
-    """Returns the layers that a layer holds directly, by their places.
-
-    A place is the layer's name in a Sequential or Functional model, and elsewhere the attribute, with index or
-    key where the attribute is a list or dict: ("ffn",), ("blocks", 0).
-    """
-    if isinstance(layer, _GRAPHS):
-        return {(part.name,): part for part in layer.layers}
-    found: dict[tuple[Any, ...], Any] = {}
-    for name, value in vars(layer).items():
-        if name not in _BOOKKEEPING and not name.startswith("_self_"):
-            found |= {(name, *path): part for path, part in _held(value)}
-    # What is held in another way, such as under other keys, Keras knows all the same.
-    seen = {id(part) for part in found.values()}
-    return found | {(HIDDEN, i): part for i, part in enumerate(layer._layers) if id(part) not in seen}
-
-
-def _held(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    if isinstance(value, keras.layers.Layer):
-        yield (), value
-    elif isinstance(value, (list, tuple, dict)):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            if isinstance(key, (str, int)):
-                for path, part in _held(inner):
-                    yield (key, *path), part
-
-
-def put(layer: Any, place: tuple[Any, ...], part: Any) -> None:
-    """Puts a layer at a place in one that holds others, instead of what is there."""
-
-    def exchanged_in(value: Any, path: tuple[Any, ...]) -> Any:
-        if not path:
-            return part
-        if isinstance(value, tuple):
-            changed = [*value]
-            changed[path[0]] = exchanged_in(value[path[0]], path[1:])
-            return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
-        value[path[0]] = exchanged_in(value[path[0]], path[1:])
-        return value
-
-    name, *path = place
-    before = parts(layer)[place]
-    layer._tracker.unlock()
-    if layer._tracker.is_in_store("layers", part):
-        layer._tracker.untrack(before)
-    else:
-        layer._tracker.replace_tracked_value("layers", before, part)
-    setattr(layer, name, exchanged_in(getattr(layer, name), tuple(path)))
-
-
-def walk(layer: Any, path: str = "", seen: set[int] | None = None, in_code: bool = False) -> Iterator[tuple[str, Any]]:
-    """Yields (path, layer) for all that a layer holds at any depth, each layer once, those that hold others first.
-
-    A step of a path is a layer's name. Inside of a layer with code of its own (`in_code`) Keras makes up other names
-    each time the code is run: there it is the layer's place, the attribute or the index in a Sequential or
-    Functional model: "encoder/attention/query", "encoder/stem/0".
-    """
-    seen = set() if seen is None else seen
-    graph = isinstance(layer, _GRAPHS)
-    in_code = in_code or not graph
-    for index, (place, part) in enumerate(parts(layer).items()):
-        if id(part) not in seen:
-            seen.add(id(part))
-            here = str(index) if graph else "/".join(map(str, place))
-            step = here if in_code and _is_made_up(part) else part.name
-            below = f"{path}/{step}" if path else step
-            yield below, part
-            yield from walk(part, below, seen, in_code)
-
-
-def _is_made_up(layer: Any) -> bool:
-    """Tells whether a layer's name is made from that of its class, which gives another number each time."""
-    stem = re.sub(r"(_\d+)?$", "", layer.name).replace("_", "")
-    name = type(layer).__name__.lower()
-    return stem in (name, name.removeprefix("masked"))
-
-
-def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
-    """Yields (layer, its twin) for a layer and all it holds that its twin holds at the same place, each layer once."""
-    seen = set() if seen is None else seen
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    yield layer, twin
-    here, there = parts(layer), parts(twin)
-    if isinstance(layer, _GRAPHS) and set(here) != set(there):  # with names that Keras has made up anew
-        if len(here) != len(there):
-            raise ValueError(
-                f"A copy of '{layer.name}' ({type(layer).__name__}), made from its config, holds other layers than it "
-                f"does: {len(there)}, not {len(here)}. Its `get_config` must tell all that its constructor is given."
-            )
-        there = dict(zip(here, there.values(), strict=True))
-    for place, part in here.items():
-        if place in there:
-            yield from pairs(part, there[place], seen)
-
-
-def own_weights(layer: Any) -> list[Any]:
-    """Returns the weights of a layer without those of the layers it holds."""
-    below = {id(weight) for part in parts(layer).values() for weight in part.weights}
-    return [weight for weight in layer.weights if id(weight) not in below]
-
-
-def copy(layer: Any) -> Any:
-    """Returns a new layer of the same class and config. Its weights are new, too."""
-    return type(layer).from_config(copy_module.deepcopy(layer.get_config()))
-
-
-def exchanged(layer: Any, exchange: dict[tuple[Any, ...], Any]) -> Any:
-    """Returns a copy of a layer that holds other layers at some places.
-
-    Where the layer was given those layers by its constructor, it stays of its class. Where its own code
-    makes them they are exchanged after the code has run, in a subclass made for it: see `MaskedComposite`.
+def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> None:
+    """Makes a masked layer of a built one, in place.
 
     Args:
-        layer: a layer or model that holds layers, no Sequential or Functional model.
-        exchange: the layers to put in, by place.
+        layer: a built layer, of a class that can be masked.
+        arguments: what it is masked with. Their kernels are the layer's.
+        draw: bool, whether kernels that have an initializer are drawn anew, or stay as they are.
 
     Raises:
-        Exception: whatever the layer's own code raises.
+        ValueError: if the layer has not these kernels, or `k` keeps no weight of one.
     """
-    if isinstance(layer, _GRAPHS):
-        raise ValueError("it is a Sequential or Functional model with a forward pass of its own")
-    config = copy_module.deepcopy(layer.get_config())
-    if all(len(place) == 1 and _is_serialized_layer(config.get(place[0])) for place in exchange):
-        arguments = {name: _plainly_serialized(part) for (name,), part in exchange.items()}
-        twin = type(layer).from_config({**config, **arguments})
-        if not set(exchange) <= set(parts(twin)):
-            raise ValueError(f"its copy does not hold layers at {sorted(exchange)}")
-        for place, part in exchange.items():
-            put(twin, place, part)  # the layer itself, which others may share
-        return twin
-    return _composite(type(layer), _plainly_serialized(layer), exchange)
+    specs = kernels_of(layer)
+    if not arguments.kernels or not {spec.name for spec in specs} >= set(arguments.kernels):
+        raise ValueError(
+            f"Layer '{layer.name}' ({type(layer).__name__}) has the kernels {[spec.name for spec in specs]}. Received: "
+            f"arguments for {sorted(arguments.kernels)}."
+        )
+    specs = tuple(spec for spec in specs if spec.name in arguments.kernels)
+    kernels = {
+        spec.name: MaskedKernel(layer, spec, arguments.kernels[spec.name], arguments.scores_regularizer)
+        for spec in specs
+    }
+    variables = {spec.name: vars(layer)[spec.attributes[-1]] for spec in specs}
+    for name, variable in variables.items():
+        kernels[name].check_shape(tuple(variable.shape))
+        check_rematerialization(layer, kernels[name].selector)
+    with _keras.unlocked(layer):
+        for spec in specs:
+            vars(layer).pop(spec.attributes[-1])
+        remembers = isinstance(layer, MaskedComposite)
+        kind = masked_class(stock_of(layer))
+        layer.__class__ = composite_class(kind) if remembers or not is_constructed(kind) else kind
+        object.__setattr__(layer, "masked_kernels", kernels)
+        object.__setattr__(layer, "train_bias", arguments.train_bias)
+        layer._trainable = True
+        for name, kernel in kernels.items():
+            variable = variables[name]
+            if kernel.initializer is not None:
+                if draw:
+                    drawn = kernel.for_fans(kernel.initializer, tuple(variable.shape))
+                    variable.assign(drawn(tuple(variable.shape), variable.dtype))
+                _set_initializer(layer, kernel)
+            kernel.freeze(variable, prefix=len(kernels) > 1)
+        object.__setattr__(layer, "_popup_train_others", arguments.train_others)
+        _hold(layer)
+        _keras.refresh_call_signature(layer)
 
 
-def _is_serialized_layer(value: Any) -> bool:
-    return isinstance(value, dict) and {"class_name", "config"} <= set(value)
+def _hold(layer: Any) -> None:
+    """Freezes the bias and the other weights of a masked layer that are not to be trained, for good."""
+    scores = {id(kernel.scores) for kernel in layer.masked_kernels.values()}
+    bias, held = getattr(layer, "bias", None), []
+    for place, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
+        trained = layer.train_bias if variable is bias else layer._popup_train_others
+        is_kernel = any(vars(layer).get(spec.attributes[-1]) is variable for spec in layer.kernel_specs)
+        if id(variable) in scores:
+            variable.trainable = True
+        elif not (trained or is_kernel):
+            variable.trainable = False
+            _keras.track(layer, _keras.NON_TRAINABLE, variable)
+            held.append((place, variable))
+    object.__setattr__(layer, "_popup_held", tuple(held))
 
 
-def _plainly_serialized(layer: Any) -> dict[str, Any]:
-    """Serializes a layer without what would build or compile it where it is read: who holds it does so."""
-    with uncompiled(layer):
-        serialized = keras.saving.serialize_keras_object(layer)
-    return {key: value for key, value in serialized.items() if key not in ("build_config", "compile_config")}
+def strip_layer(layer: Any) -> None:
+    """Makes a masked layer the stock layer again, in place, with the masks baked into its kernels."""
+    with _keras.unlocked(layer):
+        for kernel in layer.masked_kernels.values():
+            baked = kernel.baked()
+            kernel.thaw()
+            kernel.kernel.assign(baked)
+        bias = getattr(layer, "bias", None)
+        made_so = ((None, bias),) if isinstance(bias, keras.Variable) and not layer.train_bias else ()
+        for place, variable in vars(layer).pop("_popup_held", made_so):
+            variable.trainable = layer.trainable
+            _keras.track(layer, _keras.TRAINABLE, variable, place)
+        kernels = layer.masked_kernels
+        for name in ("masked_kernels", "train_bias", "_popup_train_others"):
+            vars(layer).pop(name, None)
+        layer.__class__ = stock_of(layer)
+        for kernel in kernels.values():
+            object.__setattr__(layer, kernel.spec.attributes[-1], kernel.kernel)
+            kernel.layer = layer
+            _set_initializer(layer, kernel, default=True)
+        _keras.refresh_call_signature(layer)
 
 
-@contextlib.contextmanager
-def uncompiled(layer: Any) -> Iterator[None]:
-    """Hides from Keras that a model is compiled, so that it does not compile a copy, which takes an optimizer."""
-    compiled = getattr(layer, "compiled", False)
-    try:
-        if compiled:
-            layer.compiled = False
-        yield
-    finally:
-        if compiled:
-            layer.compiled = True
+def _set_initializer(layer: Any, kernel: MaskedKernel, default: bool = False) -> None:
+    """Has the config of a layer name the initializer of its kernel, or the default one of its class."""
+    argument = f"{kernel.spec.argument}_initializer"
+    if kernel.spec.argument is None or not hasattr(layer, argument):
+        return
+    initializer = kernel.initializer
+    if default:
+        if not isinstance(getattr(layer, argument), initializers.FrozenInitializer):
+            return
+        parameter = inspect.signature(type(layer)).parameters.get(argument)
+        initializer = keras.initializers.get(parameter.default if parameter else "glorot_uniform")
+    elif kernel is not first_of_argument(layer, kernel):
+        return
+    setattr(layer, argument, initializer)
+
+
+def first_of_argument(layer: Any, kernel: MaskedKernel) -> MaskedKernel:
+    """Returns the first kernel of a layer that has the same argument: two tables of a tied embedding have one."""
+    return next(k for k in layer.masked_kernels.values() if k.spec.argument == kernel.spec.argument)
+
+
+def drop(layer: Any, name: str) -> None:
+    """Takes a weight away from a layer that can do without it: "bias", "gamma" or "beta"."""
+    weight = getattr(layer, name, None)
+    if weight is None:
+        return
+    with _keras.unlocked(layer):
+        _keras.untrack(layer, weight)
+        setattr(layer, name, None)
+        for switch, value in _SWITCHES[name].items():
+            if hasattr(layer, switch):
+                setattr(layer, switch, value)
+    object.__setattr__(layer, "_popup_without", (*getattr(layer, "_popup_without", ()), name))
+
+
+def freeze_weights(layer: Any) -> None:
+    """Freezes the weights that a layer has itself, for good: setting `trainable` does not thaw them."""
+    object.__setattr__(layer, "_popup_frozen", True)
+    weights = list(_keras.own_variables(layer, _keras.TRAINABLE))
+    for place, weight in enumerate(weights):
+        weight.trainable = False
+        _keras.track(layer, _keras.NON_TRAINABLE, weight, place)
+    object.__setattr__(layer, "_popup_frozen_count", len(weights))
+    object.__setattr__(layer, "load_own_variables", functools.partial(_load_all_or_unfrozen, layer))
+
+
+def _load_all_or_unfrozen(layer: Any, store: Any) -> None:
+    """Loads the weights of a layer. Files of earlier versions do not have those of normalizations that are frozen."""
+    count = layer._popup_frozen_count
+    others = _keras.own_variables(layer, _keras.NON_TRAINABLE)[count:]
+    if not count or len(store) != len(others) or _keras.own_variables(layer, _keras.TRAINABLE):
+        type(layer).load_own_variables(layer, store)
+        return
+    for number, variable in enumerate(others):
+        variable.assign(store[str(number)])
+
+
+def thaw_weights(layer: Any) -> None:
+    """Undoes `freeze_weights`."""
+    count = vars(layer).pop("_popup_frozen_count", 0)
+    for name in ("_popup_frozen", "_popup_must_remember", "load_own_variables"):
+        vars(layer).pop(name, None)
+    for place, weight in enumerate(_keras.own_variables(layer, _keras.NON_TRAINABLE)[:count]):
+        weight.trainable = layer.trainable
+        _keras.track(layer, _keras.TRAINABLE, weight, place)
+
+
+def stock_of(layer: Any) -> type:
+    """Returns the class of a layer without what this library has mixed in."""
+    ours = (MaskedLayer, MaskedComposite)
+    return next(base for base in type(layer).__mro__ if not issubclass(base, ours))
+
+
+def check_rematerialization(layer: Any, selector: selectors.Selector) -> None:
+    """Raises ValueError for a layer that draws its masks, and would draw others in the backward pass."""
+    if selector.draws and layer._remat_mode:
+        raise ValueError(
+            f"Layer '{layer.name}' draws its masks, and rematerialization would draw others in the backward pass. "
+            "Leave it out of the RematScope."
+        )
+
+
+def walk_masked(layer: Any) -> Iterator[Any]:
+    """Yields the masked layers that a layer holds at any depth, itself among them."""
+    if isinstance(layer, MaskedLayer):
+        yield layer
+    yield from (part for _, part in structure(layer) if isinstance(part, MaskedLayer))
+
+
+def remember(layer: Any) -> None:
+    """Makes a layer one whose config tells what is masked, frozen or dropped in it."""
+    if not isinstance(layer, MaskedComposite):
+        layer.__class__ = composite_class(type(layer))
+        _keras.refresh_call_signature(layer)
+
+
+def forget(layer: Any) -> None:
+    """Undoes `remember`."""
+    thaw_weights(layer)
+    if isinstance(layer, MaskedComposite):
+        for name in ("_popup_pending", "_popup_build"):
+            vars(layer).pop(name, None)
+        layer.__class__ = next(base for base in type(layer).__mro__ if not issubclass(base, MaskedComposite))
+        _keras.refresh_call_signature(layer)
+
+
+def remember_parts(root: Any, in_code: bool = False) -> None:
+    """Makes everything in a model that must remember what is in it remember it."""
+    told = is_graph(root)
+    if not told and (_holds_something_to_tell(root) or (not in_code and _must_remember(root))):
+        remember(root)
+    for part in parts(root).values():
+        remember_parts(part, in_code or not told)
+
+
+def _must_remember(layer: Any) -> bool:
+    return getattr(layer, "_popup_frozen", False) or getattr(layer, "_popup_must_remember", False)
+
+
+def _holds_something_to_tell(layer: Any) -> bool:
+    return any(isinstance(part, MaskedLayer) or _must_remember(part) for _, part in structure(layer))
+
+
+# The config of a composite:
+#   layer: the stock layer, serialized
+#   masks: [[path, arguments], ...] of all masked layers in it
+#   frozen: [[path, what], ...]: "layer" for `trainable = False`, "weights" for `freeze_weights`, or the numbers of
+#       trainable weights of its own which are frozen each by itself
+#   without: [[path, names], ...] of the weights that were dropped
 
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedComposite(_AnyLayer):
-    """Mixed in before the class of a layer whose code makes layers: some of them are exchanged afterwards.
+    """Mixed in before the class of a layer whose config does not tell what is masked in it.
 
-    It is how `mask_model` puts masked layers into MultiHeadAttention, into a user's own blocks and into
-    subclassed models. A layer is exchanged as soon as it is there: when the constructor has made it, or the
-    `build` method. The config holds the stock layer's and those of the layers put in.
+    It is how `mask_model` puts masks into MultiHeadAttention, into LSTM, into a user's own blocks and subclassed models.
     """
 
-    _popup_stock_class: Any
-    _popup_stock: dict[str, Any]  # the stock layer, serialized
-    _popup_places: tuple[tuple[Any, ...], ...]  # where layers are exchanged
-    _popup_frozen: tuple[tuple[Any, ...], ...]  # where others are frozen; () stands for the layer's own weights
-    _popup_exchange: dict[tuple[Any, ...], Any]  # what is still to be put in
-
-    def _put_in(self) -> None:
-        there = parts(self)
-        for place in [place for place in self._popup_exchange if place in there]:
-            stock, part = there[place], self._popup_exchange.pop(place)
-            if stock.built and not part.built:
-                part.build_from_config(stock.get_build_config())
-                part.built = True
-            put(self, place, part)
-        for place, part in parts(self).items():
-            if place in self._popup_frozen:
-                part.trainable = False
-        if () in self._popup_frozen:
-            for weight in own_weights(self):
-                weight.trainable = False
-
-    def stock_copy(self) -> Any:
-        """Returns a new layer of the stock class, with the layers that its own code makes."""
-        return self._popup_stock_class.from_config(copy_module.deepcopy(self._popup_stock["config"]))
-
     def get_config(self) -> dict[str, Any]:
-        there = parts(self)
-        frozen = [place for place, part in there.items() if place not in self._popup_places and not part.trainable]
-        if self.trainable and own_weights(self) and not any(weight.trainable for weight in own_weights(self)):
-            frozen.append(())
-        config = self._popup_stock["config"]
-        if "trainable" in config:
-            config = {**config, "trainable": self.trainable}
-        return {
-            "layer": {**self._popup_stock, "config": config},
-            "exchange": [[list(place), _plainly_serialized(there[place])] for place in self._popup_places],
-            "frozen": [list(place) for place in frozen],
+        pending = vars(self).get("_popup_pending")
+        tables = _tables(self)
+        if pending is not None:
+            tables = {name: [*table, *pending.to_json()[name]] for name, table in tables.items()}
+        stock = stock_of(self)
+        serialized = {
+            "module": stock.__module__,
+            "class_name": stock.__name__,
+            "config": to_stock(super().get_config()),
+            "registered_name": keras.saving.get_registered_name(stock),
         }
+        return {"layer": serialized, **tables}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        exchange = {tuple(place): keras.saving.deserialize_keras_object(part) for place, part in config["exchange"]}
-        frozen = tuple(tuple(place) for place in config["frozen"])
-        stock_class = type(keras.saving.deserialize_keras_object(copy_module.deepcopy(config["layer"])))
-        return _composite(stock_class, config["layer"], exchange, frozen)
+        layer = keras.saving.deserialize_keras_object(copy.deepcopy(config["layer"]))
+        _Pending.of_config(config).attach(layer)
+        return layer
+
+    def build_from_config(self, config: Any) -> None:
+        super().build_from_config(config)
+        settle(self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = super().__call__(*args, **kwargs)
+        if "_popup_pending" in vars(self):
+            settle(self, finished=True)
+        return outputs
 
 
-def _composite(
-    stock_class: Any,
-    stock: dict[str, Any],
-    exchange: dict[tuple[Any, ...], Any],
-    frozen: tuple[tuple[Any, ...], ...] = (),
-) -> Any:
-    """Returns a layer of `stock_class`, serialized in `stock`, with other layers at some places."""
-    composite_class = _composite_class(stock_class)
-    layer = super(MaskedComposite, composite_class).from_config(copy_module.deepcopy(stock["config"]))
-    if type(layer) is not composite_class:
-        raise ValueError(f"its `from_config` does not make an object of the class that it is called on: {type(layer)}")
-    layer._popup_places, layer._popup_frozen = tuple(exchange), frozen
-    # Past Keras, which would track what is in them as parts of the layer.
-    object.__setattr__(layer, "_popup_stock", stock)
-    object.__setattr__(layer, "_popup_exchange", dict(exchange))
-    layer._put_in()
-    if layer._popup_exchange and not hasattr(composite_class, "_popup_builds"):
-        raise ValueError(f"its copy does not make layers at {sorted(layer._popup_exchange)}")
-    return layer
+def _tables(root: Any) -> dict[str, Any]:
+    """Returns what a layer's config tells of what is in it."""
+    masks, frozen, without = [], [], []
+    silent: set[int] = set()
+    for path, layer in [((), root), *structure(root)]:
+        if isinstance(layer, MaskedLayer):
+            masks.append([list(path), MaskArguments.of(layer).to_json()])
+        if names := getattr(layer, "_popup_without", ()):
+            without.append([list(path), list(names)])
+        if id(layer) in silent:
+            continue
+        if not layer.trainable:
+            frozen.append([list(path), "layer"])
+            silent |= {id(part) for _, part in structure(layer)}
+        elif getattr(layer, "_popup_frozen", False):
+            frozen.append([list(path), "weights"])
+        elif numbers := [
+            number
+            for number, variable in enumerate(_keras.own_variables(layer, _keras.TRAINABLE))
+            if not variable.trainable
+        ]:
+            frozen.append([list(path), numbers])
+    return {"masks": masks, "frozen": frozen, "without": without}
+
+
+class _Pending:
+    """What is still to be done to the parts of a layer that was read from a config, once they are built."""
+
+    def __init__(self, masks: Any, frozen: Any, without: Any) -> None:
+        self.masks = {tuple(path): arguments for path, arguments in masks}
+        self.frozen = {tuple(path): what for path, what in frozen}
+        self.without = {tuple(path): tuple(names) for path, names in without}
+
+    @classmethod
+    def of_config(cls, config: dict[str, Any]) -> "_Pending":
+        if "exchange" in config:
+            config = _of_earlier_config(config)
+        return cls(config["masks"], config["frozen"], config["without"])
+
+    def to_json(self) -> dict[str, Any]:
+        tables = {"masks": self.masks, "frozen": self.frozen, "without": self.without}
+        return {name: [[list(path), value] for path, value in table.items()] for name, table in tables.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self.masks or self.frozen or self.without)
+
+    def attach(self, layer: Any) -> None:
+        """Has a layer do this as soon as it can."""
+        remember(layer)
+        object.__setattr__(layer, "_popup_pending", self)
+        build = vars(layer)["build"]  # Keras wraps the method of each object
+
+        @functools.wraps(build)  # Keras reads the names of its arguments
+        def build_and_settle(*args: Any, **kwargs: Any) -> None:
+            build(*args, **kwargs)
+            settle(layer)
+
+        object.__setattr__(layer, "build", build_and_settle)
+        settle(layer)
+
+    def apply(self, root: Any) -> None:
+        """Does what can be done by now."""
+        there = {(): root, **dict(structure(root))}
+        ready = {path: layer for path, layer in there.items() if layer.built or own_weights(layer)}
+        for path in [path for path in self.without if path in ready]:
+            for name in self.without.pop(path):
+                drop(ready[path], name)
+        for path in [path for path in self.masks if path in ready]:
+            arguments = self.masks.pop(path)
+            if not isinstance(ready[path], MaskedLayer):
+                mask_layer(ready[path], MaskArguments.from_json(arguments))
+        if not self.masks:
+            for path in [path for path in self.frozen if path in ready]:
+                _freeze(ready[path], self.frozen.pop(path))
+
+
+def _freeze(layer: Any, what: Any) -> None:
+    if what == "layer":
+        _keras.set_trainable(layer, False)
+    elif what == "weights":
+        freeze_weights(layer)
+    else:
+        for number in what:
+            _keras.own_variables(layer, _keras.TRAINABLE)[number].trainable = False
+
+
+def settle(layer: Any, finished: bool = False) -> None:
+    """Masks, freezes and drops what a layer was read to have so, as far as its parts are built.
+
+    Raises:
+        ValueError: if it has been called, and has not made these parts.
+    """
+    pending = vars(layer).get("_popup_pending")
+    if pending is None:
+        return
+    pending.apply(layer)
+    remember_parts(layer)
+    if not pending:
+        del vars(layer)["_popup_pending"]
+    elif finished:
+        there = {(), *(path for path, _ in structure(layer))}
+        if missing := sorted("/".join(map(str, path)) for path in pending.masks if path not in there):
+            raise ValueError(
+                f"Layer '{layer.name}' ({stock_of(layer).__name__}) makes no layers at {missing}, where masked ones are "
+                "to be. Was its code changed since it was converted?"
+            )
+
+
+def _of_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config of a composite as files of version 0.1.0.dev hold it, which listed layers to put in."""
+    masks, frozen, without = [], [], []
+    for place, serialized in config["exchange"]:
+        part = keras.saving.deserialize_keras_object(serialized)
+        for path, layer in [((), part), *structure(part)]:
+            whole = [*place, *path]
+            inner = vars(layer).get("_popup_pending")
+            if inner is not None:
+                tables = inner.to_json()
+                masks += [[[*whole, *below], value] for below, value in tables["masks"]]
+                frozen += [[[*whole, *below], value] for below, value in tables["frozen"]]
+                without += [[[*whole, *below], value] for below, value in tables["without"]]
+            if isinstance(layer, MaskedLayer):
+                masks.append([whole, MaskArguments.of(layer).to_json()])
+            if not layer.trainable:
+                frozen.append([whole, "layer"])
+            names = [name for name, switches in _SWITCHES.items() if _is_off(layer, switches)]
+            if names and isinstance(layer, (MaskedLayer, *NORMS)):
+                without.append([whole, names])
+    for place in config["frozen"]:
+        frozen.append([list(place), "layer" if place else "weights"])
+    return {"layer": config["layer"], "masks": masks, "frozen": frozen, "without": without}
+
+
+NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
+
+
+def _is_off(layer: Any, switches: dict[str, Any]) -> bool:
+    return any(hasattr(layer, switch) and getattr(layer, switch) == off for switch, off in switches.items())
+
+
+def to_stock(value: Any) -> Any:
+    """Returns a serialized config in which stock layers stand in the place of masked ones."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_stock(each) for each in value) if type(value) in (list, tuple) else value
+    if not isinstance(value, dict):
+        return value
+    if {"class_name", "config"} <= set(value):
+        name = value.get("registered_name")
+        if name == "keras_popup>MaskedComposite" and "layer" in value["config"]:
+            return {**to_stock(value["config"]["layer"]), **shared_id(value)}
+        kind = keras.saving.get_registered_object(name) if name else None
+        if isinstance(kind, type) and issubclass(kind, MaskedLayer):
+            return kind.to_stock_serialized(value)
+    return {key: to_stock(each) for key, each in value.items()}
+
+
+def shared_id(serialized: dict[str, Any]) -> dict[str, Any]:
+    """Returns what Keras has put into a serialized layer that is one with others of the same file."""
+    return {key: value for key, value in serialized.items() if key == "shared_object_id"}
 
 
 @functools.cache
-def _composite_class(stock_class: Any) -> Any:
-    members: dict[str, Any] = {
-        "__module__": __name__,
-        "__doc__": stock_class.__doc__,
-        "_popup_stock_class": stock_class,
-    }
-    if not getattr(stock_class.build, "_is_default", False):
-
-        @functools.wraps(stock_class.build)  # Keras reads the names of its arguments
-        def build(self: Any, *args: Any, **kwargs: Any) -> None:
-            stock_class.build(self, *args, **kwargs)
-            self._put_in()
-            if self._popup_exchange:
-                raise ValueError(
-                    f"Layer '{self.name}' ({stock_class.__name__}) makes no layers at {sorted(self._popup_exchange)}, "
-                    "where masked ones are to be. Was its code changed since it was converted?"
-                )
-
-        members |= {"build": build, "_popup_builds": True}
-    composite_class = type(f"Masked{stock_class.__name__}", (MaskedComposite, stock_class), members)
+def composite_class(kind: Any) -> Any:
+    """Returns the class of a layer of this class that remembers what is in it."""
+    stock = next(base for base in kind.__mro__ if not issubclass(base, (MaskedLayer, MaskedComposite)))
+    members: dict[str, Any] = {"__module__": __name__, "__doc__": kind.__doc__}
+    if issubclass(kind, keras.layers.RNN):
+        members["call"] = _choosing_once(kind.call)
+    elif issubclass(kind, keras.layers.SpectralNormalization):
+        members["call"] = _still_when_frozen(kind.call)
+    composite = type(f"Masked{stock.__name__}", (MaskedComposite, kind), members)
     # All of them are read back by the same `from_config`, which finds the stock class in the config.
-    return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite_class)
+    return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite)
+
+
+def _choosing_once(call: Any) -> Any:
+    """Returns the `call` of a recurrent layer that chooses the weights of its cells once, not at every time step."""
+
+    @functools.wraps(call)
+    def choosing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        kernels = [kernel for layer in walk_masked(self) for kernel in layer.masked_kernels.values()]
+        with chosen_once(kernels, training_of(kwargs)):
+            return call(self, *args, **kwargs)
+
+    return choosing_call
+
+
+def _still_when_frozen(call: Any) -> Any:
+    """Returns the `call` of a SpectralNormalization that leaves its kernel alone while it is frozen."""
+
+    @functools.wraps(call)
+    def still_call(self: Any, inputs: Any, training: Any = False) -> Any:
+        return call(self, inputs, training=bool(training) and self.trainable)
+
+    return still_call

@@ -1,23 +1,32 @@
 """Conversion of models: `mask_model` puts masks in, `strip_masks` bakes them in."""
 
-import copy
+import contextlib
+import dataclasses
 import logging
-import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
-from keras_popup import _patterns, composites, initializers, layers, selectors
+from keras_popup import _keras, _patterns, initializers, layers, selectors
+from keras_popup._copying import copy_model
+from keras_popup._masked_kernel import KernelArguments, KernelSpec, MaskedKernel
+from keras_popup._masked_layer import MaskArguments, MaskedLayer, is_constructed, kernels_of, maskable_base, overridden
+from keras_popup._tree import is_graph, own_weights, parts, structure
+from keras_popup._undo import undone_if_it_fails
+from keras_popup.composites import (
+    NORMS,
+    MaskedComposite,
+    drop,
+    forget,
+    freeze_weights,
+    mask_layer,
+    remember_parts,
+    stock_of,
+    strip_layer,
+    walk_masked,
+)
 
 _logger = logging.getLogger("keras_popup")
-
-_NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
-
-# What a layer's weight becomes that its twin has and it has not itself.
-_NEUTRAL = {"bias": 0.0, "beta": 0.0, "gamma": 1.0}
 
 
 def mask_model(
@@ -33,26 +42,29 @@ def mask_model(
     train_biases: bool = False,
     train_norms: bool = False,
     seed: int,
+    copy: bool = True,
 ) -> keras.Model:
-    """Returns a masked copy of a model: frozen kernels and trainable scores.
+    """Masks a model: frozen kernels and trainable scores.
 
-    Dense, EinsumDense and the convolutions become their masked layers, wherever they are: in nested models,
-    in TimeDistributed, in MultiHeadAttention, in blocks and models with code of their own. A shared layer
-    stays one layer. Every other layer is copied with its weights; one that holds weights which are thus not
-    masked is named with the reason in one log line, and by `mask_summary`. The given model is not changed.
+    Dense, EinsumDense, the convolutions, the cells of recurrent layers and Embedding become masked layers, wherever they
+    are: in nested models, in TimeDistributed, in MultiHeadAttention, in blocks and models with code of their own. So do
+    your own layers after `register_maskable`. Each layer is masked where it is, so a shared layer stays one layer, and
+    code that reads its kernel gets the masked one. What holds weights which are not masked is named with the reason
+    in one log line, and by `mask_summary`.
 
-    `weights="random"` draws new kernels, drops biases, and makes BatchNormalization, LayerNormalization and
-    GroupNormalization anew without gamma and beta. `weights="keep"` keeps the model's own kernels, and
-    everything else that it has learned, frozen, and learns a mask over the kernels: for a new task, or to find
-    what a trained network does not need. That mask begins at random, as the scores do. In both, excluded layers
-    are copied as they are and stay trainable.
+    `weights="random"` draws new kernels. Biases go, and so do gamma and beta of BatchNormalization, LayerNormalization and
+    GroupNormalization, whose statistics begin anew; inside of code that may read them they stay, frozen at 0, 1 and 0.
+    `weights="keep"` keeps the model's own kernels, and everything else that it has learned, frozen, and learns a mask
+    over the kernels: for a new task, or to find what a trained network does not need. That mask begins at random, as the
+    scores do. In both, excluded layers are as they were, and trained.
 
     Layers are named, in `k` and `exclude`, by `fnmatch` patterns of their name or path: "head", "block1_*",
-    "encoder/attention/query". A pattern that matches a layer which holds others covers all of these.
+    "encoder/attention/query". Of a layer with several kernels, the kernel's name comes behind it:
+    "lstm/lstm_cell/recurrent_kernel". A pattern that matches a layer which holds others covers all of these.
 
     Args:
-        model: a `keras.Model`: Sequential, Functional, or subclassed with a config (Keras's `get_config`).
-        k: the fraction of each layer's weights that is kept, in (0, 1]: a number for all layers, a dict of
+        model: a `keras.Model`, built: Sequential, Functional or subclassed.
+        k: the fraction of each kernel's weights that is kept, in (0, 1]: a number for all of them, a dict of
             patterns, of which the first one that matches counts (so "*", for the rest, goes last), or a
             function of the given model's layer.
         selector: a name, object or config as in `keras_popup.selectors.get`.
@@ -68,15 +80,18 @@ def mask_model(
         train_norms: bool, likewise for gamma and beta of normalizations.
         seed: integer in [0, 2**64). Every layer's own seed is derived from it and from the layer's place
             among those that can be masked, so the same model and seed give the same kernels and scores.
+        copy: bool. True masks a copy, which Keras makes from the model's config, and which is compared with the model,
+            variable by variable. False masks the given model itself, which needs no config; if it fails, the
+            model is as it was.
 
     Returns:
-        A new `keras.Model` of the same topology and layer names, not compiled.
+        The masked `keras.Model`: of the same topology and layer names, not compiled. With `copy=False`, `model`.
 
     Raises:
-        TypeError: if `model` is no model, or one that cannot be copied from its config.
-        ValueError: if no layer can be masked, if `k` keeps no weight of a layer, if a pattern matches no
-            layer, if an initializer has a seed of its own, which would give layers of one shape the same
-            kernel, or if weights are to be kept that are not there yet.
+        TypeError: if `model` is no model, or if no copy of it can be made.
+        ValueError: if it is not built, if no layer can be masked, if `k` keeps no weight of a kernel, if a pattern
+            matches nothing, or if an initializer has a seed of its own, which would give layers of one shape the
+            same kernel.
 
     Example:
 
@@ -86,116 +101,326 @@ def mask_model(
     >>> [layer.kept for layer in masked.layers if hasattr(layer, "kept")]
     [70560, 15000]
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"mask_model takes a keras.Model. Received: {type(model).__name__}.")
+    check_model(model, "mask_model")
     if weights not in ("random", "keep"):
         raise ValueError(f"`weights` must be 'random' or 'keep'. Received: {weights!r}.")
-    keep = weights == "keep"
-    if keep and not model.built:
-        raise ValueError(f"weights='keep' needs weights: model '{model.name}' is not built. Call it on data first.")
-    for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
-        chosen = None if initializer is None else initializers.get(initializer)
-        config: dict[str, Any] = getattr(chosen, "get_config", dict)()
-        if config.get("seed") is not None:
-            raise ValueError(
-                f"`{name}` must have no seed of its own, or layers of one shape would share their values. "
-                f"Received: seed={config['seed']}. Leave it out: mask_model(seed=...) gives each layer its own."
-            )
-    arguments = {
-        "selector": selectors.serialize(selectors.get(selector)),
-        "scores_initializer": scores_initializer,
-        "scores_regularizer": keras.regularizers.serialize(keras.regularizers.get(scores_regularizer)),
-        "train_bias": train_biases,
-        "trainable": True,
-    }
-    seed = initializers.check_seed(seed)
-
-    found = list(composites.walk(model))
-    for path, layer in found:
-        if isinstance(layer, layers.MaskedLayer):
-            raise ValueError(f"Model '{model.name}' is masked already: layer '{path}' is a {type(layer).__name__}.")
-    _check_built(model, found)
-    excluded = _patterns.excluded(found, exclude)
-    shared = _shared(model, found)
-    left = _left_alone(model, found) | shared | dict.fromkeys(excluded, "excluded")
-    maskable = [(path, layer) for path, layer in found if type(layer) in layers.MASKED_LAYERS]
-    seeds = {id(layer): initializers.derive_seed(seed, place) for place, (_, layer) in enumerate(maskable)}
-    fractions = _patterns.fractions([(path, layer) for path, layer in maskable if id(layer) not in left], k)
-
-    def convert(layer: Any) -> Any:
-        masked_class = layers.MASKED_LAYERS.get(type(layer))
-        if id(layer) in left:
-            return None
-        if masked_class is not None:
-            config = {**layer.get_config(), **arguments, "k": fractions[id(layer)], "seed": seeds[id(layer)]}
-            if not keep:
-                config[masked_class.kernel_argument + "_initializer"] = kernel_initializer
-            if not keep and not train_biases:
-                config |= {"bias_axes": None} if "bias_axes" in config else {"use_bias": False}
-            return masked_class.from_config(config)
-        if type(layer) in _NORMS and not keep:
-            config = layer.get_config()
-            return type(layer).from_config(config if train_norms else {**config, "center": False, "scale": False})
-        return None
-
-    norms = {id(layer) for _, layer in found if type(layer) in _NORMS} if not keep else set()
-    targets = {*fractions, *norms, *shared} - excluded
-    try:
-        masked = _rebuilt(model, convert, targets, left)
-    except TypeError:
-        raise
-    except Exception as error:
+    if not model.built:
         raise ValueError(
-            f"Model '{model.name}' cannot be run with masked layers in it: {error} If a layer's code reads a bias, "
-            "gamma or beta of another, train_biases=True or train_norms=True keeps them; `exclude` leaves layers alone."
-        ) from error
-    twins = list(composites.pairs(model, masked))
-    if not any(isinstance(twin, layers.MaskedLayer) for _, twin in twins):
-        raise ValueError(
-            f"Model '{model.name}' has no layer that can be masked. Expected at least one of "
-            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. Received: {_listed(found, left)}."
+            f"Model '{model.name}' is not built, so it has no weights to mask yet. Call it on data first, or give it an "
+            "Input."
         )
-    not_masked = []
-    paths = {id(layer): path for path, layer in found}
-    for layer, twin in twins:  # those that hold others come first, so that these have the last word
-        is_excluded = id(layer) in excluded
-        is_norm = type(layer) in _NORMS and id(layer) not in left
-        own = composites.own_weights(layer)
-        trainable = {id(weight) for weight in layer.trainable_variables}
-        if twin is not layer:
-            _set_trainable(layer, twin, excluded, keep, is_norm and train_norms)
-            if keep or not (is_norm or isinstance(twin, layers.MaskedLayer)):
-                _copy_weights(layer, twin)
-        if isinstance(twin, layers.MaskedLayer) or is_norm or not own:
-            continue
-        twin._not_masked_because = left.get(id(layer)) or why_not(layer)
-        if not is_excluded and layer is not model and any(id(weight) in trainable for weight in own):
-            not_masked.append(f"{paths[id(layer)]} ({type(layer).__name__}): {twin._not_masked_because}")
-    if not_masked:
-        _logger.warning("Copied without a mask: %s.", "; ".join(not_masked))
+    for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
+        _check_without_seed(name, initializer)
+    settings = _Settings(
+        keep=weights == "keep",
+        selector=selectors.get(selector),
+        kernel_initializer=None if weights == "keep" else initializers.get(kernel_initializer),
+        scores_initializer=scores_initializer,
+        scores_regularizer=keras.regularizers.get(scores_regularizer),
+        train_biases=train_biases,
+        train_norms=train_norms,
+        seed=initializers.check_seed(seed),
+    )
+    plan = _plan(model, k, exclude, settings)
+    if copy:
+        masked, twins = copy_model(model)
+    else:
+        masked, twins = model, {id(layer): layer for layer in plan.layers}
+    with contextlib.nullcontext() if copy else undone_if_it_fails(plan.layers):
+        _apply(plan, twins, settings)
+        remember_parts(masked)
+    _keras.drop_compiled_functions(masked)
+    if plan.not_masked:
+        _logger.warning("Copied without a mask: %s.", "; ".join(plan.not_masked))
     return masked
 
 
-def _set_trainable(layer: Any, twin: Any, excluded: set[int], keep: bool, as_norm: bool) -> None:
-    held = {id(part) for _, part in composites.walk(layer)}
-    frozen = keep and id(layer) not in excluded and not as_norm
-    if isinstance(twin, layers.MaskedLayer):
-        twin.trainable = True
-    elif masked_layers(twin) or held & excluded:
-        twin.trainable = True
-        for weight in composites.own_weights(twin):
-            weight.trainable = weight.trainable and layer.trainable and not frozen
+def check_model(model: Any, function: str) -> None:
+    """Raises TypeError for what is no model, with what to pass instead."""
+    if isinstance(model, keras.Model):
+        return
+    said = f"{function} takes a keras.Model. Received: "
+    module = type(model).__module__.partition(".")[0]
+    if module in ("tf_keras", "keras_core") or type(model).__module__.startswith("tensorflow.python.keras"):
+        raise TypeError(
+            f"{said}a {type(model).__name__} of the package {module}. Build it with Keras 3, `import keras`, and "
+            "unset TF_USE_LEGACY_KERAS; weights go from one to the other by get_weights and set_weights."
+        )
+    if isinstance(model, keras.layers.Layer):
+        what = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: keras.Sequential([keras.Input(...), layer])."
+    elif keras.ops.is_tensor(model) or isinstance(model, keras.KerasTensor):
+        what = "a tensor. Make a model of it: keras.Model(inputs, tensor)."
+    elif isinstance(model, str):
+        what = f"the text {model[:60]!r}. Load it first: keras.models.load_model({model[:60]!r})."
+    elif isinstance(model, (list, tuple)):
+        what = f"a {type(model).__name__}. Make a model of its layers: keras.Sequential(layers)."
+    elif isinstance(model, type):
+        what = f"the class {model.__name__}. Make an object of it: {model.__name__}(...)."
     else:
-        twin.trainable = not frozen if keep and id(layer) not in excluded else layer.trainable
+        what = f"{type(model).__name__}."
+    raise TypeError(said + what)
+
+
+def _check_without_seed(name: str, initializer: Any) -> None:
+    chosen = None if initializer is None else initializers.get(initializer)
+    config: dict[str, Any] = getattr(chosen, "get_config", dict)()
+    if config.get("seed") is not None:
+        raise ValueError(
+            f"`{name}` must have no seed of its own, or layers of one shape would share their values. "
+            f"Received: seed={config['seed']}. Leave it out: mask_model(seed=...) gives each layer its own."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The arguments of `mask_model`, checked."""
+
+    keep: bool
+    selector: selectors.Selector
+    kernel_initializer: Any
+    scores_initializer: Any
+    scores_regularizer: Any
+    train_biases: bool
+    train_norms: bool
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is to be done to a model, said of its own layers.
+
+    Attributes:
+        layers: all layers, the model first.
+        masks: what layers are masked with, by their ids.
+        norms: ids of the normalizations that begin anew.
+        excluded: ids of the layers to leave as they are.
+        in_code: ids of the layers that are made by code, which may read their biases.
+        not_masked: what is left without a mask, with the reason, for the log.
+        reasons: why layers with weights are not masked, by their ids.
+    """
+
+    layers: list[Any]
+    masks: dict[int, MaskArguments]
+    norms: set[int]
+    excluded: set[int]
+    in_code: set[int]
+    not_masked: list[str]
+    reasons: dict[int, str]
+
+
+def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Plan:
+    paths = _patterns.Paths(model)
+    everything = [model, *(layer for _, layer in paths.found)]
+    for layer in everything:
+        if isinstance(layer, MaskedLayer):
+            raise ValueError(
+                f"Model '{model.name}' is masked already: layer '{paths.of(layer)}' is a {type(layer).__name__}."
+            )
+    left = _left_alone(everything)
+    maskable = [(layer, kernels_of(layer)) for layer in everything if kernels_of(layer)]
+    kernels = [(layer, spec.name) for layer, specs in maskable for spec in specs]
+    excluded, single = _patterns.find_excluded(paths, kernels, exclude)
+    left |= dict.fromkeys(excluded, "excluded")
+    chosen = [kernel for kernel in kernels if id(kernel[0]) not in left and (id(kernel[0]), kernel[1]) not in single]
+    fractions = _patterns.find_fractions(paths, chosen, k, _size)
+    masks: dict[int, MaskArguments] = {}
+    for place, (layer, specs) in enumerate(maskable):
+        layer_seed = initializers.derive_seed(settings.seed, place)
+        arguments = {
+            spec.name: KernelArguments.fill(
+                fractions[id(layer), spec.name],
+                layers.kernel_seed(layer_seed, spec, specs),
+                settings.selector,
+                settings.scores_initializer,
+                settings.kernel_initializer,
+            )
+            for spec in specs
+            if (id(layer), spec.name) in fractions
+        }
+        if arguments:
+            masks[id(layer)] = MaskArguments(
+                arguments, settings.scores_regularizer, settings.train_biases, not settings.keep
+            )
+        elif id(layer) not in left:
+            left[id(layer)] = "excluded"
+            excluded.add(id(layer))
+    if not masks:
+        raise ValueError(
+            f"Model '{model.name}' has no layer that can be masked. Expected at least one of "
+            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. "
+            f"Received: {[f'{path} ({type(layer).__name__}: {left.get(id(layer)) or why_not(layer)})' for path, layer in paths.found]}."
+        )
+    norms = {id(layer) for layer in everything if type(layer) in NORMS and layer.built} - excluded
+    norms = set() if settings.keep else norms - set(left)
+    reasons, not_masked = {}, []
+    for layer in everything:
+        if id(layer) in masks or id(layer) in norms or not own_weights(layer):
+            continue
+        reasons[id(layer)] = left.get(id(layer)) or why_not(layer)
+        trainable = {id(weight) for weight in layer.trainable_variables}
+        learns = any(id(weight) in trainable for weight in own_weights(layer))
+        if id(layer) not in excluded and layer is not model and learns and type(layer) not in NORMS:
+            not_masked.append(f"{paths.of(layer)} ({type(layer).__name__}): {reasons[id(layer)]}")
+    return _Plan(everything, masks, norms, excluded, _in_code(model), not_masked, reasons)
+
+
+def _size(layer: Any, name: str) -> int:
+    size: int = _variable(layer, next(spec for spec in kernels_of(layer) if spec.name == name)).shape.num_elements()
+    return size
+
+
+def _variable(layer: Any, spec: KernelSpec) -> Any:
+    """Returns the variable of a plain layer's kernel."""
+    return vars(layer).get(spec.attributes[-1])
+
+
+def _in_code(model: Any) -> set[int]:
+    """Returns the ids of the layers that are held by code, or by what is held by code."""
+    everything = [model, *(layer for _, layer in structure(model))]
+    in_code: set[int] = set()
+    for layer in everything:
+        if not is_graph(layer):
+            in_code |= {id(part) for _, part in structure(layer)}
+    return in_code if is_graph(model) else in_code | {id(model)}
+
+
+def _left_alone(everything: list[Any]) -> dict[int, str]:
+    """Returns why layers of maskable classes are left as they are, by their ids."""
+    left: dict[int, str] = {}
+    holders: dict[int, list[Any]] = {}
+    for layer in everything:
+        for store in (_keras.TRAINABLE, _keras.NON_TRAINABLE):
+            for variable in _keras.own_variables(layer, store):
+                holders.setdefault(id(variable), []).append(layer)
+    constants = {id(variable) for layer in everything for variable in _constants(layer)}
+    for layer in everything:
+        if isinstance(layer, keras.layers.SpectralNormalization):
+            left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in structure(layer)}
+        if getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
+            left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
+        for spec in kernels_of(layer):
+            variable = _variable(layer, spec)
+            if not layer.built or variable is None:
+                left.setdefault(id(layer), "not built, as nothing has called it")
+            elif not isinstance(variable, keras.Variable) or "float" not in variable.dtype:
+                left.setdefault(id(layer), f"its `{spec.name}` is no variable of a float type")
+            elif len(holders.get(id(variable), ())) > 1:
+                names = " and ".join(f"'{holder.name}'" for holder in holders[id(variable)])
+                left.setdefault(id(layer), f"the variable of its kernel belongs to {names}")
+            elif id(variable) in constants:
+                left.setdefault(id(layer), "an operation of the model uses the variable of its kernel")
+    return left
+
+
+def _constants(layer: Any) -> list[Any]:
+    """Returns the variables that operations of a Functional model are given as they are."""
+    if not isinstance(layer, _keras.Functional):
+        return []
+    return [
+        value
+        for operation in layer.operations
+        for node in operation._inbound_nodes
+        for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        if isinstance(value, keras.Variable)
+    ]
+
+
+def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
+    """Does what is planned, to the layers of the model or of its copy."""
+    opened = _holders_of_what_learns(plan, settings)
+    for layer in plan.layers:
+        twin = twins[id(layer)]
+        in_code = id(layer) in plan.in_code
+        if reason := plan.reasons.get(id(layer)):
+            object.__setattr__(twin, "_not_masked_because", reason)
+        if id(layer) in plan.masks:
+            if not settings.keep:
+                _begin_bias_anew(twin, in_code, settings.train_biases)
+            mask_layer(twin, plan.masks[id(layer)])
+        elif id(layer) in plan.norms:
+            _begin_norm_anew(twin, in_code, settings.train_norms)
+        elif id(layer) in plan.excluded:
+            continue
+        elif settings.keep and not (settings.train_norms and type(layer) in NORMS):
+            if id(layer) not in opened:
+                _keras.set_trainable(twin, False)
+                if not (in_code or is_graph(twin) or type(twin).__module__.startswith("keras.")):
+                    # Of some such layers Keras loads the weights as trainable ones.
+                    object.__setattr__(twin, "_popup_must_remember", True)
+            elif own_weights(twin):
+                freeze_weights(twin)
+        if id(layer) in opened and not twin.trainable:
+            if own_weights(twin):
+                freeze_weights(twin)
+            twin._trainable = True
+
+
+def _holders_of_what_learns(plan: _Plan, settings: _Settings) -> set[int]:
+    """Returns the ids of the layers that hold something which is trained: masks, and what is excluded."""
+    learns = {*plan.masks, *plan.excluded}
+    if settings.train_norms:
+        learns |= {id(layer) for layer in plan.layers if type(layer) in NORMS}
+    return {
+        id(layer)
+        for layer in plan.layers
+        if id(layer) not in plan.excluded and any(id(part) in learns for _, part in structure(layer))
+    }
+
+
+def _begin_bias_anew(layer: Any, in_code: bool, train: bool) -> None:
+    bias = getattr(layer, "bias", None)
+    if not isinstance(bias, keras.Variable):
+        return
+    if not in_code and not train and (hasattr(layer, "use_bias") or hasattr(layer, "bias_axes")):
+        drop(layer, "bias")
+        return
+    values = keras.ops.zeros(bias.shape, bias.dtype)
+    if train and getattr(layer, "bias_initializer", None) is not None:
+        values = layer.bias_initializer(tuple(bias.shape), bias.dtype)
+    bias.assign(values)
+    if getattr(layer, "unit_forget_bias", False):  # no weight that is learned: how the cell is made
+        units = bias.shape[-1] // 4
+        bias.assign(keras.ops.concatenate([values[:units], keras.ops.ones(units, bias.dtype), values[2 * units :]]))
+
+
+def _begin_norm_anew(layer: Any, in_code: bool, train: bool) -> None:
+    stays = in_code or train or getattr(layer, "rms_scaling", False)
+    for name, value in (("gamma", 1.0), ("beta", 0.0)):
+        weight = getattr(layer, name, None)
+        if weight is None:
+            continue
+        if stays:
+            weight.assign(keras.ops.full(weight.shape, value, weight.dtype))
+        else:
+            drop(layer, name)
+    for weight in _keras.own_variables(layer, _keras.NON_TRAINABLE):
+        weight.assign(keras.ops.full(weight.shape, 0.0 if "mean" in weight.name else 1.0, weight.dtype))
+    if stays and not train and _keras.own_variables(layer, _keras.TRAINABLE):
+        freeze_weights(layer)
 
 
 def masked_layers(model: Any) -> list[Any]:
     """Returns the masked layers that a model, or a layer, holds at any depth."""
-    return [layer for _, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)]
+    return list(walk_masked(model))
 
 
-def strip_masks(model: keras.Model) -> keras.Model:
-    """Returns a plain copy of a masked model: stock Keras layers, the masks baked into their kernels.
+def masked_kernels(model: Any) -> list[tuple[str, MaskedKernel]]:
+    """Returns (path, kernel) of all masked kernels of a model, of which no two paths are the same."""
+    paths = _patterns.Paths(model)
+    found: dict[str, MaskedKernel] = {}
+    for layer in walk_masked(model):
+        several = len(layer.kernel_specs) > 1 and len(layer.masked_kernels) > 1
+        for name, kernel in layer.masked_kernels.items():
+            path = paths.of_kernel(layer, name, several) or name
+            number = 1
+            while (unique := path if number == 1 else f"{path}_{number}") in found:
+                number += 1
+            found[unique] = kernel
+    return list(found.items())
+
+
+def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
+    """Makes a masked model a plain one: stock Keras layers, the masks baked into their kernels.
 
     Its outputs are those of the masked model, bit for bit in float32 where the stock layer's operation is the
     same. `keras.models.load_model` reads it where there is no keras_popup. It is as quick as a dense network of
@@ -203,12 +428,13 @@ def strip_masks(model: keras.Model) -> keras.Model:
 
     Args:
         model: a masked `keras.Model`, as `mask_model` returns it, built by hand, or loaded.
+        copy: bool. True returns a copy, compared with the model variable by variable. False strips the given model itself.
 
     Returns:
-        A new `keras.Model` of the same topology and layer names, not compiled. Its kernels are trainable.
+        A plain `keras.Model` of the same topology and layer names, not compiled. Its kernels are trainable.
 
     Raises:
-        TypeError: if `model` is no model.
+        TypeError: if `model` is no model, or if no copy of it can be made.
         ValueError: if it holds no masked layer, is not built, or has a layer whose own code makes masked ones.
 
     Example:
@@ -219,229 +445,56 @@ def strip_masks(model: keras.Model) -> keras.Model:
     >>> type(plain.get_layer("dense1")).__name__, int((plain.get_layer("dense1").kernel.numpy() != 0).sum())
     ('Dense', 70560)
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"strip_masks takes a keras.Model. Received: {type(model).__name__}.")
-    if not masked_layers(model):
+    check_model(model, "strip_masks")
+    masked = masked_layers(model)
+    if not masked:
         raise ValueError(f"Model '{model.name}' has no masked layer: there is nothing to strip.")
-    return stripped(model)
-
-
-def stripped(model: keras.Model, kernels: bool = True) -> keras.Model:
-    """Returns what `strip_masks` does; without `kernels`, those of masked layers have other values."""
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
-    masked = (layers.MaskedLayer, composites.MaskedComposite)
-    found = list(composites.walk(model))
-    targets = {id(layer) for _, layer in found if isinstance(layer, masked)} | set(_shared(model, found))
-    left: dict[int, str] = {}
-    plain = _rebuilt(model, lambda layer: layer.stock_copy() if isinstance(layer, masked) else None, targets, left)
-    twins = list(composites.pairs(model, plain))
-    for layer, twin in twins:
-        if isinstance(twin, masked):
-            why = left.get(id(layer), "its own code, or that of the layer which holds it, makes masked layers")
+    for layer in masked:
+        kind = type(layer)
+        if not (is_constructed(kind) or isinstance(layer, MaskedComposite)):
             raise ValueError(
-                f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: {why}. Make stock "
-                "layers there, and mask them with mask_model."
+                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on top of "
+                "a masked layer's. No stock layer does what it does."
             )
-    for layer, twin in twins:
-        if twin is not layer:
-            twin.trainable = layer.trainable
-            _copy_weights(layer, twin, kernels)
+    for layer in (model, *(part for _, part in structure(model))):
+        if not (is_graph(layer) or isinstance(layer, (MaskedComposite, MaskedLayer))) and _makes_masks(layer):
+            raise ValueError(
+                f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: its own code makes "
+                "masked layers. Make stock layers there, and mask them with mask_model."
+            )
+    plain = copy_model(model)[0] if copy else model
+    everything = [plain, *(part for _, part in structure(plain))]
+    with contextlib.nullcontext() if copy else undone_if_it_fails(everything):
+        for layer in masked_layers(plain):
+            if layer.built:
+                strip_layer(layer)
+        for layer in everything:
+            forget(layer)
+    _keras.drop_compiled_functions(plain)
     return plain
 
 
-def with_masked_layers(model: keras.Model, masked: dict[int, Any]) -> keras.Model:
-    """Returns a copy of a plain model with masked layers in the place of others, given by the ids of these.
-
-    Weights are copied, kernels too.
-    """
-    targets = {*masked, *_shared(model, list(composites.walk(model)))}
-    twin = _rebuilt(model, lambda layer: masked.get(id(layer)), targets, {})
-    for layer, other in composites.pairs(model, twin):
-        other.trainable = layer.trainable
-        _copy_weights(layer, other)
-    return twin
-
-
-def copy_model(model: keras.Model, change: Callable[[Any], Any]) -> keras.Model:
-    """Returns a copy of a plain model, from its config as `change` returns it, with the same weights."""
-    with SafeModeScope(False):
-        twin = type(model).from_config(change(copy.deepcopy(model.get_config())))
-        _build_like(model, twin)
-    for layer, other in composites.pairs(model, twin):
-        _copy_weights(layer, other)
-    return twin
-
-
-def _rebuilt(model: keras.Model, convert: Callable[[Any], Any], targets: set[int], left: dict[int, str]) -> keras.Model:
-    """Returns a copy of a model with other layers in it.
-
-    Args:
-        convert: returns what takes a layer's place, or None for a copy of it.
-        targets: the ids of the layers that are converted, and of those that must stay one layer.
-        left: notes, by the layers' ids, why some are left as they are. What holds layers that cannot be
-            exchanged is added.
-    """
-    made: dict[int, Any] = {}  # what takes a layer's place, by its id
-
-    def rebuild(layer: Any) -> Any:
-        if not isinstance(layer, keras.layers.Layer):
-            return layer  # an operation without weights, such as keras.ops.relu
-        if id(layer) not in made:
-            made[id(layer)] = convert_or_copy(layer)
-        return made[id(layer)]
-
-    def convert_or_copy(layer: Any) -> Any:
-        converted = convert(layer)
-        if converted is not None:
-            return converted
-        if composites.is_graph(layer):
-            return clone(layer)
-        exchange = {
-            place: part
-            for place, part in composites.parts(layer).items()
-            if not targets.isdisjoint({id(part), *(id(held) for _, held in composites.walk(part))})
-        }
-        try:
-            if exchange:
-                return composites.exchanged(layer, {place: rebuild(part) for place, part in exchange.items()})
-            return composites.copy(layer)
-        except Exception as error:  # of code that is not ours, and must not fail the rest
-            if layer is model:
-                raise TypeError(
-                    f"Model '{model.name}' ({type(model).__name__}) cannot be copied with other layers in it: {error} "
-                    "Its `__init__` must take **kwargs and pass them to that of Keras, its `get_config` tell the rest."
-                ) from error
-            why = f"{type(layer).__name__} '{layer.name}' cannot be copied with masked layers in it: {error}"
-            left.update({id(part): why for _, part in [("", layer), *composites.walk(layer)]})
-        try:
-            return composites.copy(layer)
-        except Exception as error:
-            why = f"cannot be copied, so it is shared with the given model: {error}"
-            left.update({id(part): why for _, part in [("", layer), *composites.walk(layer)]})
-            return layer
-
-    def clone(graph: Any) -> Any:
-        inputs = None  # a Sequential model's are cloned well; a Functional one's would lose their names
-        if not isinstance(graph, keras.Sequential):
-            inputs = keras.tree.map_structure(lambda x: composites.copy(x._keras_history.operation).output, graph.input)
-        with composites.uncompiled(graph):
-            twin = keras.models.clone_model(graph, inputs, clone_function=rebuild)
-        if type(twin) is not type(graph):
-            _logger.warning(
-                "The copy of '%s' (%s) is a %s: it has not what its class adds.",
-                graph.name,
-                type(graph).__name__,
-                type(twin).__name__,
-            )
-        return twin
-
-    with SafeModeScope(False):  # these are live objects, no files: what is in a Lambda has been run before
-        rebuilt = rebuild(model)
-        _build_like(model, rebuilt)
-    return rebuilt
-
-
-def _build_like(layer: Any, twin: Any) -> None:
-    if layer.built and not twin.built:
-        twin.build_from_config(layer.get_build_config())
-        twin.built = True  # as Keras itself does when it loads a model
-
-
-def _copy_weights(layer: Any, twin: Any, kernels: bool = True) -> None:
-    """Gives a layer's twin the weights that it holds itself, masks baked into kernels that have one."""
-    if not layer.built:
-        return
-    _build_like(layer, twin)
-    weights, twins = composites.own_weights(layer), composites.own_weights(twin)
-    if type(layer) is type(twin) and [weight.name for weight in weights] == [weight.name for weight in twins]:
-        store: dict[str, Any] = {}
-        layer.save_own_variables(store)
-        twin.load_own_variables(store)  # a Normalization computes from them what it uses
-        if hasattr(layer, "save_assets"):
-            with tempfile.TemporaryDirectory() as folder:
-                layer.save_assets(folder)
-                twin.load_assets(folder)
-        return
-    values = {weight.name: weight.value for weight in weights}
-    if isinstance(layer, layers.MaskedLayer):
-        del values["kernel"]
-        if kernels:
-            values["kernel"] = layer.baked_kernel()
-    for other in twins:
-        if other.name in values:
-            other.assign(values[other.name])
-        elif other.name in _NEUTRAL:
-            other.assign(np.full(other.shape, _NEUTRAL[other.name]))
-
-
-def _check_built(model: Any, found: list[tuple[str, Any]]) -> None:
-    """Checks that what is not built has no layers yet to make."""
-    for path, layer in found:
-        is_simple = composites.is_graph(layer) or type(layer) in (*layers.MASKED_LAYERS, *_NORMS)
-        if not (model.built or layer.built or is_simple or getattr(type(layer).build, "_is_default", False)):
-            raise ValueError(
-                f"Model '{model.name}' is not built, and layer '{path}' ({type(layer).__name__}) may make others when "
-                "it is. Call the model on data first, or give it an Input."
-            )
-
-
-def _shared(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
-    """Returns which layers are shared across the border of a layer that is no graph, by their ids, and says so.
-
-    Keras saves and loads the two as different layers.
-    """
-    everything = [model, *(layer for _, layer in found)]
-    holders: dict[int, list[Any]] = {}
-    for layer in everything:
-        for part in composites.parts(layer).values():
-            holders.setdefault(id(part), []).append(layer)
-    shared = {}
-    for layer in everything:
-        held = [part for _, part in composites.walk(layer)]
-        inside = {id(layer), *map(id, held)}
-        for part in held:
-            if not composites.is_graph(layer) and any(id(holder) not in inside for holder in holders[id(part)]):
-                names = " and ".join(f"'{holder.name}'" for holder in holders[id(part)])
-                shared[id(part)] = f"shared by {names}, and no file keeps it one layer"
-    return shared
-
-
-def _left_alone(model: Any, found: list[tuple[str, Any]]) -> dict[int, str]:
-    """Returns why layers of maskable classes are left as they are, by their ids."""
-    left: dict[int, str] = {}
-    for layer in (model, *(layer for _, layer in found)):
-        held = list(composites.parts(layer).values())
-        left |= {id(part): f"held by '{layer.name}' under two names" for part in held if held.count(part) > 1}
-        hidden = [part for place, part in composites.parts(layer).items() if place[0] == composites.HIDDEN]
-        left |= {id(part): f"held by '{layer.name}' in a way that is not known" for part in hidden}
-        if isinstance(layer, keras.layers.SpectralNormalization):
-            left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in composites.walk(layer)}
-        elif getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
-            left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
-    return left
+def _makes_masks(layer: Any) -> bool:
+    """Tells whether the code of a layer makes masked ones, rather than being given them."""
+    held = [part for part in parts(layer).values() if isinstance(part, MaskedLayer)]
+    if not held:
+        return False
+    told = str(layer.get_config())
+    return not all(f"keras_popup>{type(part).__name__}" in told for part in held)
 
 
 def why_not(layer: Any) -> str:
     """Returns why a layer that has weights of its own is not masked, as far as its class tells."""
-    if type(layer) in layers.MASKED_LAYERS:
-        return "left as it is"
-    if type(layer) in _NORMS:
+    kind = stock_of(layer)
+    if kind in NORMS:
         return "a normalization"
-    for stock in layers.MASKED_LAYERS:
-        if isinstance(layer, stock):
-            return f"a {stock.__name__} with code of its own"
-    names = [weight.name for weight in composites.own_weights(layer)]
-    kernels = [name for name in names if name.endswith("kernel")]
-    if len(kernels) > 1:
-        return f"several kernels ({', '.join(kernels)})"
-    if composites.parts(layer):
-        return f"weights made by its own code ({', '.join(names)})"
+    base = maskable_base(kind)
+    if base is not None and overridden(kind, base):
+        return f"a {base.__name__} with code of its own"
+    if base is not None:
+        return "left as it is"
+    if parts(layer):
+        return f"weights made by its own code ({', '.join(weight.name for weight in own_weights(layer))})"
     return "no masked layer of its kind"
-
-
-def _listed(found: list[tuple[str, Any]], left: dict[int, str]) -> list[str]:
-    return [
-        f"{path} ({type(layer).__name__}: {left.get(id(layer), 'no masked layer of its kind')})"
-        for path, layer in found
-    ]

@@ -12,7 +12,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_popup import composites, conversion, initializers, layers, selectors
+from keras_popup import initializers, selectors
+from keras_popup._copying import copy_model
+from keras_popup._masked_layer import kernels_of
+from keras_popup._tree import structure
 
 Array = NDArray[Any]
 
@@ -126,7 +129,7 @@ def mask_trained(
         raise ValueError(f"Model '{initial.name}' has no plain kernel to mask. Models with masked layers have masks.")
     if shapes[0] != shapes[1]:
         raise ValueError(f"The two models must have kernels of the same shapes. Received: {shapes[0]} and {shapes[1]}.")
-    network = conversion.copy_model(final if treatment == "trained" else initial, lambda config: config)
+    network = copy_model(final if treatment == "trained" else initial)[0]
     for place, (kernel, first, last) in enumerate(zip(_kernels(network), before, after, strict=True)):
         weights = first.numpy(), last.numpy()
         # By the criterion's name, as the seed and place alone are those of the kernels that mask_model makes.
@@ -137,4 +140,6 @@ def mask_trained(
 
 
 def _kernels(model: keras.Model) -> list[Any]:
-    return [layer.kernel for _, layer in composites.walk(model) if type(layer) in layers.MASKED_LAYERS]
+    """Returns the variables of the kernels that could be masked."""
+    found = [(layer, spec) for layer in (model, *(part for _, part in structure(model))) for spec in kernels_of(layer)]
+    return [vars(layer)[spec.attributes[-1]] for layer, spec in found if layer.built]

@@ -63,22 +63,22 @@ def evaluate_each(
 ) -> dict[str, NDArray[np.float64]]:
     """Calls a function that evaluates a model, once with each of the masks that `evaluate_draws` draws."""
     drawing = _drawing(model)
-    scores = [layer.scores.numpy() for layer in drawing]
+    scores = [kernel.scores.numpy() for kernel in drawing]
     found = []
     try:
         for draw in range(draws):
-            for layer, own in zip(drawing, scores, strict=True):
-                of_draw = initializers.derive_seed(layer.seed, "evaluation", seed), draw
-                mask = layer.selector(own, layer.k, True, seed=of_draw).numpy()
+            for kernel, own in zip(drawing, scores, strict=True):
+                of_draw = initializers.derive_seed(kernel.seed, "evaluation", seed), draw
+                mask = kernel.selector(own, kernel.k, True, seed=of_draw).numpy()
                 # A score of 0 has no magnitude to be kept: the least that a penalty would see.
                 start = np.where(own == 0, np.float32(1e-30), own)
-                layer.scores.assign(layer.selector.scores_for(mask, start))
+                kernel.scores.assign(kernel.selector.scores_for(mask, start))
             found.append(evaluate())
     finally:
-        for layer, own in zip(drawing, scores, strict=True):
-            layer.scores.assign(own)
+        for kernel, own in zip(drawing, scores, strict=True):
+            kernel.scores.assign(own)
     return {name: np.array([values[name] for values in found]) for name in found[0]}
 
 
 def _drawing(model: keras.Model) -> list[Any]:
-    return [layer for layer in conversion.masked_layers(model) if layer.selector.draws]
+    return [kernel for _, kernel in conversion.masked_kernels(model) if kernel.selector.draws]

@@ -15,7 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, _programs, _runtimes, composites, conversion
+from keras_popup import _litert, _programs, _runtimes, conversion
+from keras_popup._copying import copy_model
+from keras_popup._tree import walk
 
 # What each format needs beyond TensorFlow, and how its files are called.
 _NEEDS: dict[str, tuple[str, ...]] = {
@@ -255,7 +257,7 @@ def _outputs(model: Any, batch: list[Any]) -> dict[str, np.ndarray]:
 
 def _is_half(model: keras.Model) -> bool:
     """Tells whether some layers compute in a type of 16 bits."""
-    return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in composites.walk(model))
+    return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in walk(model))
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -270,7 +272,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
             return {key: in_float32(value) for key, value in config.items()}
         return [in_float32(value) for value in config] if isinstance(config, (list, tuple)) else config
 
-    return conversion.copy_model(model, in_float32)
+    return copy_model(model, in_float32)[0]
 
 
 def _write(plain: keras.Model, path: Path, format: str) -> bool:
@@ -294,7 +296,7 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
 @contextlib.contextmanager
 def _constant_statistics(plain: keras.Model) -> Iterator[None]:
     """Has a Normalization's statistics traced as constants: as tensors they become inputs of an ONNX file."""
-    found = [layer for _, layer in composites.walk(plain) if isinstance(layer, keras.layers.Normalization)]
+    found = [layer for _, layer in walk(plain) if isinstance(layer, keras.layers.Normalization)]
     tensors = [(layer.mean, layer.variance) for layer in found]
     try:
         for layer in found:
@@ -329,7 +331,7 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]
-    module.tables = [layer.lookup_table for _, layer in composites.walk(plain) if hasattr(layer, "lookup_table")]
+    module.tables = [layer.lookup_table for _, layer in walk(plain) if hasattr(layer, "lookup_table")]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
 

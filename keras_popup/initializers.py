@@ -303,6 +303,14 @@ def get_filled(identifier: Any, **values: Any) -> Any:
     return initializer
 
 
+def without_seed(identifier: Any) -> Any:
+    """Retrieves an initializer like `get`, without its seed where it has one."""
+    initializer = get(identifier)
+    if isinstance(initializer, keras.initializers.Initializer) and "seed" in (config := initializer.get_config()):
+        return type(initializer).from_config({**config, "seed": None})
+    return initializer
+
+
 def serialize(initializer: Any) -> Any:
     """Returns an initializer's config, as `deserialize` reads it."""
     return keras.initializers.serialize(initializer)

@@ -1,27 +1,15 @@
-"""Masked layers: stock Keras layers whose kernel is frozen and masked by the choice of a selector."""
+"""Masked layers: Keras layers whose kernels are frozen and masked by the choice of a selector."""
 
-import functools
 import inspect
 import math
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_popup import (
-    _programs,
-    _strategy_checks,
-    composites,  # noqa: F401  importing this module registers all that a saved model may hold
-    initializers,
-    selectors,
-)
-
-# What the mixin's `self` and `super()` are, in every class that is used.
-if TYPE_CHECKING:
-    _StockLayer = Any
-else:
-    _StockLayer = object
+from keras_popup import _keras, composites, initializers, selectors
+from keras_popup._masked_kernel import KernelArguments, KernelSpec, MaskedKernel
+from keras_popup._masked_layer import MaskedLayer, define_maskable, stock_class
 
 _MASKED_ARGUMENTS = """
 
@@ -57,197 +45,163 @@ _MASKED_ARGUMENTS = """
 """
 
 
-class _InUse(threading.local):
-    """The kernels of the calls that are going on, by the layer's id: each thread has its own, as Keras's calls do."""
-
-    def __init__(self) -> None:
-        self.kernels: dict[int, tf.Tensor] = {}
-
-
-_in_use = _InUse()
+def _einsum_parts(layer: Any) -> tuple[str, str, str]:
+    """Returns the axes of inputs, kernel and outputs in the equation of an EinsumDense."""
+    operands, output = layer.equation.replace(" ", "").split("->")
+    inputs, kernel = operands.split(",")
+    return inputs, kernel, output
 
 
-def _own_parameters() -> list[inspect.Parameter]:
-    """Returns the arguments that masked layers have and stock layers have not."""
-    return [p for p in inspect.signature(MaskedLayer.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+def _einsum_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    inputs, kernel, output = _einsum_parts(layer)
+    axes = list(zip(kernel, shape, strict=True))
+    fan_in = math.prod(size for axis, size in axes if axis not in output)
+    return fan_in, math.prod(size for axis, size in axes if axis not in inputs)
 
 
-class MaskedLayer(_StockLayer):
-    """What all masked layers share: mixed in before a stock Keras layer that has one `kernel`.
+def _einsum_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    inputs, kernel, output = _einsum_parts(layer)
+    rows = tuple(number for number, axis in enumerate(kernel) if axis in inputs)
+    return rows, tuple(number for number, axis in enumerate(kernel) if axis in output)
 
-    forward: the stock layer with the kernel `w * m`, `m = selector(s, k)`;
-    backward, of `TopK`: `dL/ds = dL/d(w * m) * w * sign(s)`. The kernel `w` never changes.
-    """
 
-    # The stock layer's name for the arguments kernel_initializer, _regularizer and _constraint.
-    kernel_argument = "kernel"
+def _depthwise_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    *window, _, multiplier = shape
+    return math.prod(window), math.prod(window) * multiplier
+
+
+def _depthwise_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (rank - 2,), (rank - 2, rank - 1)
+
+
+def _transposed_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
+    return fan_in, fan_out
+
+
+def _table_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[-1], shape[-1]  # each output is one weight, and what is next sums over as many
+
+
+_KERNEL = KernelSpec("kernel", "_kernel", "kernel")
+_DEPTHWISE_KERNEL = KernelSpec("kernel", "", "depthwise", _depthwise_fans, _depthwise_axes)
+_TRANSPOSED_KERNEL = KernelSpec(
+    "kernel", "", "kernel", _transposed_fans, lambda layer, rank: ((rank - 1,), (rank - 2,))
+)
+_SEPARABLE_KERNELS = (
+    KernelSpec("depthwise_kernel", "", "depthwise", _depthwise_fans, _depthwise_axes),
+    KernelSpec("pointwise_kernel", "", "pointwise"),
+)
+_TABLE = KernelSpec("embeddings", "_embeddings", "embeddings", _table_fans)
+_REVERSE_TABLE = KernelSpec("reverse_embeddings", "", "embeddings", is_there=lambda layer: not layer.tie_weights)
+_RECURRENT_KERNELS = (KernelSpec("kernel", "", "kernel"), KernelSpec("recurrent_kernel", "", "recurrent"))
+
+
+def own_parameters() -> list[inspect.Parameter]:
+    """Returns the arguments that masked layers have and Keras's layers have not."""
+    return [p for p in inspect.signature(_Constructed.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+
+
+def kernel_seed(seed: int, spec: KernelSpec, specs: tuple[KernelSpec, ...]) -> int:
+    """Returns the seed of one kernel of a layer: the layer's for the first, else one that follows from it."""
+    return seed if spec is specs[0] else initializers.derive_seed(seed, spec.name)
+
+
+class _Constructed(MaskedLayer):
+    """What the masked layers share that can be made by hand: their constructor and config."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__ != __name__:
+        if "kernel_specs" not in vars(cls):
             if "__init__" in vars(cls):  # a user's class speaks for itself
                 _, *parameters = inspect.signature(cls.__init__).parameters.values()
                 cls.__signature__ = inspect.Signature(parameters)
             return
-        stock_class = next(base for base in cls.__mro__ if not issubclass(base, MaskedLayer))
-        if stock_class is object:
-            return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
         # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
-        defaults = {"use_bias": False, f"{cls.kernel_argument}_initializer": "signed_constant"}
-        *stock, others = inspect.signature(stock_class).parameters.values()
+        defaults = {"use_bias": False}
+        defaults |= {f"{spec.argument}_initializer": "signed_constant" for spec in cls.kernel_specs}
+        *stock, others = inspect.signature(stock_class(cls)).parameters.values()
         parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock]
-        parameters += [*_own_parameters(), others]
-        cls.__signature__ = inspect.Signature(parameters)
+        cls.__signature__ = inspect.Signature([*parameters, *own_parameters(), others])
+        define_maskable(stock_class(cls), cls.kernel_specs, cls)
 
     def __init__(
         self,
         *args: Any,
-        k: float = 0.5,
+        k: Any = 0.5,
         selector: Any = "top_k",
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
-        seed: int | None = None,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        k = selectors.check_k(k)
-        seed = initializers.fresh_seed() if seed is None else initializers.check_seed(seed)
+        specs = self.kernel_specs
+        fractions = k if isinstance(k, dict) else dict.fromkeys((spec.name for spec in specs), selectors.check_k(k))
+        if not isinstance(seed, dict):
+            seed = initializers.fresh_seed() if seed is None else initializers.check_seed(seed)
         signature = inspect.signature(super().__init__)
         stock = signature.bind_partial(*args, **kwargs).arguments
         stock |= stock.pop("kwargs", {})
         if "use_bias" in signature.parameters:
             stock.setdefault("use_bias", False)
-        kernel_initializer = f"{self.kernel_argument}_initializer"
-        identifier = stock.get(kernel_initializer) or "signed_constant"
-        stock[kernel_initializer] = initializers.get_filled(identifier, seed=seed, k=k)
+        if stock.get("weights") is not None:
+            raise ValueError(
+                "A masked layer has frozen weights of its own. Received: `weights`. Make a stock layer with them, and "
+                'mask it with mask_model(weights="keep").'
+            )
+        chosen: dict[str, KernelArguments] = {}
+        for spec in specs:
+            if spec.name not in fractions:
+                continue
+            argument = f"{spec.argument}_initializer"
+            own_seed = seed[spec.name] if isinstance(seed, dict) else kernel_seed(seed, spec, specs)
+            identifier = stock.get(argument) or "signed_constant"
+            is_first = all(other.argument != spec.argument for other in specs if other.name in chosen)
+            if not is_first:  # or both would have the same values
+                identifier = initializers.without_seed(identifier)
+            arguments = KernelArguments.fill(fractions[spec.name], own_seed, selector, scores_initializer, identifier)
+            chosen[spec.name] = arguments
+            if is_first:
+                stock[argument] = arguments.initializer
         super().__init__(**stock)
+        regularizer = keras.regularizers.get(scores_regularizer)
+        kernels = {
+            spec.name: MaskedKernel(self, spec, chosen[spec.name], regularizer)
+            for spec in specs
+            if spec.name in chosen and spec.is_there(self)
+        }
+        object.__setattr__(self, "masked_kernels", kernels)
+        object.__setattr__(self, "train_bias", bool(train_bias))
         if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
-        self.seed = seed
-        self.selector = selectors.get(selector)
-        if self.selector.draws and self._remat_mode:
-            raise ValueError(
-                f"Layer '{self.name}' draws its masks, and rematerialization would draw others in the backward pass. "
-                "Leave it out of the RematScope."
-            )
-        scores_seed = initializers.derive_seed(seed, "scores")
-        identifier = self.selector.scores_initializer if scores_initializer is None else scores_initializer
-        self.scores_initializer = initializers.get_filled(identifier, seed=scores_seed, k=k)
-        self.scores_regularizer = keras.regularizers.get(scores_regularizer)
-        self.train_bias = bool(train_bias)
-        self._k_value = k
-        self._k: Any = None
-        self.scores: Any = None
-        self._hint: Any = None
-        self._draws: Any = None
-
-    def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        """Creates a weight; the stock layer's request for its kernel makes the scores and `k` too."""
-        if name == "bias" and not self.train_bias:
-            kwargs["trainable"] = False
-        if name != "kernel":
-            return super().add_weight(*args, name=name, **kwargs)
-        _strategy_checks.check_strategy()
-        shape = tuple(kwargs["shape"])
-        if not all(shape):
-            raise ValueError(
-                f"Layer '{self.name}' needs an input whose channels are known and not 0. "
-                f"Received: a kernel of shape {shape}."
-            )
-        where = f" of layer '{self.name}'"
-        selectors.check_kept(self._k_value, math.prod(shape), where)
-        fans = self._fans(shape)
-        # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
-        # Not autocast: the product with the mask is rounded to the compute type, once.
-        kwargs |= {"trainable": False, "autocast": False, "initializer": self._for_fans(kwargs["initializer"], fans)}
-        kernel = super().add_weight(name=name, **kwargs)
-        self.scores = super().add_weight(
-            name="scores",
-            shape=shape,
-            dtype="float32",
-            autocast=False,  # ranked in a half type, scores would tie
-            initializer=self._for_fans(self.scores_initializer, fans),
-            regularizer=self._penalty if self.scores_regularizer or self._kernel_regularizer else None,
-        )
-        self._k = super().add_weight(
-            name="k",
-            shape=(),
-            dtype="float64",  # in float32, k = 0.7 keeps 3 of 5 weights instead of 4
-            autocast=False,
-            # Keras's own Constant goes through float32.
-            initializer=lambda shape, dtype: tf.constant(self._k_value, dtype),
-            trainable=False,
-        )
-        if self.selector.draws:
-            self._draws = super().add_weight(
-                name="draws",
-                shape=(),
-                dtype="int64",
-                autocast=False,
-                initializer="zeros",
-                trainable=False,
-                aggregation="only_first_replica",  # they count alike
-            )
-        # Not a weight: nothing is lost with it, and each replica has its own.
-        with tf.init_scope():
-            self._hint = tf.Variable(
-                tf.zeros((), tf.int64),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-                name="hint",
-            )
-        return kernel
-
-    def _penalty(self, scores: Any) -> tf.Tensor:
-        """Returns what the regularizers ask for. Keras calls this once per layer, however often it is shared."""
-        penalty = tf.constant(0.0)
-        if self.scores_regularizer is not None:
-            penalty += self.scores_regularizer(scores)
-        if self._kernel_regularizer is not None:
-            penalty += tf.cast(self._kernel_regularizer(self._masked_kernel()), tf.float32)
-        return penalty
+        composites.check_rematerialization(self, selectors.get(selector))
 
     @property
-    def frozen_initializer(self) -> Any:
-        """The initializer of the frozen kernel, whatever the stock layer calls it."""
-        return getattr(self, f"{self.kernel_argument}_initializer")
+    def _one(self) -> MaskedKernel:
+        kernels = list(self.masked_kernels.values())
+        if len(kernels) != 1:
+            raise AttributeError(
+                f"Layer '{self.name}' has several masked kernels, {list(self.masked_kernels)}: see `masked_kernels`."
+            )
+        return kernels[0]
 
     @property
-    def _kernel_regularizer(self) -> Any:
-        return getattr(self, f"{self.kernel_argument}_regularizer")
-
-    def _for_fans(self, initializer: Any, fans: tuple[int, int]) -> Any:
-        if isinstance(initializer, initializers.FrozenInitializer):
-            return functools.partial(initializer, fans=fans)
-        return initializer
-
-    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        return initializers.kernel_fans(shape)
-
-    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the kernel's axes of input channels and those of output channels."""
-        return (self.scores.ndim - 2,), (self.scores.ndim - 1,)
-
-    @property
-    def k(self) -> float:
-        """The fraction of weights kept, in (0, 1]."""
-        return self._k_value if self._k is None else float(self._k.numpy())
+    def k(self) -> Any:
+        """The fraction of weights kept, in (0, 1]; of several kernels a dict. A number can be set for all of them."""
+        kernels = self.masked_kernels
+        return self._one.k if len(kernels) == 1 else {name: kernel.k for name, kernel in kernels.items()}
 
     @k.setter
     def k(self, value: float) -> None:
-        value = selectors.check_k(value)
-        if self._k is not None:
-            selectors.check_kept(value, math.prod(self.scores.shape), f" of layer '{self.name}'")
-            self._k.assign(value)
-        self._k_value = value
+        for kernel in self.masked_kernels.values():
+            kernel.k = value
 
     @property
     def kept(self) -> int:
-        """The number of weights kept outside of training, as the selector has it."""
-        self._check_built("kept")
-        return self.selector.kept(self.scores.value, self.k)
+        """The number of weights kept outside of training, of all kernels, as the selector has it."""
+        return sum(kernel.kept for kernel in self.masked_kernels.values())
 
     def mask(self, training: bool = False) -> tf.Tensor:
         """Returns the mask of the kernel.
@@ -257,129 +211,76 @@ class MaskedLayer(_StockLayer):
 
         Returns:
             float32 tensor of the kernel's shape, exactly 0 or 1.
+
+        Raises:
+            AttributeError: if the layer is not built, or has several kernels: see `masked_kernels`.
         """
-        self._check_built("mask()")
-        return self.selector(self.scores.value, tf.convert_to_tensor(self._k), training, **self._next_seed(training))
-
-    @property
-    def kernel(self) -> tf.Tensor:
-        """The kernel that is used: frozen kernel times mask, in the compute dtype."""
-        in_use = _in_use.kernels.get(id(self))
-        return self._masked_kernel() if in_use is None else in_use
-
-    @kernel.setter
-    def kernel(self, variable: Any) -> None:
-        # Some stock layers keep their kernel under this name, others under the private one.
-        self._kernel = variable
-
-    def _masked_kernel(self, training: bool = False, dtype: str | None = None, **seed: Any) -> tf.Tensor:
-        self._check_built("kernel")
-        k = tf.convert_to_tensor(self._k)
-        kernel, scores, dtype = self._kernel.value, self.scores.value, dtype or self.compute_dtype
-        return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
-
-    def _next_seed(self, training: bool) -> dict[str, Any]:
-        """Returns what a selector that draws is given besides: the seed of the next draw."""
-        if not (training and self.selector.draws):
-            return {}
-        own = tf.constant(initializers.derive_seed(self.seed, "draws"), tf.int64)
-        return {"seed": tf.stack([own, self._draws.value])}
+        return self._one.mask(training)
 
     def baked_kernel(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        with _programs.interpreted():
-            return self._masked_kernel(dtype=self._kernel.dtype) + 0.0
+        return self._one.baked()
 
-    def __dir__(self) -> list[str]:
-        # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.
-        return [name for name in super().__dir__() if name != "kernel"]
+    @property
+    def frozen_kernel(self) -> Any:
+        """The variable of the frozen kernel."""
+        return self._one.kernel
 
-    def stock_copy(self) -> Any:
-        """Returns a new stock layer of the same config, not built."""
-        config = self.get_config()
-        for name in (*(parameter.name for parameter in _own_parameters()), f"{self.kernel_argument}_initializer"):
-            config.pop(name)
-        stock: Any = next((stock for stock, masked in MASKED_LAYERS.items() if masked is type(self)), None)
-        if stock is None:
-            raise ValueError(
-                f"Layer '{self.name}' ({type(self).__name__}) has code of its own on top of a masked layer's. No "
-                "stock layer does what it does."
-            )
-        return stock.from_config(config)
+    @property
+    def scores(self) -> Any:
+        """The variable of the scores, None before the layer is built."""
+        return self._one.scores
 
-    def _check_built(self, attribute: str) -> None:
-        if self.scores is None:
-            raise AttributeError(
-                f"Layer '{self.name}' has no `{attribute}` before it is built. "
-                "Call it on an input, or call its `build(input_shape)`, first."
-            )
+    @property
+    def seed(self) -> int:
+        """The seed of the kernel, its initial scores and its draws; of several kernels, that of the first."""
+        return next(iter(self.masked_kernels.values())).seed
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        self._check_exporter()
-        _strategy_checks.check_training_step()
-        seed = self._next_seed(bool(training))
-        if seed:  # before the kernel: other replicas, which are threads, may run in the meantime
-            self._draws.assign(self._draws.value + 1)
-        _in_use.kernels[id(self)] = self._masked_kernel(bool(training), **seed)
-        try:
-            return super().call(inputs)
-        finally:
-            del _in_use.kernels[id(self)]
+    @property
+    def selector(self) -> selectors.Selector:
+        """The selector of the layer."""
+        return next(iter(self.masked_kernels.values())).selector
 
-    def _check_exporter(self) -> None:
-        """Raises ValueError inside Keras's exports to formats that cannot choose weights.
+    @property
+    def scores_initializer(self) -> Any:
+        """The initializer of the scores."""
+        return next(iter(self.masked_kernels.values())).scores_initializer
 
-        Their converters write a file all the same, which no runtime can read. Nothing but the call stack tells
-        a layer which export it is traced for; eager calls and graphs that are there already do not come here.
-        """
-        if tf.executing_eagerly():
-            return
-        frame = inspect.currentframe()
-        while frame is not None:
-            if frame.f_globals.get("__name__") in ("keras.src.export.onnx", "keras.src.export.litert"):
-                raise ValueError(
-                    f"Layer '{self.name}' ({type(self).__name__}) cannot be exported to this format with its mask. "
-                    "Use keras_popup.export(model, path), or strip the masks first: "
-                    "keras_popup.strip_masks(model).export(path, ...)."
-                )
-            frame = frame.f_back
-
-    # The stock layers save what `kernel` returns, and know nothing of scores.
-    def save_own_variables(self, store: Any) -> None:
-        keras.layers.Layer.save_own_variables(self, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        keras.layers.Layer.load_own_variables(self, store)
-
-    def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Raises ValueError: quantization would replace the masked kernel."""
-        # Not NotImplementedError, which `Model.quantize` turns into a warning.
-        raise ValueError(self._goes_round_the_mask("quantize()"))
-
-    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
-        """Raises ValueError: LoRA would add unmasked weights to the kernel."""
-        raise ValueError(self._goes_round_the_mask("enable_lora()"))
-
-    def _goes_round_the_mask(self, what: str) -> str:
-        return (
-            f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "
-            "first, with keras_popup.strip_masks(model)."
-        )
+    @property
+    def scores_regularizer(self) -> Any:
+        """The regularizer of the scores."""
+        return next(iter(self.masked_kernels.values())).scores_regularizer
 
     def get_config(self) -> dict[str, Any]:
+        kernels = list(self.masked_kernels.values())
+        first = kernels[0]
+        several = len(kernels) > 1
+        scores_initializer = first.scores_initializer
+        if several:  # each kernel fills in its own
+            scores_initializer = initializers.without_seed(scores_initializer)
         return {
             **super().get_config(),
-            "k": self.k,
-            "selector": selectors.serialize(self.selector),
-            "scores_initializer": initializers.serialize(self.scores_initializer),
-            "scores_regularizer": keras.regularizers.serialize(self.scores_regularizer),
+            "k": {kernel.name: kernel.k for kernel in kernels} if several else first.k,
+            "selector": selectors.serialize(first.selector),
+            "scores_initializer": initializers.serialize(scores_initializer),
+            "scores_regularizer": keras.regularizers.serialize(first.scores_regularizer),
             "train_bias": self.train_bias,
-            "seed": self.seed,
+            "seed": {kernel.name: kernel.seed for kernel in kernels} if several else first.seed,
         }
+
+    @classmethod
+    def to_stock_serialized(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Returns the serialized layer of this class as one of the Keras class."""
+        own = {parameter.name for parameter in own_parameters()}
+        own |= {f"{spec.argument}_initializer" for spec in cls.kernel_specs}
+        config = {name: composites.to_stock(each) for name, each in value["config"].items() if name not in own}
+        stock = stock_class(cls)
+        whole = {"module": "keras.layers", "class_name": stock.__name__, "config": config, "registered_name": None}
+        return {**whole, **composites.shared_id(value)}
 
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedDense(MaskedLayer, keras.layers.Dense):
+class MaskedDense(_Constructed, keras.layers.Dense):
     """Dense layer with a frozen, masked kernel: `activation(inputs @ (w * m) + bias)`.
 
     Input shape:
@@ -399,9 +300,11 @@ class MaskedDense(MaskedLayer, keras.layers.Dense):
     (4, 4)
     """
 
+    kernel_specs = (_KERNEL,)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedEinsumDense(MaskedLayer, keras.layers.EinsumDense):
+class MaskedEinsumDense(_Constructed, keras.layers.EinsumDense):
     """EinsumDense layer with a frozen, masked kernel: `activation(einsum(equation, inputs, w * m) + bias)`.
 
     fan_in is the product of the kernel's axes that the sum runs over, those absent from the output.
@@ -421,22 +324,11 @@ class MaskedEinsumDense(MaskedLayer, keras.layers.EinsumDense):
     TensorShape([1, 2, 5])
     """
 
-    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        operands, output = self.equation.replace(" ", "").split("->")
-        inputs, kernel = operands.split(",")
-        axes = list(zip(kernel, shape, strict=True))
-        fan_in = math.prod(size for axis, size in axes if axis not in output)
-        return fan_in, math.prod(size for axis, size in axes if axis not in inputs)
-
-    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        operands, output = self.equation.replace(" ", "").split("->")
-        inputs, kernel = operands.split(",")
-        rows = tuple(number for number, axis in enumerate(kernel) if axis in inputs)
-        return rows, tuple(number for number, axis in enumerate(kernel) if axis in output)
+    kernel_specs = (KernelSpec("kernel", "_kernel", "kernel", _einsum_fans, _einsum_axes),)
 
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedConv1D(MaskedLayer, keras.layers.Conv1D):
+class MaskedConv1D(_Constructed, keras.layers.Conv1D):
     """1D convolution with a frozen, masked kernel.
 
     Input shape:
@@ -446,9 +338,11 @@ class MaskedConv1D(MaskedLayer, keras.layers.Conv1D):
         `(batch, new_steps, filters)`, or `(batch, filters, new_steps)`.
     """
 
+    kernel_specs = (_KERNEL,)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedConv2D(MaskedLayer, keras.layers.Conv2D):
+class MaskedConv2D(_Constructed, keras.layers.Conv2D):
     """2D convolution with a frozen, masked kernel.
 
     Input shape:
@@ -468,9 +362,11 @@ class MaskedConv2D(MaskedLayer, keras.layers.Conv2D):
     65
     """
 
+    kernel_specs = (_KERNEL,)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedConv3D(MaskedLayer, keras.layers.Conv3D):
+class MaskedConv3D(_Constructed, keras.layers.Conv3D):
     """3D convolution with a frozen, masked kernel.
 
     Input shape:
@@ -480,21 +376,11 @@ class MaskedConv3D(MaskedLayer, keras.layers.Conv3D):
         `(batch, new_depth, new_height, new_width, filters)`, or filters second.
     """
 
-
-class _MaskedDepthwise(MaskedLayer):
-    kernel_argument = "depthwise"
-
-    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        *window, _, multiplier = shape
-        return math.prod(window), math.prod(window) * multiplier
-
-    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        last = self.scores.ndim - 1
-        return (last - 1,), (last - 1, last)
+    kernel_specs = (_KERNEL,)
 
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedDepthwiseConv1D(_MaskedDepthwise, keras.layers.DepthwiseConv1D):
+class MaskedDepthwiseConv1D(_Constructed, keras.layers.DepthwiseConv1D):
     """1D depthwise convolution with a frozen, masked kernel. fan_in is the kernel size.
 
     Input shape:
@@ -504,9 +390,11 @@ class MaskedDepthwiseConv1D(_MaskedDepthwise, keras.layers.DepthwiseConv1D):
         `(batch, new_steps, channels * depth_multiplier)`, or channels second.
     """
 
+    kernel_specs = (_DEPTHWISE_KERNEL,)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedDepthwiseConv2D(_MaskedDepthwise, keras.layers.DepthwiseConv2D):
+class MaskedDepthwiseConv2D(_Constructed, keras.layers.DepthwiseConv2D):
     """2D depthwise convolution with a frozen, masked kernel. fan_in is kernel height * width.
 
     Input shape:
@@ -516,9 +404,11 @@ class MaskedDepthwiseConv2D(_MaskedDepthwise, keras.layers.DepthwiseConv2D):
         `(batch, new_height, new_width, channels * depth_multiplier)`, or channels second.
     """
 
+    kernel_specs = (_DEPTHWISE_KERNEL,)
+
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
+class MaskedConv2DTranspose(_Constructed, keras.layers.Conv2DTranspose):
     """2D transposed convolution with a frozen, masked kernel.
 
     fan_in is kernel height * width * input channels, whatever the strides.
@@ -530,14 +420,114 @@ class MaskedConv2DTranspose(MaskedLayer, keras.layers.Conv2DTranspose):
         `(batch, new_height, new_width, filters)`, or `(batch, filters, new_height, new_width)`.
     """
 
-    def _fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
-        return fan_in, fan_out
+    kernel_specs = (_TRANSPOSED_KERNEL,)
 
-    def channel_axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        outputs, inputs = super().channel_axes()
-        return inputs, outputs
 
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv1DTranspose(_Constructed, keras.layers.Conv1DTranspose):
+    """1D transposed convolution with a frozen, masked kernel.
+
+    fan_in is the kernel size * input channels, whatever the strides.
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
+
+    Output shape:
+        `(batch, new_steps, filters)`, or `(batch, filters, new_steps)`.
+    """
+
+    kernel_specs = (_TRANSPOSED_KERNEL,)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedConv3DTranspose(_Constructed, keras.layers.Conv3DTranspose):
+    """3D transposed convolution with a frozen, masked kernel.
+
+    fan_in is the size of the window * input channels, whatever the strides.
+
+    Input shape:
+        `(batch, depth, height, width, channels)`, or channels second for "channels_first".
+
+    Output shape:
+        `(batch, new_depth, new_height, new_width, filters)`, or filters second.
+    """
+
+    kernel_specs = (_TRANSPOSED_KERNEL,)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedSeparableConv1D(_Constructed, keras.layers.SeparableConv1D):
+    """1D separable convolution with two frozen, masked kernels: "depthwise_kernel" and "pointwise_kernel".
+
+    Input shape:
+        `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
+
+    Output shape:
+        `(batch, new_steps, filters)`, or `(batch, filters, new_steps)`.
+    """
+
+    kernel_specs = _SEPARABLE_KERNELS
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedSeparableConv2D(_Constructed, keras.layers.SeparableConv2D):
+    """2D separable convolution with two frozen, masked kernels: "depthwise_kernel" and "pointwise_kernel".
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or `(batch, filters, new_height, new_width)`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import keras_popup
+    >>> layer = keras_popup.layers.MaskedSeparableConv2D(4, 3, k=0.5, seed=1)
+    >>> layer(np.ones((1, 8, 8, 2), "float32")).shape
+    TensorShape([1, 6, 6, 4])
+    >>> {name: kernel.kept for name, kernel in layer.masked_kernels.items()}
+    {'depthwise_kernel': 9, 'pointwise_kernel': 4}
+    """
+
+    kernel_specs = _SEPARABLE_KERNELS
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedEmbedding(_Constructed, keras.layers.Embedding):
+    """Embedding with a frozen, masked table. fan_in is the output dimension.
+
+    Input shape:
+        `(batch, ...)`, integers.
+
+    Output shape:
+        `(batch, ..., output_dim)`
+    """
+
+    kernel_specs = (_TABLE,)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class MaskedReversibleEmbedding(_Constructed, keras.layers.ReversibleEmbedding):
+    """Embedding with a frozen, masked table that is used both ways, or one for each with `tie_weights=False`.
+
+    Input shape:
+        `(batch, ...)`, integers; with `reverse=True`, `(batch, ..., output_dim)`.
+
+    Output shape:
+        `(batch, ..., output_dim)`; with `reverse=True`, `(batch, ..., input_dim)`.
+    """
+
+    kernel_specs = (_TABLE, _REVERSE_TABLE)
+
+    def kernels_of_call(self, *args: Any, reverse: bool = False, **kwargs: Any) -> list[MaskedKernel]:
+        name = "reverse_embeddings" if reverse and not self.tie_weights else "embeddings"
+        return [self.masked_kernels[name]]
+
+
+# A recurrent layer makes its cell, which is masked where it is.
+for _cell in (keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell, _keras.ConvLSTMCell):
+    define_maskable(_cell, _RECURRENT_KERNELS)
 
 MASKED_LAYERS: dict[type, Any] = {
     keras.layers.Dense: MaskedDense,
@@ -547,6 +537,12 @@ MASKED_LAYERS: dict[type, Any] = {
     keras.layers.Conv3D: MaskedConv3D,
     keras.layers.DepthwiseConv1D: MaskedDepthwiseConv1D,
     keras.layers.DepthwiseConv2D: MaskedDepthwiseConv2D,
+    keras.layers.SeparableConv1D: MaskedSeparableConv1D,
+    keras.layers.SeparableConv2D: MaskedSeparableConv2D,
+    keras.layers.Conv1DTranspose: MaskedConv1DTranspose,
     keras.layers.Conv2DTranspose: MaskedConv2DTranspose,
+    keras.layers.Conv3DTranspose: MaskedConv3DTranspose,
+    keras.layers.Embedding: MaskedEmbedding,
+    keras.layers.ReversibleEmbedding: MaskedReversibleEmbedding,
 }
-"""The masked layer of each stock layer that has one."""
+"""The masked layer of each of Keras's layers that has one which can be made by hand."""

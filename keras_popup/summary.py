@@ -10,15 +10,18 @@ import keras
 import rich.console
 import rich.table
 
-from keras_popup import _coding, composites, conversion, initializers, layers
+from keras_popup import _coding, conversion, initializers
+from keras_popup._masked_layer import MaskedLayer
+from keras_popup._patterns import Paths
+from keras_popup._tree import own_weights
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """One layer that has weights of its own.
+    """One masked kernel, or one layer that has weights of its own and no mask.
 
     Attributes:
-        path: str, its name, behind those of the layers that hold it.
+        path: str, its name, behind those of the layers that hold it; the kernel's behind it if the layer has several.
         kind: str, its class.
         weights: int, how many weights its kernel has, or itself if it is not masked.
         kept: int, how many of them the mask keeps. None if it is not masked.
@@ -111,13 +114,18 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
     if not all(layer.built for layer in masked):
         raise ValueError(f"Model '{model.name}' is not built. Call it on data first.")
     rows, other_weights = [], 0
-    for path, layer in ("", model), *composites.walk(model):
-        weights = sum(math.prod(weight.shape) for weight in composites.own_weights(layer))
-        if isinstance(layer, layers.MaskedLayer):
-            size = math.prod(layer.scores.shape)
-            other_weights += weights - 2 * size - 1 - layer.selector.draws  # its kernel, scores, k and count of draws
-            seed = layer.seed if isinstance(layer.frozen_initializer, initializers.FrozenInitializer) else None
-            rows.append(LayerSummary(path, type(layer).__name__, size, layer.kept, layer.k, seed))
+    paths = Paths(model)
+    for path, layer in ("", model), *paths.found:
+        weights = sum(math.prod(weight.shape) for weight in own_weights(layer))
+        if isinstance(layer, MaskedLayer):
+            several = len(layer.masked_kernels) > 1
+            for name, kernel in layer.masked_kernels.items():
+                # Beside the kernel there are its scores, k and the count of draws.
+                weights -= 2 * kernel.size + 1 + kernel.selector.draws
+                seed = kernel.seed if isinstance(kernel.initializer, initializers.FrozenInitializer) else None
+                where = paths.of_kernel(layer, name, several) or model.name
+                rows.append(LayerSummary(where, type(layer).__name__, kernel.size, kernel.kept, kernel.k, seed))
+            other_weights += weights
         elif weights:
             other_weights += weights
             why = getattr(layer, "_not_masked_because", "") or conversion.why_not(layer)

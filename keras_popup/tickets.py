@@ -14,11 +14,14 @@ import keras
 import numpy as np
 import rich.console
 import rich.progress
-from keras.src.saving.serialization_lib import SafeModeScope  # not exported
 
-from keras_popup import _allowed, _architecture, _programs, _ticket_file, _ticket_layers, composites, conversion, layers
+from keras_popup import _architecture, _keras, _programs, _ticket_file, _ticket_layers, conversion
+from keras_popup._copying import different_arrays
+from keras_popup._masked_layer import MaskedLayer
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
+from keras_popup._tree import pairs
+from keras_popup.composites import freeze_weights, mask_layer, remember_parts
 
 __all__ = [
     "MAX_BYTES",
@@ -93,28 +96,24 @@ def save_ticket(
     if not target.absolute().parent.is_dir() or target.is_dir():
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
-    plain = conversion.stripped(model, kernels=False)
+    plain = conversion.strip_masks(model)
     architecture = _architecture.serialized(plain)
-    twins = {id(twin): layer for layer, twin in composites.pairs(model, plain)}
+    twins = {id(twin): layer for layer, twin in pairs(model, plain)}
     masks: list[_ticket_file.Mask] = []
     tensors: list[_ticket_file.Tensor] = []
     assets: list[_ticket_file.Asset] = []
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
-    sizes = [layer.scores.shape.num_elements() for layer in conversion.masked_layers(model)]
-    with _progress("packing", sum(sizes)) as advance:
+    with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
         for where, twin in _architecture.places(plain):
             layer, variables = twins[id(twin)], _architecture.own_variables(twin)
-            # What is trained in the masked model, and what would be if nothing were said of it.
-            trained = {weight.name for weight in composites.own_weights(layer) if weight.trainable}
-            own = {weight.name for weight in composites.own_weights(twin) if weight.trainable}
-            if isinstance(layer, layers.MaskedLayer):
-                key = next(key for key, value in variables.items() if value is twin.kernel)
-                masks.append(_ticket_layers.packed(layer, where, key))
-                del variables[key]
-                advance(masks[-1].size)
-                own = {"scores"} | (own - {"kernel"} if layer.train_bias else set())
-            if names := sorted(own - trained) if layer.trainable else []:
+            if isinstance(layer, MaskedLayer):
+                for kernel in layer.masked_kernels.values():
+                    key = _architecture.key_of(variables, vars(twin)[kernel.spec.attributes[-1]])
+                    masks.append(_ticket_layers.packed(kernel, where, key))
+                    del variables[key]
+                    advance(masks[-1].size)
+            if names := _frozen(layer):
                 frozen[where] = names
             untrainable += [] if layer.trainable else [where]
             tensors += _architecture.tensors(where, variables)
@@ -165,18 +164,20 @@ def load_ticket(
             stores.setdefault(tensor.layer, {})[tensor.name] = _ticket_file.array(tensor)
         for asset in ticket.assets:
             files.setdefault(asset.layer, {})[asset.name] = _ticket_file.content(asset)
-        records = {record.layer: record for record in ticket.masks}
-        masks: dict[str, Any] = {}
+        records: dict[str, list[Any]] = {}
+        for record in ticket.masks:
+            records.setdefault(record.layer, []).append(record)
+        masks: dict[tuple[str, str], Any] = {}
         with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
             for where, layer in _architecture.places(plain):
                 store = stores.pop(where, {})
-                if record := records.get(where):
+                for record in records.get(where, ()):
                     mask, store[record.key] = _ticket_layers.unpacked(record)
-                    masks[where] = np.packbits(mask)
+                    masks[where, record.key] = np.packbits(mask)
                     del mask
                     advance(record.size)
                 _architecture.load(layer, where, store, files.pop(where, {}))
-                layer.trainable = where not in ticket.untrainable
+                _keras.set_trainable(layer, where not in ticket.untrainable)
         if files:
             raise TicketError(f"it holds files of layers that are not in its model: {sorted(files)}")
         if not masked:
@@ -240,7 +241,13 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     classes = _architecture.own_classes(plain)
 
     def attempt(max_bytes: int) -> None:
-        _architecture.built(_ticket_file.parsed(content, max_bytes), classes, max_bytes, initialized=False)
+        model = _architecture.built(_ticket_file.parsed(content, max_bytes), classes, max_bytes, initialized=False)
+        for layer, twin in pairs(plain, model):
+            if lost := [name for name, _ in different_arrays(layer, twin)]:
+                raise TicketError(
+                    f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or tf.Variable, "
+                    "which neither its config tells nor Keras saves. Make a weight of it, by add_weight"
+                )
 
     try:
         attempt(MAX_BYTES)
@@ -256,41 +263,49 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
 
 
-def _masked(ticket: Any, plain: keras.Model, masks: dict[str, Any], custom_objects: Any) -> keras.Model:
-    """Returns the masked model of a ticket, whose stripped one is `plain`."""
-    at = dict(_architecture.places(plain))
-    made = {}
-    with SafeModeScope(True), keras.saving.custom_object_scope(custom_objects or {}):
-        for record in ticket.masks:
-            stock = at[record.layer]
-            masked_class: Any = layers.MASKED_LAYERS.get(type(stock))
-            if masked_class is None or masked_class.__name__ != record.kind:
-                raise TicketError(f"layer '{record.layer}' is a {type(stock).__name__}, not the stock of {record.kind}")
-            # Others would be the stock layer's, such as another number of units.
-            if unknown := set(record.arguments) - {parameter.name for parameter in layers._own_parameters()}:
-                raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
-            initializer = {f"{masked_class.kernel_argument}_initializer": record.initializer}
-            config = {**stock.get_config(), **record.arguments, **initializer}
-            try:
-                _allowed.check(config, custom_objects, sys.maxsize)
-                made[id(stock)] = masked_class.from_config(config)
-            except Exception as error:  # any kind: the arguments are those of the file
-                raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
-        model = conversion.with_masked_layers(plain, made)
-    for record in ticket.masks:
-        layer = made[id(at[record.layer])]
-        mask = np.unpackbits(masks[record.layer], count=record.size).reshape(record.shape)
-        if record.from_seed:
-            layer._kernel.assign(layer.frozen_initializer(record.shape, record.dtype, fans=record.fans))
-        layer.scores.assign(layer.selector.scores_for(mask, layer.scores.numpy()))
-        with _programs.interpreted():
-            if not np.array_equal(layer.mask().numpy(), mask):
-                raise TicketError(f"the selector of layer '{record.layer}' does not choose its mask again")
-    for where, layer in _architecture.places(model):
-        layer.trainable = where not in ticket.untrainable
-        for weight in composites.own_weights(layer):
-            if weight.name in ticket.frozen.get(where, ()):
-                weight.trainable = False
+_ALL_WEIGHTS = "*"
+
+
+def _frozen(layer: Any) -> list[str]:
+    """Returns which weights of its own a layer does not train: all of them, or the numbers of some."""
+    if getattr(layer, "_popup_frozen", False):
+        return [_ALL_WEIGHTS]
+    weights = _keras.own_variables(layer, _keras.TRAINABLE)
+    return [str(number) for number, weight in enumerate(weights) if not weight.trainable] if layer.trainable else []
+
+
+def _freeze(layer: Any, names: list[str]) -> None:
+    """Freezes the weights that `_frozen` names; files of earlier versions have the weights' names."""
+    if _ALL_WEIGHTS in names:
+        freeze_weights(layer)
+    for number, weight in enumerate(_keras.own_variables(layer, _keras.TRAINABLE)):
+        if str(number) in names or weight.name in names:
+            weight.trainable = False
+
+
+def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any) -> keras.Model:
+    """Masks the plain model of a ticket, in place, as the model was that it was made of."""
+    at = dict(_architecture.places(model))
+    for where in dict.fromkeys(record.layer for record in ticket.masks):
+        records = [record for record in ticket.masks if record.layer == where]
+        layer = at[where]
+        by_name = _ticket_layers.name_kernels(layer, records)
+        mask_layer(layer, _ticket_layers.arguments_of(by_name, custom_objects), draw=False)
+        for name, record in by_name.items():
+            kernel = layer.masked_kernels[name]
+            mask = np.unpackbits(masks[where, record.key], count=record.size).reshape(record.shape)
+            if record.from_seed:
+                kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
+            kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
+            with _programs.interpreted():
+                if not np.array_equal(kernel.mask().numpy(), mask):
+                    raise TicketError(f"the selector of layer '{where}' does not choose its mask again")
+    for where, layer in at.items():
+        _keras.set_trainable(layer, where not in ticket.untrainable)
+    for where, names in ticket.frozen.items():
+        if where in at:
+            _freeze(at[where], names)
+    remember_parts(model)
     _logger.warning(
         "The scores of '%s' are not those of its training, which a ticket does not hold: they are new ones that choose "
         "the same weights.",

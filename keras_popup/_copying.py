@@ -1,0 +1,279 @@
+"""Copies of models: made by Keras from their configs, then compared with the model, variable by variable."""
+
+import contextlib
+import copy
+import logging
+import tempfile
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_popup import _keras
+from keras_popup._tree import is_graph, pairs, parts, put, structure, uncompiled
+from keras_popup.composites import stock_of
+
+_logger = logging.getLogger("keras_popup")
+
+Twins = dict[int, Any]
+
+
+class CopyError(TypeError):
+    """A model, or a layer of it, cannot be copied from its config."""
+
+
+def copy_model(
+    model: keras.Model, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+) -> tuple[keras.Model, Twins]:
+    """Returns a copy of a model, and the layers of the copy by the ids of those they are copies of.
+
+    Keras makes the copy, from the configs. All else that a layer has is carried over: variables, files, what it
+    computes from them, which weights are frozen, which layers are shared.
+
+    Args:
+        model: a built `keras.Model`.
+        change: changes the configs of layers, as those of Functional models are, before they are copied.
+
+    Raises:
+        CopyError: if it has a layer that cannot be made from its config, or one that is other than the layer is.
+    """
+    made: Twins = {}
+    classes = {kind.__name__: kind for kind in {type(layer) for layer in _all(model)}}
+    with _keras.SafeModeScope(False), keras.saving.custom_object_scope(classes):
+        # These are live objects, no files: what is in a Lambda has been run before.
+        twin = _make(model, made, change)
+        _build_like(model, twin)
+        try:
+            found = dict(_match(model, twin))
+        except ValueError as error:
+            raise CopyError(str(error)) from error
+    for layer in _all(model):
+        if id(layer) in found:
+            _carry_over(layer, found[id(layer)], exact=change is None)
+    _compare(model, twin, found)
+    return twin, found
+
+
+def _all(model: Any) -> list[Any]:
+    return [model, *(layer for _, layer in structure(model))]
+
+
+def _make(layer: Any, made: Twins, change: Any) -> Any:
+    if not isinstance(layer, keras.layers.Layer):
+        return layer  # an operation without weights, such as keras.ops.relu
+    if id(layer) not in made:
+        made[id(layer)] = _clone(layer, made, change) if is_graph(layer) else _from_config(layer, made, change)
+    return made[id(layer)]
+
+
+def _clone(graph: Any, made: Twins, change: Any) -> Any:
+    inputs = None  # a Sequential model's are cloned well; a Functional one's would lose their names
+    if not isinstance(graph, keras.Sequential):
+        inputs = keras.tree.map_structure(lambda x: _of_class(x._keras_history.operation).output, graph.input)
+    with uncompiled(graph):
+        twin = keras.models.clone_model(graph, inputs, clone_function=lambda layer: _make(layer, made, change))
+    if type(twin) is not type(graph):
+        _logger.warning(
+            "The copy of '%s' (%s) is a %s: it has not what its class adds.",
+            graph.name,
+            type(graph).__name__,
+            type(twin).__name__,
+        )
+    return twin
+
+
+def _of_class(layer: Any, change: Any = None) -> Any:
+    """Returns a new layer of the same class and config. Its weights are new, too."""
+    config = {
+        # A function that is defined in another one, or has no name, is in no config.
+        name: live if _is_local(live := getattr(layer, name, None)) else copy.deepcopy(value)
+        for name, value in layer.get_config().items()
+    }
+    return type(layer).from_config(change(config) if change else config)
+
+
+def _is_local(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and (
+        "<lambda>" in value.__qualname__ or "<locals>" in value.__qualname__
+    )
+
+
+def _from_config(layer: Any, made: Twins, change: Any) -> Any:
+    try:
+        with uncompiled(layer):
+            twin = _of_class(layer, change)
+            if _build_before_call(layer):
+                _build_like(layer, twin)
+    except Exception as error:  # of code that is not ours
+        raise CopyError(
+            f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must tell "
+            "all that its constructor is given. `copy=False` changes the model itself, and needs no copy."
+        ) from error
+    _share(layer, twin, made)
+    return twin
+
+
+def _build_before_call(layer: Any) -> bool:
+    """Tells whether a layer makes layers in its `build` only, which others may share."""
+    return isinstance(layer, keras.Model)
+
+
+def _share(layer: Any, twin: Any, made: Twins) -> None:
+    """Puts the copies of layers that are there already in the place of those that a copy has made for itself."""
+    here, there = parts(layer), parts(twin)
+    if isinstance(layer, (keras.Sequential, _keras.Functional)):
+        return
+    for place, part in here.items():
+        if place not in there:
+            continue
+        if id(part) in made:
+            if made[id(part)] is not there[place]:
+                put(twin, place, made[id(part)])
+        else:
+            made[id(part)] = there[place]
+            _share(part, there[place], made)
+
+
+def _build_like(layer: Any, twin: Any) -> None:
+    if layer.built and not twin.built:
+        twin.build_from_config(layer.get_build_config())
+        twin.built = True  # as Keras itself does when it loads a model
+
+
+def _match(model: Any, twin: Any) -> Iterator[tuple[int, Any]]:
+    """Yields the ids of all layers of a model with their twins, which are built where the layers are."""
+    for layer, other in pairs(model, twin):
+        if not isinstance(other, keras.layers.Layer) or _kind(layer) != _kind(other):
+            raise ValueError(
+                f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}. "
+                "`copy=False` changes the model itself, and needs no copy."
+            )
+        try:
+            _build_like(layer, other)
+        except Exception as error:  # of code that is not ours
+            raise ValueError(
+                f"{type(layer).__name__} '{layer.name}' cannot be built from its config: {error} `copy=False` "
+                "changes the model itself, and needs no copy."
+            ) from error
+        yield id(layer), other
+
+
+def _kind(layer: Any) -> str:
+    return "" if isinstance(layer, _keras.Functional) else stock_of(layer).__qualname__
+
+
+def _own(layer: Any) -> list[Any]:
+    """Returns the variables that a layer has itself: weights, and the states of seed generators."""
+    stores = (_keras.TRAINABLE, _keras.NON_TRAINABLE)
+    return [
+        *(variable for store in stores for variable in _keras.own_variables(layer, store)),
+        *(generator.state for generator in layer._seed_generators),
+    ]
+
+
+def _carry_over(layer: Any, twin: Any, exact: bool) -> None:
+    """Gives a layer's twin all that the layer has and its config does not tell; `exact` in the same types."""
+    variables, others = _own(layer), _own(twin)
+    shapes = [[(tuple(v.shape), v.dtype if exact else "") for v in each] for each in (variables, others)]
+    if shapes[0] != shapes[1]:
+        raise CopyError(
+            f"A copy of layer '{layer.name}' ({type(layer).__name__}), made from its config, has other weights than it "
+            f"has: {_listed(others)}, not {_listed(variables)}. Its `get_config` must tell all that its constructor is "
+            "given. `copy=False` changes the model itself, and needs no copy."
+        )
+    if layer.built:
+        _load_what_it_saves(layer, twin)
+    for variable, other in zip(variables, others, strict=True):
+        other.assign(variable.value)
+    twin._trainable = layer.trainable
+    for variable, other in zip(variables, others, strict=True):
+        if variable.trainable != other.trainable:
+            other.trainable = variable.trainable
+    _carry_attributes(layer, twin)
+
+
+def _load_what_it_saves(layer: Any, twin: Any) -> None:
+    """Has a layer load what another one saves, as some compute from it what they use, and others keep files."""
+    kind = type(layer)
+    if kind.load_own_variables is not keras.layers.Layer.load_own_variables:
+        store: dict[str, Any] = {}
+        layer.save_own_variables(store)
+        with contextlib.suppress(ValueError):  # some save less than they have: all of it is carried over afterwards
+            twin.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            twin.load_assets(folder)
+
+
+def different_arrays(layer: Any, twin: Any) -> Iterator[tuple[str, Any]]:
+    """Yields (name, value) of the arrays and TensorFlow's own variables that a layer keeps in attributes.
+
+    Keras knows nothing of them. Those are left out which its twin has as well.
+    """
+    for name, value in vars(layer).items():
+        if name.startswith("_") or isinstance(value, keras.Variable):
+            continue
+        if isinstance(value, (tf.Variable, np.ndarray)):
+            other = vars(twin).get(name)
+            if type(other) is not type(value) or not np.array_equal(np.asarray(value), np.asarray(other)):
+                yield name, value
+
+
+def _carry_attributes(layer: Any, twin: Any) -> None:
+    """Carries over the numbers and arrays that a layer keeps in attributes, and TensorFlow's own variables."""
+    for name, value in different_arrays(layer, twin):
+        other = vars(twin).get(name)
+        if isinstance(value, np.ndarray):
+            setattr(twin, name, value.copy())
+        elif isinstance(other, tf.Variable):
+            other.assign(value)
+        else:
+            raise CopyError(f"A copy of layer '{layer.name}' has no `{name}`, a tf.Variable that the layer has.")
+    for name, value in vars(layer).items():
+        other = vars(twin).get(name)
+        if name.startswith("_"):
+            continue
+        if type(value) in (int, float, bool) and type(other) is type(value) and other != value:
+            try:
+                setattr(twin, name, value)
+            except AttributeError:  # a property without a setter
+                continue
+
+
+def _compare(model: Any, twin: Any, found: Twins) -> None:
+    """Checks that a copy has the variables of a model, all of them, each with its value.
+
+    Raises:
+        CopyError: naming those that it has not.
+    """
+    known: Twins = {}
+    for layer in _all(model):
+        if id(layer) in found:
+            known |= {id(v): other for v, other in zip(_own(layer), _own(found[id(layer)]), strict=True)}
+    lost = [variable for variable in model.variables if id(variable) not in known]
+    wrong = [v for v in model.variables if id(v) in known and not same_values(v, known[id(v)])]
+    several = len({id(known[id(v)]) for v in model.variables if id(v) in known}) + len(lost) != len(model.variables)
+    more = len(twin.variables) != len(model.variables)
+    if lost or wrong or several or more:
+        raise CopyError(
+            f"A copy of model '{model.name}', made from its config, has not all its variables. Lost: {_listed(lost)}. "
+            f"Other values: {_listed(wrong)}. The copy has {len(twin.variables)} variables, the model "
+            f"{len(model.variables)}. `copy=False` changes the model itself, and needs no copy."
+        )
+
+
+def same_values(variable: Any, other: Any) -> bool:
+    """Tells whether two variables hold the same values, not a number being the same as itself."""
+    a, b = variable.numpy(), other.numpy()
+    if a.dtype != b.dtype:
+        a, b = a.astype(np.float64), b.astype(np.float64)
+    return a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def _listed(variables: list[Any]) -> str:
+    shown = [f"{variable.path} {tuple(variable.shape)}" for variable in variables[:5]]
+    return ", ".join([*shown, *(["..."] if len(variables) > 5 else [])]) or "none"

@@ -1,0 +1,44 @@
+"""All or nothing: layers that are changed in place are as they were if a change of one of them fails."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from keras_popup import _keras
+
+
+@contextlib.contextmanager
+def undone_if_it_fails(layers: list[Any]) -> Iterator[None]:
+    """Restores the classes, attributes, variables and values of layers if what is done inside raises."""
+    snapshots = [_Snapshot(layer) for layer in layers]
+    try:
+        yield
+    except BaseException:
+        for snapshot in snapshots:
+            snapshot.restore()
+        raise
+
+
+class _Snapshot:
+    def __init__(self, layer: Any) -> None:
+        self.layer, self.kind, self.attributes = layer, type(layer), dict(vars(layer))
+        self.stores = {
+            store: (list(_keras.own_variables(layer, store)), set(layer._tracker.stored_ids[store]))
+            for store in (_keras.TRAINABLE, _keras.NON_TRAINABLE)
+        }
+        self.variables = [
+            (variable, variable.trainable, variable._autocast, variable.numpy())
+            for variables, _ in self.stores.values()
+            for variable in variables
+        ]
+
+    def restore(self) -> None:
+        self.layer.__class__ = self.kind
+        vars(self.layer).clear()
+        vars(self.layer).update(self.attributes)
+        for store, (variables, ids) in self.stores.items():
+            _keras.own_variables(self.layer, store)[:] = variables
+            self.layer._tracker.stored_ids[store] = ids
+        for variable, trainable, autocast, value in self.variables:
+            variable.trainable, variable._autocast = trainable, autocast
+            variable.assign(value)
