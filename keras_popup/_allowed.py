@@ -5,9 +5,10 @@ of its own, while it is read. Here it may name layers and operations, initialize
 what the user has registered or given.
 """
 
+import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -58,8 +59,27 @@ _LEAST_LAYERS = 256
 _BYTES_PER_LAYER = 1 << 19
 
 
-def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
+def import_trusted(packages: Sequence[str]) -> tuple[str, ...]:
+    """Imports packages, so that their classes are registered with Keras.
+
+    Raises:
+        TypeError: if they are no names in a list or tuple.
+        ImportError: if one is not installed.
+    """
+    if isinstance(packages, str) or not all(isinstance(name, str) and name.isidentifier() for name in packages):
+        raise TypeError(f"`trust` must be names of packages, such as ('keras_hub',). Received: {packages!r}.")
+    for name in packages:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(f"`trust` has the package {name!r}, which is not installed.")
+        importlib.import_module(name)
+    return tuple(packages)
+
+
+def check(model: Any, custom_objects: Any, max_bytes: int, trust: Sequence[str] = ()) -> None:
     """Checks all that a serialized model names.
+
+    Args:
+        trust: packages whose classes it may name.
 
     Raises:
         ValueError: naming what it may not.
@@ -67,7 +87,7 @@ def check(model: Any, custom_objects: Any, max_bytes: int) -> None:
     layers, most = 0, max(_LEAST_LAYERS, max_bytes // _BYTES_PER_LAYER)
     for value in _dicts(model):
         if "class_name" in value:
-            _check_class(value, custom_objects)
+            _check_class(value, custom_objects, trust)
         listed = value.get("layers")
         layers += len(listed) if isinstance(listed, list) else 0
         if layers > most:
@@ -125,7 +145,7 @@ def _has_symbol(node: Any) -> bool:
     return False
 
 
-def _check_class(value: dict[str, Any], custom_objects: Any) -> None:
+def _check_class(value: dict[str, Any], custom_objects: Any, trust: Sequence[str]) -> None:
     name, module, config = value["class_name"], value.get("module"), value.get("config")
     registered = value.get("registered_name") or name
     if name == "function":
@@ -152,10 +172,28 @@ def _check_class(value: dict[str, Any], custom_objects: Any) -> None:
         if isinstance(config, dict) and (argument := next((each for each in _AT_ONCE if config.get(each)), None)):
             raise ValueError(f"layer {str(config.get('name'))[:60]!r} has {argument}={str(config[argument])[:60]}")
         return
+    elif _is_of_trusted(module, name, trust):
+        return
+    package = str(module).partition(".")[0]
+    of_package = ""
+    if package.isidentifier() and package not in ("keras", "keras_popup", "builtins") and package not in trust:
+        of_package = (
+            f"; if it is of the installed package {package}, and you trust that, trust=({package!r},) allows it"
+        )
     raise ValueError(
         f"it names {str(module)[:60]}.{name[:60]}, which a ticket may not name. What is your own must be registered, "
         "by keras.saving.register_keras_serializable, and imported, or be given to load_ticket in custom_objects"
+        f"{of_package}"
     )
+
+
+def _is_of_trusted(module: Any, name: str, trust: Sequence[str]) -> bool:
+    """Tells whether a name is that of a layer, model or the like in a package that is trusted."""
+    if str(module).partition(".")[0] not in trust:
+        return False
+    symbol = getattr(sys.modules.get(str(module)), name, None)
+    bases = (keras.Operation, keras.initializers.Initializer, keras.regularizers.Regularizer)
+    return isinstance(symbol, type) and issubclass(symbol, bases)
 
 
 def _is_of_keras(module: Any, name: str) -> bool:

@@ -3,7 +3,7 @@
 import contextvars
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +141,14 @@ def own_classes(model: keras.Model) -> dict[str, Any]:
     return {kind.__name__: kind for kind in kinds if kind.__module__.partition(".")[0] not in ("keras", "keras_popup")}
 
 
-def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, initialized: bool = True) -> keras.Model:
+def built(
+    ticket: _ticket_file.Ticket,
+    custom_objects: Any,
+    max_bytes: int,
+    *,
+    trust: Sequence[str] = (),
+    initialized: bool = True,
+) -> keras.Model:
     """Returns the plain model of a ticket, its weights 0.
 
     No weight takes memory before all are known to be of the shapes that the ticket lists. Without `initialized`,
@@ -155,11 +162,11 @@ def built(ticket: _ticket_file.Ticket, custom_objects: Any, max_bytes: int, *, i
     limit = _LIMIT.set(max_bytes)
     try:
         try:
-            _allowed.check(ticket.model, custom_objects, max_bytes)
+            _allowed.check(ticket.model, custom_objects, max_bytes, trust)
             try:
                 with keras.StatelessScope(initialize_variables=False):
                     model, variables = _build(ticket, custom_objects)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 # Code of the user's own may make a variable of an array, which takes its memory at once.
                 if "stateless scope" not in str(error) or not _allowed.names_own_code(ticket.model, custom_objects):
                     raise

@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras
-from keras_popup._tree import is_graph, pairs, parts, put, structure, uncompiled
-from keras_popup.composites import stock_of
+from keras_popup._masked_layer import stock_of
+from keras_popup._tree import is_bookkeeping, is_graph, pairs, parts, put, structure, uncompiled
 
 _logger = logging.getLogger("keras_popup")
 
@@ -41,7 +41,7 @@ def copy_model(
         CopyError: if it has a layer that cannot be made from its config, or one that is other than the layer is.
     """
     made: Twins = {}
-    classes = {kind.__name__: kind for kind in {type(layer) for layer in _all(model)}}
+    classes = {kind.__name__: kind for kind in {stock_of(layer) for layer in _all(model)}}
     with _keras.SafeModeScope(False), keras.saving.custom_object_scope(classes):
         # These are live objects, no files: what is in a Lambda has been run before.
         twin = _make(model, made, change)
@@ -65,8 +65,21 @@ def _make(layer: Any, made: Twins, change: Any) -> Any:
     if not isinstance(layer, keras.layers.Layer):
         return layer  # an operation without weights, such as keras.ops.relu
     if id(layer) not in made:
-        made[id(layer)] = _clone(layer, made, change) if is_graph(layer) else _from_config(layer, made, change)
+        made[id(layer)] = _clone(layer, made, change) if is_graph(layer) else _copy_code(layer, made, change)
     return made[id(layer)]
+
+
+def _copy_code(layer: Any, made: Twins, change: Any) -> Any:
+    try:
+        return _from_config(layer, made, change)
+    except CopyError as error:
+        # The graph is there, if nobody knows how the class makes it.
+        if not isinstance(layer, _keras.Functional) or type(layer).call is not _keras.Functional.call:
+            raise
+        try:
+            return _clone(layer, made, change)
+        except CopyError:
+            raise error from None
 
 
 def _clone(graph: Any, made: Twins, change: Any) -> Any:
@@ -85,14 +98,30 @@ def _clone(graph: Any, made: Twins, change: Any) -> Any:
     return twin
 
 
-def _of_class(layer: Any, change: Any = None) -> Any:
+def _of_class(layer: Any, made: Twins | None = None, change: Any = None) -> Any:
     """Returns a new layer of the same class and config. Its weights are new, too."""
-    config = {
+    config = layer.get_config()
+    config = change(config) if change else config
+    try:
+        return type(layer).from_config(_copy_config(config, made, change))
+    except Exception:
         # A function that is defined in another one, or has no name, is in no config.
-        name: live if _is_local(live := getattr(layer, name, None)) else copy.deepcopy(value)
-        for name, value in layer.get_config().items()
-    }
-    return type(layer).from_config(change(config) if change else config)
+        live = {name: value for name in config if _is_local(value := getattr(layer, name, None))}
+        if not live:
+            raise
+        return type(layer)(**{**_copy_config(config, made, change), **live})
+
+
+def _copy_config(value: Any, made: Twins | None, change: Any) -> Any:
+    """Returns a copy of a config: also of layers, which some have in it as they are."""
+    if isinstance(value, keras.layers.Layer):
+        return value if made is None else _make(value, made, change)
+    if isinstance(value, dict):
+        return {key: _copy_config(each, made, change) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        # Plain ones: a list of Keras's would bring along the layer that it belongs to.
+        return (tuple if isinstance(value, tuple) else list)(_copy_config(each, made, change) for each in value)
+    return copy.deepcopy(value)
 
 
 def _is_local(value: Any) -> bool:
@@ -104,10 +133,12 @@ def _is_local(value: Any) -> bool:
 def _from_config(layer: Any, made: Twins, change: Any) -> Any:
     try:
         with uncompiled(layer):
-            twin = _of_class(layer, change)
+            twin = _of_class(layer, made, change)
             if _build_before_call(layer):
                 _build_like(layer, twin)
     except Exception as error:  # of code that is not ours
+        if not layer.variables and not parts(layer):
+            return layer  # there is nothing that two models could not share
         raise CopyError(
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must tell "
             "all that its constructor is given. `copy=False` changes the model itself, and needs no copy."
@@ -139,8 +170,17 @@ def _share(layer: Any, twin: Any, made: Twins) -> None:
 
 def _build_like(layer: Any, twin: Any) -> None:
     if layer.built and not twin.built:
-        twin.build_from_config(layer.get_build_config())
+        twin.build_from_config(_with_tuples(layer.get_build_config()))
         twin.built = True  # as Keras itself does when it loads a model
+
+
+def _with_tuples(value: Any) -> Any:
+    """Returns a config whose shapes are tuples, as they are when a layer is built by a call."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_with_tuples(each) for each in value)
+    return value
 
 
 def _match(model: Any, twin: Any) -> Iterator[tuple[int, Any]]:
@@ -215,7 +255,7 @@ def different_arrays(layer: Any, twin: Any) -> Iterator[tuple[str, Any]]:
     Keras knows nothing of them. Those are left out which its twin has as well.
     """
     for name, value in vars(layer).items():
-        if name.startswith("_") or isinstance(value, keras.Variable):
+        if is_bookkeeping(name) or isinstance(value, keras.Variable):
             continue
         if isinstance(value, (tf.Variable, np.ndarray)):
             other = vars(twin).get(name)
@@ -235,7 +275,7 @@ def _carry_attributes(layer: Any, twin: Any) -> None:
             raise CopyError(f"A copy of layer '{layer.name}' has no `{name}`, a tf.Variable that the layer has.")
     for name, value in vars(layer).items():
         other = vars(twin).get(name)
-        if name.startswith("_"):
+        if is_bookkeeping(name):
             continue
         if type(value) in (int, float, bool) and type(other) is type(value) and other != value:
             try:

@@ -20,7 +20,21 @@ else:
     _StockLayer = object
 
 
-class MaskedLayer(_StockLayer):
+class Mixin(_StockLayer):
+    """What this library mixes in before the class of a Keras layer."""
+
+
+def stock_of(layer: Any) -> type:
+    """Returns the class of a layer without what this library has mixed in."""
+    return stock_class(type(layer))
+
+
+def stock_class(kind: type) -> type:
+    """Returns a class without what this library has mixed in."""
+    return next(base for base in kind.__mro__ if not issubclass(base, Mixin))
+
+
+class MaskedLayer(Mixin):
     """What all masked layers share: mixed in before a Keras layer that has one kernel, or several.
 
     forward: the Keras layer with the kernel `w * m`, `m = selector(s, k)`;
@@ -49,11 +63,6 @@ class MaskedLayer(_StockLayer):
             for attribute in spec.attributes:
                 setattr(cls, attribute, _kernel_property(spec, attribute))
 
-    @property
-    def stock_class(self) -> type:
-        """The Keras class that this one masks."""
-        return stock_class(type(self))
-
     def kernels_of_call(self, *args: Any, **kwargs: Any) -> list[MaskedKernel]:
         """Returns the kernels that a call with these arguments reads."""
         return list(self.masked_kernels.values())
@@ -73,6 +82,13 @@ class MaskedLayer(_StockLayer):
         variable = super().add_weight(name=name, **kwargs)
         kernel.freeze(variable, prefix=len(self.masked_kernels) > 1)
         return variable
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        own = getattr(type(self), name, None)
+        if isinstance(own, _KernelProperty):
+            own.__set__(self, value)  # past TensorFlow, which would read the kernel first, and compute it
+        else:
+            super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
         # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.
@@ -153,6 +169,10 @@ def training_of(kwargs: dict[str, Any]) -> bool:
     return bool(training)
 
 
+class _KernelProperty(property):
+    """An attribute of a layer by which code comes to its kernel."""
+
+
 def _kernel_property(spec: KernelSpec, attribute: str) -> property:
     def read(self: Any) -> Any:
         kernel = self.masked_kernels.get(spec.name)
@@ -177,12 +197,7 @@ def _kernel_property(spec: KernelSpec, attribute: str) -> property:
             f"layer.masked_kernels['{spec.name}'].kernel, or strip the masks first."
         )
 
-    return property(read, write, doc="The kernel that is used: frozen kernel times mask, in the compute dtype.")
-
-
-def stock_class(masked_class: type) -> type:
-    """Returns the class that a masked one is made of, without masks."""
-    return next(base for base in masked_class.__mro__ if not issubclass(base, MaskedLayer))
+    return _KernelProperty(read, write, doc="The kernel that is used: frozen kernel times mask, in the compute dtype.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,12 +305,12 @@ def maskable_classes() -> list[type]:
 
 def kernels_of(layer: Any) -> tuple[KernelSpec, ...]:
     """Returns the kernels of a plain layer that can be masked: none if it is left alone."""
-    return tuple(spec for spec in _specs(type(layer)) if spec.is_there(layer))
+    if isinstance(layer, MaskedLayer):
+        return ()
+    return tuple(spec for spec in _specs(stock_of(layer)) if spec.is_there(layer))
 
 
 def _specs(kind: type) -> tuple[KernelSpec, ...]:
-    if issubclass(kind, MaskedLayer):
-        return ()
     base = next((base for base in kind.__mro__ if base in _MASKABLE), None)
     return () if base is None or overridden(kind, base) else _MASKABLE[base]
 

@@ -141,6 +141,10 @@ def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple
     seen.add(id(layer))
     yield layer, twin
     here, there = parts(layer), parts(twin)
+    if len(here) != len(there) and not layer.variables and not twin.variables:
+        # Such as those of a tokenizer, which makes some as they are needed.
+        here = {place: part for place, part in here.items() if place in there}
+        there = {place: there[place] for place in here}
     if len(here) != len(there):
         raise ValueError(
             f"A copy of '{layer.name}' ({type(layer).__name__}), made from its config, holds other layers than it "
@@ -150,6 +154,11 @@ def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple
         there = dict(zip(here, there.values(), strict=True))
     for place, part in here.items():
         yield from pairs(part, there[place], seen)
+
+
+def is_bookkeeping(attribute: str) -> bool:
+    """Tells whether an attribute of a layer is Keras's, or not public."""
+    return attribute.startswith("_") or attribute in _bookkeeping()
 
 
 def own_weights(layer: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
@@ -21,9 +21,12 @@ from keras_popup._masked_kernel import MaskedKernel, chosen_once
 from keras_popup._masked_layer import (
     MaskArguments,
     MaskedLayer,
+    Mixin,
     is_constructed,
     kernels_of,
     masked_class,
+    stock_class,
+    stock_of,
     training_of,
 )
 from keras_popup._tree import is_graph, own_weights, pairs, parts, structure
@@ -40,11 +43,6 @@ __all__ = [
     "strip_layer",
     "walk_masked",
 ]
-
-if TYPE_CHECKING:
-    _AnyLayer = Any
-else:
-    _AnyLayer = object
 
 # The argument of a layer that says whether it has a weight, and what it is if not.
 _SWITCHES: dict[str, dict[str, Any]] = {
@@ -208,12 +206,6 @@ def thaw_weights(layer: Any) -> None:
         _keras.track(layer, _keras.TRAINABLE, weight, place)
 
 
-def stock_of(layer: Any) -> type:
-    """Returns the class of a layer without what this library has mixed in."""
-    ours = (MaskedLayer, MaskedComposite)
-    return next(base for base in type(layer).__mro__ if not issubclass(base, ours))
-
-
 def check_rematerialization(layer: Any, selector: selectors.Selector) -> None:
     """Raises ValueError for a layer that draws its masks, and would draw others in the backward pass."""
     if selector.draws and layer._remat_mode:
@@ -243,7 +235,7 @@ def forget(layer: Any) -> None:
     if isinstance(layer, MaskedComposite):
         for name in ("_popup_pending", "_popup_build"):
             vars(layer).pop(name, None)
-        layer.__class__ = next(base for base in type(layer).__mro__ if not issubclass(base, MaskedComposite))
+        layer.__class__ = masked_class(stock_of(layer)) if isinstance(layer, MaskedLayer) else stock_of(layer)
         _keras.refresh_call_signature(layer)
 
 
@@ -273,7 +265,7 @@ def _holds_something_to_tell(layer: Any) -> bool:
 
 
 @keras.saving.register_keras_serializable("keras_popup")
-class MaskedComposite(_AnyLayer):
+class MaskedComposite(Mixin):
     """Mixed in before the class of a layer whose config does not tell what is masked in it.
 
     It is how `mask_model` puts masks into MultiHeadAttention, into LSTM, into a user's own blocks and subclassed models.
@@ -450,6 +442,10 @@ def _is_off(layer: Any, switches: dict[str, Any]) -> bool:
     return any(hasattr(layer, switch) and getattr(layer, switch) == off for switch, off in switches.items())
 
 
+# What of a serialized layer says which class it is of. The rest says where it stands in a model.
+_OF_CLASS = ("module", "class_name", "config", "registered_name")
+
+
 def to_stock(value: Any) -> Any:
     """Returns a serialized config in which stock layers stand in the place of masked ones."""
     if isinstance(value, (list, tuple)):
@@ -459,22 +455,19 @@ def to_stock(value: Any) -> Any:
     if {"class_name", "config"} <= set(value):
         name = value.get("registered_name")
         if name == "keras_popup>MaskedComposite" and "layer" in value["config"]:
-            return {**to_stock(value["config"]["layer"]), **shared_id(value)}
+            others = {key: to_stock(each) for key, each in value.items() if key not in _OF_CLASS}
+            return {**others, **to_stock(value["config"]["layer"])}
         kind = keras.saving.get_registered_object(name) if name else None
         if isinstance(kind, type) and issubclass(kind, MaskedLayer):
-            return kind.to_stock_serialized(value)
+            others = {key: to_stock(each) for key, each in value.items() if key not in _OF_CLASS}
+            return {**others, **kind.to_stock_serialized(value["config"])}
     return {key: to_stock(each) for key, each in value.items()}
-
-
-def shared_id(serialized: dict[str, Any]) -> dict[str, Any]:
-    """Returns what Keras has put into a serialized layer that is one with others of the same file."""
-    return {key: value for key, value in serialized.items() if key == "shared_object_id"}
 
 
 @functools.cache
 def composite_class(kind: Any) -> Any:
     """Returns the class of a layer of this class that remembers what is in it."""
-    stock = next(base for base in kind.__mro__ if not issubclass(base, (MaskedLayer, MaskedComposite)))
+    stock = stock_class(kind)
     members: dict[str, Any] = {"__module__": __name__, "__doc__": kind.__doc__}
     if issubclass(kind, keras.layers.RNN):
         members["call"] = _choosing_once(kind.call)

@@ -10,7 +10,15 @@ import keras
 from keras_popup import _keras, _patterns, initializers, layers, selectors
 from keras_popup._copying import copy_model
 from keras_popup._masked_kernel import KernelArguments, KernelSpec, MaskedKernel
-from keras_popup._masked_layer import MaskArguments, MaskedLayer, is_constructed, kernels_of, maskable_base, overridden
+from keras_popup._masked_layer import (
+    MaskArguments,
+    MaskedLayer,
+    is_constructed,
+    kernels_of,
+    maskable_base,
+    overridden,
+    stock_of,
+)
 from keras_popup._tree import is_graph, own_weights, parts, structure
 from keras_popup._undo import undone_if_it_fails
 from keras_popup.composites import (
@@ -21,7 +29,6 @@ from keras_popup.composites import (
     freeze_weights,
     mask_layer,
     remember_parts,
-    stock_of,
     strip_layer,
     walk_masked,
 )
@@ -329,7 +336,8 @@ def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
     """Does what is planned, to the layers of the model or of its copy."""
     opened = _holders_of_what_learns(plan, settings)
     for layer in plan.layers:
-        twin = twins[id(layer)]
+        if (twin := twins.get(id(layer))) is None:
+            continue  # a part without weights that a copy makes when it needs it
         in_code = id(layer) in plan.in_code
         if reason := plan.reasons.get(id(layer)):
             object.__setattr__(twin, "_not_masked_because", reason)

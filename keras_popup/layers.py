@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras_popup import _keras, composites, initializers, selectors
 from keras_popup._masked_kernel import KernelArguments, KernelSpec, MaskedKernel
 from keras_popup._masked_layer import MaskedLayer, define_maskable, stock_class
+from keras_popup._masked_layer import register_maskable as register_maskable
 
 _MASKED_ARGUMENTS = """
 
@@ -269,14 +270,13 @@ class _Constructed(MaskedLayer):
         }
 
     @classmethod
-    def to_stock_serialized(cls, value: dict[str, Any]) -> dict[str, Any]:
-        """Returns the serialized layer of this class as one of the Keras class."""
+    def to_stock_serialized(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Returns a layer of the Keras class, serialized, of the config of one of this class."""
         own = {parameter.name for parameter in own_parameters()}
         own |= {f"{spec.argument}_initializer" for spec in cls.kernel_specs}
-        config = {name: composites.to_stock(each) for name, each in value["config"].items() if name not in own}
+        config = {name: composites.to_stock(each) for name, each in config.items() if name not in own}
         stock = stock_class(cls)
-        whole = {"module": "keras.layers", "class_name": stock.__name__, "config": config, "registered_name": None}
-        return {**whole, **composites.shared_id(value)}
+        return {"module": "keras.layers", "class_name": stock.__name__, "config": config, "registered_name": None}
 
 
 @keras.saving.register_keras_serializable("keras_popup")

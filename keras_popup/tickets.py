@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from keras_popup import _architecture, _keras, _programs, _ticket_file, _ticket_layers, conversion
+from keras_popup import _allowed, _architecture, _keras, _programs, _ticket_file, _ticket_layers, conversion
 from keras_popup._copying import different_arrays
 from keras_popup._masked_layer import MaskedLayer
 from keras_popup._ticket_file import MAX_BYTES, TicketError
@@ -106,7 +106,7 @@ def save_ticket(
     frozen: dict[str, list[str]] = {}
     with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
         for where, twin in _architecture.places(plain):
-            layer, variables = twins[id(twin)], _architecture.own_variables(twin)
+            layer, variables = twins.get(id(twin), twin), _architecture.own_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
                     key = _architecture.key_of(variables, vars(twin)[kernel.spec.attributes[-1]])
@@ -130,6 +130,7 @@ def load_ticket(
     masked: bool = False,
     *,
     custom_objects: dict[str, Any] | None = None,
+    trust: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
 ) -> keras.Model:
     """Loads the model of a ticket.
@@ -143,6 +144,9 @@ def load_ticket(
             saved with, which a ticket does not hold, but new ones with the same masks; of pretrained kernels, the
             weights that were not kept are 0.
         custom_objects: classes and functions of the model that are not registered with Keras, by name.
+        trust: names of installed packages whose registered classes the model may have, such as ("keras_hub",). They
+            are imported, and run with the arguments that the file gives them. What you have imported and
+            registered yourself needs no such word.
         max_bytes: int, how much the weights may take unpacked, as may the file; and how many layers there may be,
             one per 512 KiB, at least 256.
 
@@ -152,12 +156,14 @@ def load_ticket(
 
     Raises:
         OSError: if the file cannot be read.
+        ImportError: if a package of `trust` is not installed.
         TicketError: a ValueError, if it is no ticket, if it is damaged or too large, or if this machine's
             random numbers are not those that it was made with.
     """
+    trusted = _allowed.import_trusted(trust)
     with _named(path):
         ticket = _ticket_file.read(Path(path), max_bytes)
-        plain = _architecture.built(ticket, custom_objects, max_bytes)
+        plain = _architecture.built(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
         files: dict[str, dict[str, bytes]] = {}
         for tensor in ticket.tensors:
@@ -243,6 +249,8 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     def attempt(max_bytes: int) -> None:
         model = _architecture.built(_ticket_file.parsed(content, max_bytes), classes, max_bytes, initialized=False)
         for layer, twin in pairs(plain, model):
+            if type(layer).__module__.startswith("keras."):
+                continue  # which knows what it needs
             if lost := [name for name, _ in different_arrays(layer, twin)]:
                 raise TicketError(
                     f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or tf.Variable, "

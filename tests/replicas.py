@@ -121,7 +121,7 @@ def assert_same_network(model, expected, rounding=ROUNDING):
     for variable, other in zip(model.variables, expected.variables, strict=True):
         assert_close(variable.numpy(), other.numpy(), variable.path, rounding)
     for layer, other in zip(masked(model), masked(expected), strict=True):
-        assert layer._kernel.numpy().tobytes() == other._kernel.numpy().tobytes()
+        assert layer.frozen_kernel.numpy().tobytes() == other.frozen_kernel.numpy().tobytes()
         magnitudes = np.abs(other.scores.numpy())
         threshold = 0.0 if layer.selector.draws else np.sort(magnitudes, axis=None)[-other.kept]
         differing = magnitudes[layer.mask().numpy() != other.mask().numpy()]

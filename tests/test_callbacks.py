@@ -205,7 +205,7 @@ def test_shares_of_channels(case):
     layer = small_model(case).layers[-1]
     mask = callbacks._mask(layer)
     shares = callbacks._shares(layer, mask)
-    for axes, values in zip(layer.channel_axes(), shares.values(), strict=True):
+    for axes, values in zip(layer.masked_kernels["kernel"].channel_axes(), shares.values(), strict=True):
         assert values.size == np.prod([mask.shape[axis] for axis in axes])
         assert values.mean() == pytest.approx(layer.kept / mask.size)
 

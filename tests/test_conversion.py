@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import INITIALIZERS, MODELS, plain_model
 
-from keras_popup import composites, initializers, layers, mask_model, mask_summary, models, strip_masks
+from keras_popup import _tree, initializers, layers, mask_model, mask_summary, models, strip_masks
+from keras_popup._masked_layer import kernels_of
+from keras_popup.conversion import masked_kernels
 
 
 def masked_layers(model):
@@ -43,7 +45,10 @@ def test_save_and_load(name, tmp_path):
 
 def test_seeds():
     def kernels(seed):
-        return [layer._kernel.numpy() for layer in masked_layers(mask_model(models.Conv4(width=0.1), k=0.5, seed=seed))]
+        return [
+            layer.frozen_kernel.numpy()
+            for layer in masked_layers(mask_model(models.Conv4(width=0.1), k=0.5, seed=seed))
+        ]
 
     first, again, other = kernels(1), kernels(1), kernels(2)
     for a, b, c in zip(first, again, other, strict=True):
@@ -111,9 +116,9 @@ def test_convert_train_save_load_strip(case, weights, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "keras_popup"):
         model = mask_model(plain, k=0.5, weights=weights, seed=1)
 
-    stock = [layer for _, layer in composites.walk(plain) if type(layer) in layers.MASKED_LAYERS]
-    left = [layer for path, layer in composites.walk(plain) if path in case.not_masked]
-    assert len(masked_layers(model)) == len([layer for layer in stock if layer not in left])
+    left = [layer for path, layer in _tree.walk(plain) if path in case.not_masked]
+    maskable = [layer for _, layer in _tree.walk(plain) if kernels_of(layer) and layer not in left]
+    assert len(masked_layers(model)) == len(maskable)
     assert caplog.text.count("Copied without a mask") == bool(case.not_masked)
     rows = {row.path: row.not_masked for row in mask_summary(model, print_fn=None).layers}
     for path, reason in case.not_masked.items():
@@ -123,18 +128,18 @@ def test_convert_train_save_load_strip(case, weights, tmp_path, caplog):
     if not case.not_masked:
         assert {v.name for v in model.trainable_variables} == {"scores"}
 
-    fixed = [layer._kernel.numpy() for layer in masked_layers(model)]
+    fixed = [kernel.kernel.numpy() for _, kernel in masked_kernels(model)]
     fit_once(model, inputs)
-    for layer, kernel in zip(masked_layers(model), fixed, strict=True):
-        np.testing.assert_array_equal(layer._kernel, kernel)
+    for (_, kernel), before in zip(masked_kernels(model), fixed, strict=True):
+        np.testing.assert_array_equal(kernel.kernel, before)
 
     expected = outputs_of(model, inputs)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     stripped = strip_masks(loaded)
-    if composites.is_graph(plain):
+    if _tree.is_graph(plain):
         assert [layer.name for layer in stripped.layers] == [layer.name for layer in plain.layers]
-    assert [type(a) for _, a in composites.walk(stripped)] == [type(b) for _, b in composites.walk(plain)]
+    assert [type(a) for _, a in _tree.walk(stripped)] == [type(b) for _, b in _tree.walk(plain)]
     stripped.save(tmp_path / "stripped.keras")
     for other in (loaded, stripped, keras.models.load_model(tmp_path / "stripped.keras")):
         for a, b in zip(outputs_of(other, inputs), expected, strict=True):
@@ -191,7 +196,7 @@ def test_names_of_inputs_stay():
 def test_k_by_pattern_and_by_function():
     plain = plain_model("block_of_blocks")
     model = mask_model(plain, k={"query": 0.25, "encoder/feed_forward": 0.75, "*": 0.5}, seed=1)
-    ks = {path: layer.k for path, layer in composites.walk(model) if isinstance(layer, layers.MaskedLayer)}
+    ks = {path: layer.k for path, layer in _tree.walk(model) if isinstance(layer, layers.MaskedLayer)}
     assert ks == {
         "encoder/attention/query": 0.25,
         "encoder/attention/key": 0.5,
@@ -224,7 +229,7 @@ def test_exclude_covers_what_a_layer_holds():
     plain = plain_model("transformer")
     model = mask_model(plain, k=0.5, exclude="attention1", seed=1)
     assert type(model.get_layer("attention1")) is keras.layers.MultiHeadAttention
-    assert len(masked_layers(model)) == 4 + 5
+    assert len(masked_layers(model)) == 1 + 4 + 5
 
 
 def test_a_frozen_model_is_thawed_where_it_is_masked():
@@ -294,6 +299,7 @@ def test_operations_between_layers():
     np.testing.assert_allclose(model.predict(x, verbose=0), 1 + 2 * np.maximum(layer(x), 0), rtol=1e-6)
 
 
+@keras.saving.register_keras_serializable("tests")
 class Doubling(keras.Sequential):
     def call(self, inputs, training=None, mask=None):
         return 2 * super().call(inputs, training=training, mask=mask)
@@ -308,12 +314,15 @@ def test_not_a_model(model, convert):
         convert(model)
 
 
-def test_a_model_whose_layers_cannot_be_exchanged():
+def test_a_sequential_model_with_a_forward_pass_of_its_own():
     doubling = Doubling([keras.Input((3,)), keras.layers.Dense(3, name="dense")], name="doubling")
-    with pytest.raises(TypeError, match="'doubling'.*cannot be copied with other layers in it.* of its own"):
-        mask_model(doubling, k=0.5, seed=1)
-    model = mask_model(keras.Sequential([keras.Input((3,)), doubling, keras.layers.Dense(3)]), k=0.5, seed=1)
-    assert [row.path for row in mask_summary(model, print_fn=None).layers if row.not_masked] == ["doubling/dense"]
+    plain = keras.Sequential([keras.Input((3,)), doubling, keras.layers.Dense(3, name="head")])
+    for each, paths in ((doubling, ["dense"]), (plain, ["doubling/dense", "head"])):
+        model = mask_model(each, k=1.0, weights="keep", seed=1)
+        assert [row.path for row in mask_summary(model, print_fn=None).layers] == paths
+        x = np.ones((2, 3), np.float32)
+        np.testing.assert_array_equal(model(x), each(x))
+        np.testing.assert_array_equal(strip_masks(model)(x), each(x))
 
 
 def test_errors():

@@ -9,7 +9,7 @@ import pytest
 from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
-from keras_popup import composites, exports, layers, mask_model, mask_summary, strip_masks
+from keras_popup import _tree, exports, layers, mask_model, mask_summary, strip_masks
 
 
 def random(*shape):
@@ -258,9 +258,9 @@ def test_exclude_of_a_wrong_type(exclude):
 
 def test_paths_are_of_names_that_stay():
     first, second = (plain_model("block_of_blocks") for _ in range(2))
-    assert [path for path, _ in composites.walk(first)][1:] == [path for path, _ in composites.walk(second)][1:]
+    assert [path for path, _ in _tree.walk(first)][1:] == [path for path, _ in _tree.walk(second)][1:]
     for a, b in zip(*(masked_layers(mask_model(m, k=0.5, seed=1)) for m in (first, second)), strict=True):
-        np.testing.assert_array_equal(a._kernel, b._kernel)
+        np.testing.assert_array_equal(a.frozen_kernel, b.frozen_kernel)
 
 
 class OddlyHeld(keras.layers.Layer):

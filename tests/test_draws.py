@@ -37,7 +37,7 @@ def test_the_mean_over_drawn_masks(rescale):
         for layer in model.layers:
             seed = (keras_popup.initializers.derive_seed(layer.seed, "evaluation", 7), draw)
             mask = selectors.Bernoulli()(layer.scores.numpy(), training=True, seed=seed).numpy()
-            x = x @ (layer._kernel.numpy() * mask * (mask.size / mask.sum() if rescale else 1.0))
+            x = x @ (layer.frozen_kernel.numpy() * mask * (mask.size / mask.sum() if rescale else 1.0))
             x = np.maximum(x, 0) if layer is model.layers[0] else x
         assert found["mae"][draw] == pytest.approx(np.abs(x - inputs).mean(), rel=1e-4)
 
@@ -92,7 +92,7 @@ def test_tickets_of_supermasks(tmp_path, rescale):
     """The file holds no weights, also if they are multiplied by n / kept; that comes back bit for bit."""
     model, inputs = trained(rescale)
     for layer in model.layers:
-        assert not layer._kernel.trainable
+        assert not layer.frozen_kernel.trainable
     info = keras_popup.save_ticket(model, tmp_path / "a.ticket")
     assert [row.seed for row in info.layers] == [layer.seed for layer in model.layers]
     assert sum(row.other_bytes for row in info.layers) == 0

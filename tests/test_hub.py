@@ -36,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what KerasHub imports
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # it leaves vocabularies open
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),  # of an unused pooler
+    pytest.mark.filterwarnings(r"ignore:`build\(\)` was called on layer:UserWarning"),  # of Flux's blocks
     pytest.mark.filterwarnings(r"ignore:`compile\(\)` was not called:UserWarning"),  # a task saved by Keras
 ]
 
@@ -299,7 +300,7 @@ def _parameters(names: Any) -> list:
 @pytest.mark.parametrize("name", _parameters(hub_models.BACKBONES | hub_models.APPLICATIONS | hub_models.TASKS))
 def test_model(name):
     model, x = hub_models.ALL[name]()
-    record = check(model, x, new_process=name in ("BertBackbone", "MobileNetBackbone"))
+    record = check(model, x, new_process=name in ("GPT2Backbone", "SwinTransformerBackbone"))
     assert set(record.values()) <= {OK, KERAS_CANNOT}, record
 
 

@@ -26,7 +26,7 @@ def stock_twin(case, masked, dtype=None):
     defaults = {"use_bias": False} if "use_bias" in inspect.signature(case.stock).parameters else {}
     twin = case.stock(**{**defaults, **case.arguments}, dtype=dtype)
     twin.build(case.input_shape)
-    twin.set_weights([masked._kernel.numpy() * masked.mask().numpy(), *(v.numpy() for v in biases(masked))])
+    twin.set_weights([masked.frozen_kernel.numpy() * masked.mask().numpy(), *(v.numpy() for v in biases(masked))])
     return twin
 
 
@@ -55,7 +55,7 @@ def test_public_attributes(case):
     assert layer.k == 0.4
     assert layer.kept == int(0.4 * n + 0.5) == mask.sum()
     assert mask.shape == layer.scores.shape == layer.kernel.shape
-    np.testing.assert_array_equal(layer.kernel, layer._kernel.numpy() * mask)
+    np.testing.assert_array_equal(layer.kernel, layer.frozen_kernel.numpy() * mask)
     best = np.sort(np.abs(layer.scores.numpy()).ravel())[-layer.kept]
     np.testing.assert_array_equal(mask, np.abs(layer.scores.numpy()) >= best)
 
@@ -72,7 +72,7 @@ def test_scores_get_the_gradient_of_the_formula(case):
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(twin(x) * upstream)
     of_kernel = tape.gradient(loss, twin.trainable_variables[0].value).numpy()
-    expected = of_kernel * masked._kernel.numpy() * np.sign(masked.scores.numpy())
+    expected = of_kernel * masked.frozen_kernel.numpy() * np.sign(masked.scores.numpy())
     np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-6)
     assert np.count_nonzero(gradient[masked.mask().numpy() == 0]), "weights that are not kept learn too"
 
@@ -92,7 +92,7 @@ def test_scores_get_the_gradient_of_the_formula(case):
 def test_fit_trains_scores_only(case, policy, mode):
     model = small_model(case, dtype=policy)
     layer = model.layers[-1]
-    kernel, scores = layer._kernel.numpy(), layer.scores.numpy()
+    kernel, scores = layer.frozen_kernel.numpy(), layer.scores.numpy()
     assert len(layer.trainable_weights) == 1 + len(biases(layer))
     assert {v.name: v.dtype for v in layer.weights} == {
         "kernel": "float32",
@@ -106,7 +106,7 @@ def test_fit_trains_scores_only(case, policy, mode):
         keras.optimizers.SGD(0.5), "mse", jit_compile=mode.get("jit_compile", False), run_eagerly="run_eagerly" in mode
     )
     model.fit(x, y, epochs=2, batch_size=2, verbose=0)
-    np.testing.assert_array_equal(layer._kernel.numpy(), kernel)
+    np.testing.assert_array_equal(layer.frozen_kernel.numpy(), kernel)
     assert (layer.scores.numpy() != scores).any()
     assert layer.mask().numpy().sum() == layer.kept
     # What predict computes, on every path, is what the stock layer with this kernel computes.
@@ -140,7 +140,7 @@ def test_round_trips(case, tmp_path):
     assert fresh.layers[-1].k == 0.7
 
     clone = keras.models.clone_model(model)
-    np.testing.assert_array_equal(clone.layers[-1]._kernel.numpy(), layer._kernel.numpy())
+    np.testing.assert_array_equal(clone.layers[-1].frozen_kernel.numpy(), layer.frozen_kernel.numpy())
     clone.set_weights(model.get_weights())
     np.testing.assert_array_equal(clone.predict(x, verbose=0), expected)
 
@@ -175,9 +175,9 @@ def test_the_seed_makes_the_layer(case):
         layer = case.make(seed=seed)
         layer.build(case.input_shape)
         built.append(layer)
-    np.testing.assert_array_equal(built[0]._kernel.numpy(), built[1]._kernel.numpy())
+    np.testing.assert_array_equal(built[0].frozen_kernel.numpy(), built[1].frozen_kernel.numpy())
     np.testing.assert_array_equal(built[0].scores.numpy(), built[1].scores.numpy())
-    assert (built[0]._kernel.numpy() != built[2]._kernel.numpy()).any()
+    assert (built[0].frozen_kernel.numpy() != built[2].frozen_kernel.numpy()).any()
     assert (built[0].scores.numpy() != built[2].scores.numpy()).any()
 
 
@@ -187,7 +187,7 @@ def test_an_unseeded_layer_records_its_seed(case):
     second = type(first).from_config(first.get_config())
     for layer in (first, second):
         layer.build(case.input_shape)
-    np.testing.assert_array_equal(first._kernel.numpy(), second._kernel.numpy())
+    np.testing.assert_array_equal(first.frozen_kernel.numpy(), second.frozen_kernel.numpy())
     np.testing.assert_array_equal(first.scores.numpy(), second.scores.numpy())
 
 
@@ -201,7 +201,7 @@ def test_regularizers(case):
     assert [float(loss) for loss in layer.losses] == pytest.approx([expected], rel=1e-5)
     with tf.GradientTape() as tape:
         loss = layer.losses[0]
-    masked = layer.kernel.numpy() * layer._kernel.numpy() * np.sign(layer.scores.numpy())
+    masked = layer.kernel.numpy() * layer.frozen_kernel.numpy() * np.sign(layer.scores.numpy())
     gradient = tape.gradient(loss, layer.scores.value)
     np.testing.assert_allclose(gradient, layer.scores.numpy() + masked, rtol=1e-4, atol=1e-6)
     again = type(layer).from_config(layer.get_config())
@@ -225,7 +225,7 @@ def test_nothing_goes_round_the_mask(case):
 def test_a_constraint_leaves_the_kernel_alone(case):
     layer = case.make(**{f"{case.kernel_argument}_constraint": "non_neg"})
     layer.build(case.input_shape)
-    assert (layer._kernel.numpy() < 0).any()
+    assert (layer.frozen_kernel.numpy() < 0).any()
 
 
 def test_quantized_dtype_raises():
@@ -321,8 +321,8 @@ def test_no_sort_in_a_whole_step(case):
 )
 def test_fans(layer, input_shape, fans):
     layer.build(input_shape)
-    np.testing.assert_allclose(np.abs(layer._kernel.numpy()), np.sqrt(2 / fans[0]), rtol=1e-6)
-    assert layer._fans(tuple(layer.scores.shape)) == fans
+    np.testing.assert_allclose(np.abs(layer.frozen_kernel.numpy()), np.sqrt(2 / fans[0]), rtol=1e-6)
+    assert layer.masked_kernels["kernel"].fans() == fans
     limit = np.sqrt(1 / fans[0])
     assert 0.5 * limit < np.abs(layer.scores.numpy()).max() <= limit
 
@@ -332,11 +332,11 @@ def test_a_scaled_kernel_is_that_of_the_first_k():
         4, kernel_initializer={"class_name": "keras_popup>SignedConstant", "config": {"scaled": True}}, k=0.5, seed=1
     )
     layer.build((None, 8))
-    np.testing.assert_allclose(np.abs(layer._kernel.numpy()), np.sqrt(2 / 8 / 0.5), rtol=1e-6)
+    np.testing.assert_allclose(np.abs(layer.frozen_kernel.numpy()), np.sqrt(2 / 8 / 0.5), rtol=1e-6)
     layer.k = 0.25
     clone = layers.MaskedDense.from_config(layer.get_config())
     clone.build((None, 8))
-    np.testing.assert_array_equal(clone._kernel.numpy(), layer._kernel.numpy())
+    np.testing.assert_array_equal(clone.frozen_kernel.numpy(), layer.frozen_kernel.numpy())
     assert clone.k == 0.25
 
 
@@ -369,7 +369,7 @@ def test_stock_arguments_by_position():
 def test_help_shows_all_arguments(masked):
     parameters = inspect.signature(masked).parameters
     assert {"k", "selector", "scores_initializer", "scores_regularizer", "seed"} <= parameters.keys()
-    assert parameters[f"{masked.kernel_argument}_initializer"].default == "signed_constant"
+    assert parameters[f"{masked.kernel_specs[0].argument}_initializer"].default == "signed_constant"
     assert "fraction of the kernel's weights" in masked.__doc__
 
 
@@ -379,14 +379,14 @@ def test_what_a_layer_remembers_changes_nothing(case):
     layer, fresh = case.make(), case.make()
     outputs = layer(x).numpy()
     for hint in (0, 1 << 62, -5):
-        layer._hint.assign(hint)
+        layer.masked_kernels["kernel"]._hint.assign(hint)
         np.testing.assert_array_equal(layer(x), outputs)
     scores = np.random.default_rng(1).standard_normal(layer.scores.shape)
     fresh.build(case.input_shape)
     for either in (layer, fresh):
         either.scores.assign(scores)
     np.testing.assert_array_equal(layer(x), fresh(x))
-    assert layer._hint is not fresh._hint
+    assert layer.masked_kernels["kernel"]._hint is not fresh.masked_kernels["kernel"]._hint
     assert len(layer.weights) == len(fresh.weights) == 3 + len(biases(layer))
 
 
@@ -400,7 +400,9 @@ def test_inference_does_not_choose_again(use):
     {"predict": model.predict, "evaluate": lambda *args, **kwargs: model.evaluate(x, y, **kwargs)}[use](x, verbose=0)
     flat = tf.reshape(layer.scores.value, [-1])
     left_out = tf.constant(3000 - layer.kept)
-    passes, _ = _topk._search(flat, left_out, _topk._near(tf.convert_to_tensor(layer._hint), 3000))
+    passes, _ = _topk._search(
+        flat, left_out, _topk._near(tf.convert_to_tensor(layer.masked_kernels["kernel"]._hint), 3000)
+    )
     assert int(passes) == 1  # what the next batch takes: one pass to see that nothing has changed
 
 
@@ -507,11 +509,11 @@ def test_channel_axes(case):
     linear = {name: None for name in ("activation", "bias_axes") if name in case.arguments}
     model = small_model(case, k=1.0, **linear, **({"use_bias": False} if "use_bias" in case.arguments else {}))
     layer = model.layers[-1]
-    rows, columns = layer.channel_axes()
+    rows, columns = layer.masked_kernels["kernel"].channel_axes()
     assert not set(rows) & set(columns) or case.kernel_argument == "depthwise"
     kernel = np.ones(layer.scores.shape, np.float32)
     kernel[tuple(0 if axis in columns else slice(None) for axis in range(kernel.ndim))] = 0
-    layer._kernel.assign(kernel)
+    layer.frozen_kernel.assign(kernel)
     outputs = model(np.ones((1, *case.input_shape[1:]), np.float32)).numpy()
     channels = outputs.reshape(-1, np.prod([kernel.shape[axis] for axis in columns]))
     assert not channels[:, 0].any()

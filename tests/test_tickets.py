@@ -16,7 +16,7 @@ from keras.src.applications.convnext import LayerScale
 from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, plain_model, small_model
 
 import keras_popup
-from keras_popup import composites, load_ticket, mask_model, models, save_ticket, strip_masks, tickets
+from keras_popup import _tree, load_ticket, mask_model, models, save_ticket, strip_masks, tickets
 
 SLOW = pytest.mark.slow  # of round trips, those that hardly differ from others
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,16 +29,16 @@ def all_weights(model):
     """(path, name, bytes) of all weights, in the model's order."""
     return [
         (path, weight.name, np.asarray(weight.numpy()).tobytes())
-        for path, layer in [("", model), *composites.walk(model)]
-        for weight in composites.own_weights(layer)
+        for path, layer in [("", model), *_tree.walk(model)]
+        for weight in _tree.own_weights(layer)
     ]
 
 
 def trained_names(model):
     return sorted(
         (path, weight.name)
-        for path, layer in [("", model), *composites.walk(model)]
-        for weight in composites.own_weights(layer)
+        for path, layer in [("", model), *_tree.walk(model)]
+        for weight in _tree.own_weights(layer)
         if weight.trainable
     )
 
@@ -46,8 +46,8 @@ def trained_names(model):
 def disturb(model):
     """Gives a model weights that no initializer makes, and masks that are not those of the start."""
     rng = np.random.default_rng(5)
-    for _, layer in composites.walk(model):
-        for weight in composites.own_weights(layer):
+    for _, layer in _tree.walk(model):
+        for weight in _tree.own_weights(layer):
             if weight.name in ("scores", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings"):
                 weight.assign(weight + rng.uniform(0.01, 0.3, weight.shape))
 
@@ -147,7 +147,7 @@ def test_values_that_have_no_seed_are_stored(kind, tmp_path):
 def test_kernels_changed_by_hand_are_stored(tmp_path):
     model = mask_model(models.FullyConnected(width=0.05, input_shape=(5, 5, 1)), k=0.5, seed=1)
     layer = model.get_layer("dense1")
-    layer._kernel.assign(layer._kernel * 1.5)
+    layer.frozen_kernel.assign(layer.frozen_kernel * 1.5)
     info = round_trip(model, np.ones((1, 5, 5, 1)), tmp_path / "model.ticket")
     assert [row.seed is None for row in info.layers] == [True, False, False]
 
@@ -179,15 +179,15 @@ def test_frozen_weights_stay_frozen(tmp_path):
     model = mask_model(plain, k=0.5, seed=1, weights="keep", train_norms=True, exclude="*query*")
     save_ticket(model, tmp_path / "model.ticket")
     loaded = load_ticket(tmp_path / "model.ticket", masked=True)
-    assert [(path, layer.trainable) for path, layer in composites.walk(loaded)] == [
-        (path, layer.trainable) for path, layer in composites.walk(model)
+    assert [(path, layer.trainable) for path, layer in _tree.walk(loaded)] == [
+        (path, layer.trainable) for path, layer in _tree.walk(model)
     ]
 
 
 def test_trainable_flags(tmp_path):
     """Of single weights of masked layers, and of layers that other layers' code makes."""
     model = mask_model(plain_model("block_of_blocks"), k=0.5, seed=1, train_biases=True)
-    masked = [layer for _, layer in composites.walk(model) if hasattr(layer, "scores")]
+    masked = [layer for _, layer in _tree.walk(model) if hasattr(layer, "scores")]
     masked[0].scores.trainable = False
     masked[1].bias.trainable = False
     masked[2].trainable = False
@@ -296,7 +296,7 @@ def test_scores_are_new_and_it_says_so(tmp_path, caplog):
     assert "are not those of its training" in caplog.text
     for layer, other in zip(model.layers, loaded.layers, strict=True):
         if hasattr(layer, "scores"):
-            np.testing.assert_array_equal(layer._kernel, other._kernel)
+            np.testing.assert_array_equal(layer.frozen_kernel, other.frozen_kernel)
             scores, fan_in = other.scores.numpy(), layer.scores.shape[0]
             # Spread over the range of initial scores.
             assert 0.8 < np.abs(scores).max() * np.sqrt(fan_in) <= 1.0
