@@ -30,7 +30,7 @@ def serialized(model: keras.Model) -> dict[str, Any]:
         ValueError: if it holds a lambda, which safe mode does not load.
     """
 
-    def without(value: Any) -> Any:
+    def without(value: Any, in_graph: bool = True) -> Any:
         if isinstance(value, dict):
             if value.get("class_name") in ("__lambda__", *_allowed.REFUSED):
                 raise ValueError(
@@ -39,9 +39,10 @@ def serialized(model: keras.Model) -> dict[str, Any]:
                 )
             # Of a serialized layer only: a user's own argument may have such a name.
             whole = {"module", "class_name", "config", "registered_name"} <= set(value)
-            dropped = ("build_config", "compile_config") if whole else ()
-            return {key: without(each) for key, each in value.items() if key not in dropped}
-        return [without(each) for each in value] if isinstance(value, (list, tuple)) else value
+            # Layers of graphs are built as they are called; those which others hold need not be.
+            dropped = () if not whole else ("build_config", "compile_config") if in_graph else ("compile_config",)
+            return {key: without(each, key == "layers") for key, each in value.items() if key not in dropped}
+        return [without(each, in_graph) for each in value] if isinstance(value, (list, tuple)) else value
 
     with _keras.ObjectSharingScope():
         whole = keras.saving.serialize_keras_object(model)

@@ -102,12 +102,15 @@ def _of_class(layer: Any, made: Twins | None = None, change: Any = None) -> Any:
     """Returns a new layer of the same class and config. Its weights are new, too."""
     config = layer.get_config()
     config = change(config) if change else config
+    if isinstance(config.get("dtype"), dict):
+        # Of what is given a type that is a dict, and gives it on, Keras knows no config any more.
+        config = {**config, "dtype": keras.dtype_policies.get(config["dtype"])}
     try:
         return type(layer).from_config(_copy_config(config, made, change))
     except Exception:
         # A function that is defined in another one, or has no name, is in no config.
         live = {name: value for name in config if _is_local(value := getattr(layer, name, None))}
-        if not live:
+        if not live or any(map(_reaches_layers, live.values())):
             raise
         return type(layer)(**{**_copy_config(config, made, change), **live})
 
@@ -124,6 +127,18 @@ def _copy_config(value: Any, made: Twins | None, change: Any) -> Any:
     return copy.deepcopy(value)
 
 
+def _reaches_layers(value: Any) -> bool:
+    """Tells whether a function uses layers or variables that it is not given, and which a copy of it would share."""
+    if isinstance(value, types.MethodType) and isinstance(value.__self__, (keras.layers.Layer, keras.Variable)):
+        return True
+    if not isinstance(value, types.FunctionType):
+        return False
+    held = [cell.cell_contents for cell in value.__closure__ or ()]
+    held += [value.__globals__.get(name) for name in value.__code__.co_names]
+    held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    return any(isinstance(each, (keras.layers.Layer, keras.Variable)) for each in keras.tree.flatten(held))
+
+
 def _is_local(value: Any) -> bool:
     return isinstance(value, types.FunctionType) and (
         "<lambda>" in value.__qualname__ or "<locals>" in value.__qualname__
@@ -137,7 +152,7 @@ def _from_config(layer: Any, made: Twins, change: Any) -> Any:
             if _build_before_call(layer):
                 _build_like(layer, twin)
     except Exception as error:  # of code that is not ours
-        if not layer.variables and not parts(layer):
+        if not layer.variables and not parts(layer) and not any(map(_reaches_layers, vars(layer).values())):
             return layer  # there is nothing that two models could not share
         raise CopyError(
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must tell "
@@ -155,17 +170,16 @@ def _build_before_call(layer: Any) -> bool:
 def _share(layer: Any, twin: Any, made: Twins) -> None:
     """Puts the copies of layers that are there already in the place of those that a copy has made for itself."""
     here, there = parts(layer), parts(twin)
-    if isinstance(layer, (keras.Sequential, _keras.Functional)):
-        return
     for place, part in here.items():
         if place not in there:
             continue
-        if id(part) in made:
-            if made[id(part)] is not there[place]:
-                put(twin, place, made[id(part)])
-        else:
+        if id(part) not in made and is_graph(part) and any(id(inner) in made for _, inner in structure(part)):
+            _make(part, made, None)  # a graph cannot be given other layers afterwards
+        if id(part) not in made:
             made[id(part)] = there[place]
             _share(part, there[place], made)
+        elif made[id(part)] is not there[place] and not isinstance(layer, (keras.Sequential, _keras.Functional)):
+            put(twin, place, made[id(part)])
 
 
 def _build_like(layer: Any, twin: Any) -> None:

@@ -22,7 +22,7 @@ class Paths:
     """
 
     def __init__(self, model: Any) -> None:
-        self.found: list[tuple[str, Any]] = list(walk(model))
+        self.found: list[tuple[str, Any]] = list(walk(model, shown=True))
         attributes = dict(_attribute_paths(model))
         self._paths = {
             id(layer): tuple(dict.fromkeys(p for p in (path, attributes[id(layer)], layer.path) if p))

@@ -102,24 +102,30 @@ def structure(layer: Any, path: Place = (), seen: set[int] | None = None) -> Ite
             yield from structure(part, (*path, *place), seen)
 
 
-def walk(layer: Any, path: str = "", seen: set[int] | None = None, in_code: bool = False) -> Iterator[tuple[str, Any]]:
+def walk(
+    layer: Any, path: str = "", seen: set[int] | None = None, in_code: bool = False, shown: bool = False
+) -> Iterator[tuple[str, Any]]:
     """Yields (path, layer) for all that a layer holds at any depth, each layer once, those that hold others first.
 
     A step of a path is a layer's name. Inside of a layer with code of its own (`in_code`) Keras makes up other names
     each time the code is run: there it is the layer's place, the attribute or the number in a Sequential or
     Functional model: "encoder/attention/query", "encoder/stem/0".
+
+    Args:
+        shown: bool, whether the paths are for people: the layers of a Functional model that code makes have their names.
     """
     seen = set() if seen is None else seen
+    named = shown and isinstance(layer, _GRAPHS) and not is_graph(layer)
     in_code = in_code or not is_graph(layer)
     for place, part in parts(layer).items():
         if id(part) not in seen:
             seen.add(id(part))
             # A recurrent layer of Keras names its cell itself.
-            made_up = is_name_made_up(part) and not isinstance(layer, keras.layers.RNN)
+            made_up = is_name_made_up(part) and not (named or isinstance(layer, keras.layers.RNN))
             step = "/".join(map(str, place)) if in_code and made_up else part.name
             below = f"{path}/{step}" if path else step
             yield below, part
-            yield from walk(part, below, seen, in_code)
+            yield from walk(part, below, seen, in_code, shown)
 
 
 def is_name_made_up(layer: Any) -> bool:

@@ -138,7 +138,7 @@ def mask_model(
         remember_parts(masked)
     _keras.drop_compiled_functions(masked)
     if plan.not_masked:
-        _logger.warning("Copied without a mask: %s.", "; ".join(plan.not_masked))
+        _logger.warning("Without a mask: %s.", "; ".join(plan.not_masked))
     return masked
 
 
@@ -259,7 +259,8 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
         )
     norms = {id(layer) for layer in everything if type(layer) in NORMS and layer.built} - excluded
     norms = set() if settings.keep else norms - set(left)
-    reasons, not_masked = {}, []
+    reasons: dict[int, str] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for layer in everything:
         if id(layer) in masks or id(layer) in norms or not own_weights(layer):
             continue
@@ -267,7 +268,11 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
         trainable = {id(weight) for weight in layer.trainable_variables}
         learns = any(id(weight) in trainable for weight in own_weights(layer))
         if id(layer) not in excluded and layer is not model and learns and type(layer) not in NORMS:
-            not_masked.append(f"{paths.of(layer)} ({type(layer).__name__}): {reasons[id(layer)]}")
+            alike.setdefault((type(layer).__name__, reasons[id(layer)]), []).append(paths.of(layer))
+    not_masked = [
+        f"{named[0]}{f' and {len(named) - 1} more' if named[1:] else ''} ({kind}): {reason}"
+        for (kind, reason), named in alike.items()
+    ]
     return _Plan(everything, masks, norms, excluded, _in_code(model), not_masked, reasons)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
-from keras_popup import _tree, exports, layers, mask_model, mask_summary, strip_masks
+from keras_popup import _tree, exports, layers, mask_model, strip_masks
 
 
 def random(*shape):
@@ -48,12 +48,22 @@ def test_vocabulary(tmp_path):
     assert exports.export(masked, tmp_path / "saved", inputs=words).difference <= 1e-5
 
 
-def test_normalizations_that_are_left_alone_keep_their_statistics():
-    plain = keras.Sequential([keras.Input((4,)), blocks.NormalizedTwice()])
-    plain.layers[0].first.moving_mean.assign([1.0, 2.0, 3.0, 4.0])
-    masked = mask_model(plain, k=0.5, seed=1)
+@pytest.mark.parametrize("exclude", [(), "first"])
+def test_normalizations_in_code(exclude):
+    plain = moved(keras.Sequential([keras.Input((4,)), blocks.NormalizedTwice(name="block")]))
+    masked = mask_model(plain, k=0.5, exclude=exclude, seed=1)
+    given, norm = plain.layers[0].first, masked.layers[0].first
+    assert masked.layers[0].again[0] is norm
     assert type(masked.layers[0].dense) is layers.MaskedDense
-    assert masked.layers[0].first.moving_mean.numpy().tolist() == [1.0, 2.0, 3.0, 4.0]
+    if exclude:
+        for a, b in zip(norm.get_weights(), given.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    else:  # anew, and frozen
+        values = {v.name: v.numpy().tolist() for v in norm.weights}
+        assert values == {"gamma": [1] * 4, "beta": [0] * 4, "moving_mean": [0] * 4, "moving_variance": [1] * 4}
+        masked.trainable = False
+        masked.trainable = True
+        assert [v.name for v in masked.trainable_variables] == ["scores"]
 
 
 def shared_models():
@@ -70,14 +80,12 @@ def shared_models():
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_shared_across_a_border(number, caplog):
+def test_shared_across_a_border(number):
     plain = moved(list(shared_models())[number])
     x = random(4, 3, 4)
-    with caplog.at_level(logging.WARNING, "keras_popup"):
-        masked = mask_model(plain, k=1.0, weights="keep", seed=1)
+    masked = mask_model(plain, k=1.0, weights="keep", seed=1)
     for a, b in zip(masked.predict(x, verbose=0), plain.predict(x, verbose=0), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert "shared (Dense): shared by" in caplog.text
     stripped = strip_masks(mask_model(plain, k=0.5, seed=1))
     kernels = [v for v in stripped.weights if v.name == "kernel"]
     assert len({id(v) for v in kernels}) == len(kernels) == len([v for v in plain.weights if v.name == "kernel"])
@@ -92,7 +100,7 @@ def test_masks_shared_across_a_border_are_stripped():
         np.testing.assert_array_equal(a, b)
 
 
-def test_what_cannot_be_copied_is_named_if_it_has_weights(caplog):
+def test_what_cannot_be_copied_is_masked_in_place():
     class Closed(keras.layers.Layer):
         def __init__(self, function):
             super().__init__()
@@ -103,10 +111,17 @@ def test_what_cannot_be_copied_is_named_if_it_has_weights(caplog):
             return self.function(self.dense(x))
 
     inputs = keras.Input((4,))
-    plain = keras.Model(inputs, keras.layers.Dense(2)(Closed(lambda x: 2 * x)(inputs)))
-    with caplog.at_level(logging.WARNING, "keras_popup"):
+    plain = moved(keras.Model(inputs, keras.layers.Dense(2)(Closed(lambda x: 2 * x)(inputs))))
+    x = random(3, 4)
+    before = plain(x)
+    with pytest.raises(TypeError, match="(?s)Closed 'closed' cannot be copied from its config.*`copy=False`"):
         mask_model(plain, k=0.5, seed=1)
-    assert "cannot be copied, so it is shared with the given model" in caplog.text
+    assert mask_model(plain, k=1.0, weights="keep", seed=1, copy=False) is plain
+    assert len(masked_layers(plain)) == 2
+    np.testing.assert_array_equal(plain(x), before)
+    assert strip_masks(plain, copy=False) is plain
+    assert not masked_layers(plain)
+    np.testing.assert_array_equal(plain(x), before)
 
 
 def test_lambda():
@@ -134,18 +149,10 @@ def test_frozen_parts_stay_frozen_in_files(tmp_path):
             np.testing.assert_array_equal(a, b)
 
 
-def test_built_layers_of_a_model_that_is_not():
-    embedding, dense = keras.layers.Embedding(5, 4), keras.layers.Dense(4, name="kept")
-    embedding(np.array([0])), dense(np.ones((1, 4)))
-    masked = mask_model(keras.Sequential([embedding, dense, keras.layers.Dense(2)]), k=0.5, exclude=dense, seed=1)
-    masked(np.array([[0, 1]]))
-    np.testing.assert_array_equal(masked.layers[0].embeddings, embedding.embeddings)
-    np.testing.assert_array_equal(masked.get_layer("kept").kernel, dense.kernel)
-
-
-def test_a_model_that_has_layers_yet_to_make():
-    with pytest.raises(ValueError, match="may make others when it is"):
-        mask_model(keras.Sequential([blocks.Encoder(2)]), k=0.5, seed=1)
+def test_a_model_that_is_not_built():
+    for weights in ("random", "keep"):
+        with pytest.raises(ValueError, match="is not built.*Call it on data first, or give it an Input"):
+            mask_model(keras.Sequential([blocks.Encoder(2)]), k=0.5, weights=weights, seed=1)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -241,10 +248,12 @@ def test_code_that_reads_a_bias():
             return self.dense(x) + self.dense.bias
 
     inputs = keras.Input((4,))
-    plain = keras.Model(inputs, Reads()(inputs))
-    with pytest.raises(ValueError, match="train_biases=True"):
-        mask_model(plain, k=0.5, seed=1)
-    assert len(masked_layers(mask_model(plain, k=0.5, train_biases=True, seed=1))) == 1
+    plain = moved(keras.Model(inputs, Reads()(inputs)))
+    masked = mask_model(plain, k=0.5, seed=1)
+    assert not masked.layers[1].dense.bias.numpy().any()
+    assert [v.name for v in masked.trainable_variables] == ["scores"]
+    trained = mask_model(plain, k=0.5, train_biases=True, seed=1)
+    assert sorted(v.name for v in trained.trainable_variables) == ["bias", "scores"]
 
 
 @pytest.mark.parametrize("exclude", [None, 3, [3]])
@@ -263,6 +272,7 @@ def test_paths_are_of_names_that_stay():
         np.testing.assert_array_equal(a.frozen_kernel, b.frozen_kernel)
 
 
+@keras.saving.register_keras_serializable("tests")
 class OddlyHeld(keras.layers.Layer):
     """Holds a layer under a key that is neither a name nor a number."""
 
@@ -280,12 +290,11 @@ class OddlyHeld(keras.layers.Layer):
         return self.second(self.held["a", 1](inputs))
 
 
-def test_layers_held_in_an_unknown_way_are_copied_with_their_weights():
+def test_layers_held_in_an_unknown_way_are_masked():
     inputs = keras.Input((4,))
-    plain = keras.Model(inputs, OddlyHeld()(inputs))
+    plain = moved(keras.Model(inputs, OddlyHeld()(inputs)))
     model = mask_model(plain, k=1.0, weights="keep", seed=1)
     x = np.random.default_rng(0).random((2, 4)).astype(np.float32)
+    assert len(masked_layers(model)) == 2
     np.testing.assert_array_equal(model(x), plain(x))
     np.testing.assert_array_equal(strip_masks(model)(x), plain(x))
-    reasons = [row.not_masked for row in mask_summary(model, print_fn=None).layers]
-    assert any("in a way that is not known" in reason for reason in reasons)
