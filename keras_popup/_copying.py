@@ -102,9 +102,6 @@ def _of_class(layer: Any, made: Twins | None = None, change: Any = None) -> Any:
     """Returns a new layer of the same class and config. Its weights are new, too."""
     config = layer.get_config()
     config = change(config) if change else config
-    if isinstance(config.get("dtype"), dict):
-        # Of what is given a type that is a dict, and gives it on, Keras knows no config any more.
-        config = {**config, "dtype": keras.dtype_policies.get(config["dtype"])}
     try:
         return type(layer).from_config(_copy_config(config, made, change))
     except Exception:
@@ -155,8 +152,8 @@ def _from_config(layer: Any, made: Twins, change: Any) -> Any:
         if not layer.variables and not parts(layer) and not any(map(_reaches_layers, vars(layer).values())):
             return layer  # there is nothing that two models could not share
         raise CopyError(
-            f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must tell "
-            "all that its constructor is given. `copy=False` changes the model itself, and needs no copy."
+            f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must "
+            "tell all that its constructor is given. `copy=False` changes the model itself, and needs no copy."
         ) from error
     _share(layer, twin, made)
     return twin

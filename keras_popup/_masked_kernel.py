@@ -1,4 +1,4 @@
-"""A masked kernel: a frozen kernel, trainable scores, the fraction k and a selector. A masked layer has one or several."""
+"""A masked kernel: a frozen kernel, scores, the fraction k and a selector. A masked layer has one or several."""
 
 import contextlib
 import dataclasses

@@ -57,7 +57,7 @@ class MaskedLayer(Mixin):
         super().__init_subclass__(**kwargs)
         if "kernel_specs" not in vars(cls):
             return
-        stock = stock_class(cls)
+        stock: Any = stock_class(cls)
         cls.call = _choosing(stock.call)
         for spec in cls.kernel_specs:
             for attribute in spec.attributes:
@@ -257,8 +257,8 @@ def define_maskable(stock: type, kernels: tuple[KernelSpec, ...], masked: type |
 def register_maskable(layer_class: type, kernels: Any, fans: Any = None) -> type:
     """Tells `mask_model` that a layer class of your own has kernels that can be masked.
 
-    Its code is not changed: wherever it reads one of these attributes, it gets the masked kernel. Can be called again, to
-    change what was said. Import the module that says it before you load a masked model.
+    Its code is not changed: wherever it reads one of these attributes, it gets the masked kernel. Can be called again,
+    to change what was said. Import the module that says it before you load a masked model.
 
     Args:
         layer_class: subclass of `keras.layers.Layer`.
@@ -291,16 +291,16 @@ def register_maskable(layer_class: type, kernels: Any, fans: Any = None) -> type
     names = (kernels,) if isinstance(kernels, str) else tuple(kernels)
     if not names or not all(isinstance(name, str) and name.isidentifier() for name in names):
         raise ValueError(f"`kernels` must be names of attributes, such as ('w',). Received: {kernels!r}.")
-    given = {} if fans is None else {name: lambda layer, shape, name=name: fans(name, shape) for name in names}
-    specs = tuple(KernelSpec(name, **({"fans": given[name]} if given else {})) for name in names)
-    define_maskable(layer_class, specs)
+    specs = [KernelSpec(name) for name in names]
+    if fans is not None:
+        specs = [dataclasses.replace(spec, fans=_fans_of_name(fans, spec.name)) for spec in specs]
+    define_maskable(layer_class, tuple(specs))
     masked_class.cache_clear()
     return layer_class
 
 
-def maskable_classes() -> list[type]:
-    """Returns the classes that can be masked."""
-    return list(_MASKABLE)
+def _fans_of_name(fans: Any, name: str) -> Any:
+    return lambda layer, shape: fans(name, shape)
 
 
 def kernels_of(layer: Any) -> tuple[KernelSpec, ...]:

@@ -85,7 +85,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def find_excluded(paths: Paths, kernels: list[Kernel], exclude: Any) -> tuple[set[int], set[tuple[int, str]]]:
-    """Returns the ids of the layers that `exclude` names, and of those they hold; and the kernels, by layer and name."""
+    """Returns the ids of the layers that `exclude` names, and of those they hold; and the kernels that it names."""
     if callable(exclude) and not isinstance(exclude, keras.layers.Layer):
         chosen, patterns = [layer for _, layer in paths.found if exclude(layer)], []
     else:

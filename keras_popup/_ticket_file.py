@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_popup import _coding
-from keras_popup.records import write_atomically
+from keras_popup._files import write_atomically
 
 MAX_BYTES = 1 << 30
 """How much the weights of a ticket may take unpacked, if nothing else is said: 1 GiB."""

@@ -40,7 +40,8 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
         baked, kept = kernel.baked().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
             raise ValueError(
-                f"The kernel of layer '{kernel.layer.name}' is not 0 where its mask is. (Is it finite?) No ticket holds it."
+                f"The kernel of layer '{kernel.layer.name}' is not 0 where its mask is. (Is it finite?) No ticket "
+                "holds it."
             )
         values, check = _ticket_file.pack(baked[kept]), _ticket_file.checksum(baked[kept])
         del baked, kept

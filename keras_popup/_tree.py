@@ -112,7 +112,7 @@ def walk(
     Functional model: "encoder/attention/query", "encoder/stem/0".
 
     Args:
-        shown: bool, whether the paths are for people: the layers of a Functional model that code makes have their names.
+        shown: bool, whether the paths are for people: layers of a Functional model that code makes have their names.
     """
     seen = set() if seen is None else seen
     named = shown and isinstance(layer, _GRAPHS) and not is_graph(layer)

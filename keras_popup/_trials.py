@@ -28,8 +28,9 @@ import keras
 import numpy as np
 
 from keras_popup import _budget, _experiment, conversion, initializers, tickets, training
+from keras_popup._files import write_atomically
 from keras_popup.config import RunConfig
-from keras_popup.records import ALIVE, RunFolder, write_atomically
+from keras_popup.records import ALIVE, RunFolder
 
 _SECONDS_BETWEEN_SIGNS = 2.0
 _LONGEST_LEASE = 120.0  # seconds, of a lock on a file system of the network

@@ -289,7 +289,7 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     if out.exists() and not values.overwrite:
         raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
     model = load("tickets").load_ticket(path, masked=values.masked, max_bytes=values.max_bytes)
-    load("records").write_atomically(out, model.save)
+    load("_files").write_atomically(out, model.save)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
     return 0
 

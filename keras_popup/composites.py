@@ -1,11 +1,11 @@
 """Masking a layer where it is, and the class of layers that remember what was masked in them.
 
-`mask_layer` makes a masked layer of one that is there by changing its class, as Keras's `quantize` and `enable_lora` change
-layers in place: the object stays the same, and all that refers to it. `strip_layer` is the way back.
+`mask_layer` makes a masked layer of one that is there by changing its class, as Keras's `quantize` and `enable_lora`
+change layers in place: the object stays the same, and all that refers to it. `strip_layer` is the way back.
 
-A Sequential or Functional model saves the layers that it holds by their own configs. A layer or model whose code makes its
-layers saves none of them, so `remember` makes it a `MaskedComposite`: its config holds the stock config, and which of its
-layers are masked or frozen, and that is done again after it is built.
+A Sequential or Functional model saves the layers that it holds by their own configs. A layer or model whose code makes
+its layers saves none of them, so `remember` makes it a `MaskedComposite`: its config holds the stock config, and which
+of its layers are masked or frozen, and that is done again after it is built.
 """
 
 import copy
@@ -225,7 +225,8 @@ def walk_masked(layer: Any) -> Iterator[Any]:
 def remember(layer: Any) -> None:
     """Makes a layer one whose config tells what is masked, frozen or dropped in it."""
     if not isinstance(layer, MaskedComposite):
-        layer.__class__ = composite_class(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = composite_class(kind)
         _keras.refresh_call_signature(layer)
 
 
@@ -233,9 +234,9 @@ def forget(layer: Any) -> None:
     """Undoes `remember`."""
     thaw_weights(layer)
     if isinstance(layer, MaskedComposite):
-        for name in ("_popup_pending", "_popup_build"):
-            vars(layer).pop(name, None)
-        layer.__class__ = masked_class(stock_of(layer)) if isinstance(layer, MaskedLayer) else stock_of(layer)
+        layer.__dict__.pop("_popup_pending", None)
+        stock: Any = stock_of(layer)
+        layer.__class__ = masked_class(stock) if isinstance(layer, MaskedLayer) else stock
         _keras.refresh_call_signature(layer)
 
 
@@ -268,7 +269,7 @@ def _holds_something_to_tell(layer: Any) -> bool:
 class MaskedComposite(Mixin):
     """Mixed in before the class of a layer whose config does not tell what is masked in it.
 
-    It is how `mask_model` puts masks into MultiHeadAttention, into LSTM, into a user's own blocks and subclassed models.
+    It is how masks are kept in MultiHeadAttention, in LSTM, in a user's own blocks and in subclassed models.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -405,8 +406,8 @@ def settle(layer: Any, finished: bool = False) -> None:
         there = {(), *(path for path, _ in structure(layer))}
         if missing := sorted("/".join(map(str, path)) for path in pending.masks if path not in there):
             raise ValueError(
-                f"Layer '{layer.name}' ({stock_of(layer).__name__}) makes no layers at {missing}, where masked ones are "
-                "to be. Was its code changed since it was converted?"
+                f"Layer '{layer.name}' ({stock_of(layer).__name__}) makes no layers at {missing}, where masked ones "
+                "are to be. Was its code changed since it was converted?"
             )
 
 

@@ -53,17 +53,17 @@ def mask_model(
 ) -> keras.Model:
     """Masks a model: frozen kernels and trainable scores.
 
-    Dense, EinsumDense, the convolutions, the cells of recurrent layers and Embedding become masked layers, wherever they
-    are: in nested models, in TimeDistributed, in MultiHeadAttention, in blocks and models with code of their own. So do
-    your own layers after `register_maskable`. Each layer is masked where it is, so a shared layer stays one layer, and
-    code that reads its kernel gets the masked one. What holds weights which are not masked is named with the reason
-    in one log line, and by `mask_summary`.
+    Dense, EinsumDense, the convolutions, the cells of recurrent layers and Embedding become masked layers, wherever
+    they are: in nested models, in TimeDistributed, in MultiHeadAttention, in blocks and models with code of their own.
+    So do your own layers after `register_maskable`. Each layer is masked where it is, so a shared layer stays one
+    layer, and code that reads its kernel gets the masked one. What holds weights which are not masked is named with
+    the reason in one log line, and by `mask_summary`.
 
-    `weights="random"` draws new kernels. Biases go, and so do gamma and beta of BatchNormalization, LayerNormalization and
-    GroupNormalization, whose statistics begin anew; inside of code that may read them they stay, frozen at 0, 1 and 0.
-    `weights="keep"` keeps the model's own kernels, and everything else that it has learned, frozen, and learns a mask
-    over the kernels: for a new task, or to find what a trained network does not need. That mask begins at random, as the
-    scores do. In both, excluded layers are as they were, and trained.
+    `weights="random"` draws new kernels. Biases go, and so do gamma and beta of BatchNormalization, LayerNormalization
+    and GroupNormalization, whose statistics begin anew; inside of code that may read them they stay, frozen at 0, 1
+    and 0. `weights="keep"` keeps the model's own kernels, and everything else that it has learned, frozen, and learns
+    a mask over the kernels: for a new task, or to find what a trained network does not need. That mask begins at
+    random, as the scores do. In both, excluded layers are as they were, and trained.
 
     Layers are named, in `k` and `exclude`, by `fnmatch` patterns of their name or path: "head", "block1_*",
     "encoder/attention/query". Of a layer with several kernels, the kernel's name comes behind it:
@@ -113,8 +113,8 @@ def mask_model(
         raise ValueError(f"`weights` must be 'random' or 'keep'. Received: {weights!r}.")
     if not model.built:
         raise ValueError(
-            f"Model '{model.name}' is not built, so it has no weights to mask yet. Call it on data first, or give it an "
-            "Input."
+            f"Model '{model.name}' is not built, so it has no weights to mask yet. Call it on data first, or give it "
+            "an Input."
         )
     for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
         _check_without_seed(name, initializer)
@@ -154,7 +154,8 @@ def check_model(model: Any, function: str) -> None:
             "unset TF_USE_LEGACY_KERAS; weights go from one to the other by get_weights and set_weights."
         )
     if isinstance(model, keras.layers.Layer):
-        what = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: keras.Sequential([keras.Input(...), layer])."
+        what = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: "
+        what += "keras.Sequential([keras.Input(...), layer])."
     elif keras.ops.is_tensor(model) or isinstance(model, keras.KerasTensor):
         what = "a tensor. Make a model of it: keras.Model(inputs, tensor)."
     elif isinstance(model, str):
@@ -252,10 +253,10 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
             left[id(layer)] = "excluded"
             excluded.add(id(layer))
     if not masks:
+        found = [f"{p} ({type(layer).__name__}: {left.get(id(layer)) or why_not(layer)})" for p, layer in paths.found]
         raise ValueError(
             f"Model '{model.name}' has no layer that can be masked. Expected at least one of "
-            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. "
-            f"Received: {[f'{path} ({type(layer).__name__}: {left.get(id(layer)) or why_not(layer)})' for path, layer in paths.found]}."
+            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. Received: {found}."
         )
     norms = {id(layer) for layer in everything if type(layer) in NORMS and layer.built} - excluded
     norms = set() if settings.keep else norms - set(left)
@@ -441,7 +442,7 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
 
     Args:
         model: a masked `keras.Model`, as `mask_model` returns it, built by hand, or loaded.
-        copy: bool. True returns a copy, compared with the model variable by variable. False strips the given model itself.
+        copy: bool. True returns a copy, compared with the model variable by variable. False strips the model itself.
 
     Returns:
         A plain `keras.Model` of the same topology and layer names, not compiled. Its kernels are trainable.
@@ -468,8 +469,8 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
         kind = type(layer)
         if not (is_constructed(kind) or isinstance(layer, MaskedComposite)):
             raise ValueError(
-                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on top of "
-                "a masked layer's. No stock layer does what it does."
+                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on "
+                "top of a masked layer's. No stock layer does what it does."
             )
     for layer in (model, *(part for _, part in structure(model))):
         if not (is_graph(layer) or isinstance(layer, (MaskedComposite, MaskedLayer))) and _makes_masks(layer):

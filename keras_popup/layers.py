@@ -120,7 +120,7 @@ class _Constructed(MaskedLayer):
             return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
         # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
-        defaults = {"use_bias": False}
+        defaults: dict[str, Any] = {"use_bias": False}
         defaults |= {f"{spec.argument}_initializer": "signed_constant" for spec in cls.kernel_specs}
         *stock, others = inspect.signature(stock_class(cls)).parameters.values()
         parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock]

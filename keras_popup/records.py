@@ -27,23 +27,24 @@ report.html       the page of all that
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
+
+import filelock
+
+from keras_popup._files import UNFINISHED, write_atomically
 
 History = list[dict[str, float]]
 
 ALIVE = "alive.json"
 """In a trial's folder: how far it is. What does not change for long is stuck."""
 
-_UNFINISHED = ".unfinished-"
 _LOCK = ".lock"
 
 
@@ -94,7 +95,7 @@ class _Folder:
                     f"Cannot make the {self.kind} folder '{self.path}': '{parent}' is no writable directory."
                 )
             return
-        if self.path.is_dir() and all(file.name.startswith((_UNFINISHED, _LOCK)) for file in self.path.iterdir()):
+        if self.path.is_dir() and all(file.name.startswith((UNFINISHED, _LOCK)) for file in self.path.iterdir()):
             return
         if not self.is_one():
             raise ValueError(
@@ -129,7 +130,7 @@ class _Folder:
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
         """Makes the folder with its arguments. With `overwrite` its old files go, and no others."""
         if self.path.exists():
-            self._remove(self.files if overwrite else (f"{_UNFINISHED}*",))
+            self._remove(self.files if overwrite else (f"{UNFINISHED}*",))
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.path / self.arguments).exists():
             self.write(self.arguments, {"config": config, "versions": versions})
@@ -145,15 +146,17 @@ class _Folder:
             ValueError: if another process holds it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        end = time.monotonic() + seconds
-        with open(self.path / _LOCK, "w") as file:
-            while not _taken(file):
-                if time.monotonic() >= end:
-                    raise ValueError(
-                        f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
-                    )
-                time.sleep(1.0)
+        lock = filelock.FileLock(self.path / _LOCK, timeout=seconds)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise ValueError(
+                f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
+            ) from None
+        try:
             yield
+        finally:
+            lock.release()
 
     def _remove(self, patterns: tuple[str, ...], but: Path | None = None) -> None:
         for pattern in patterns:
@@ -189,7 +192,7 @@ class RunFolder(_Folder):
     kind = "run"
     arguments = "config.json"
     files = (
-        f"{_UNFINISHED}*",
+        f"{UNFINISHED}*",
         "history.csv",
         "checkpoint.json",
         "checkpoint-*.weights.h5",
@@ -260,7 +263,7 @@ class SearchFolder(_Folder):
     kind = "search"
     arguments = "search.json"
     files = (
-        f"{_UNFINISHED}*",
+        f"{UNFINISHED}*",
         "trials",
         "baselines",
         "refit",
@@ -319,16 +322,6 @@ class SearchFolder(_Folder):
         _write_csv(self.path / name, rows)
 
 
-def _taken(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        pass  # a file system without locks
-    return True
-
-
 def best_trial(ended: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Returns the winner: of those trained for the most epochs the most accurate, then the smallest, the first."""
 
@@ -345,15 +338,3 @@ def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, lambda temporary: temporary.write_text(table.getvalue()))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` make a file beside `path`, and renames it to `path` once it is whole."""
-    temporary = path.with_name(f"{_UNFINISHED}{os.getpid()}-{path.name}")  # another process may do the same
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from keras_popup.records import History, write_atomically
+from keras_popup._files import write_atomically
+from keras_popup.records import History
 
 
 def draw_learning_curves(history: History, title: str, path: Path) -> None:

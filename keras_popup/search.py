@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from keras_popup import __version__, _budget, ranges
+from keras_popup._files import write_atomically
 from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
 from keras_popup._runner import Runner
 from keras_popup._search_display import Display
 from keras_popup._workers import ChildProcess, RayWorkers, Workers
 from keras_popup.config import RunConfig, defaults
-from keras_popup.records import RunFolder, SearchFolder, best_trial, write_atomically
+from keras_popup.records import RunFolder, SearchFolder, best_trial
 from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
 
 __all__ = ["search"]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from keras_popup.records import SearchFolder, best_trial, write_atomically
+from keras_popup._files import write_atomically
+from keras_popup.records import SearchFolder, best_trial
 
 try:
     import plotly.offline

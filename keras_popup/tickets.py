@@ -253,8 +253,8 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
                 continue  # which knows what it needs
             if lost := [name for name, _ in different_arrays(layer, twin)]:
                 raise TicketError(
-                    f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or tf.Variable, "
-                    "which neither its config tells nor Keras saves. Make a weight of it, by add_weight"
+                    f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or "
+                    "tf.Variable, which neither its config tells nor Keras saves. Make a weight of it, by add_weight"
                 )
 
     try:

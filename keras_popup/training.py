@@ -16,11 +16,12 @@ import keras
 import tensorflow as tf
 
 from keras_popup import _experiment, _recorder, _replicated, datasets, distribution, draws, reports, tickets
+from keras_popup._files import write_atomically
 from keras_popup._recorder import DivergenceError as DivergenceError
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
 from keras_popup.config import PLACES, RunConfig, defaults, given
 from keras_popup.distribution import Cluster, Placement
-from keras_popup.records import RunFolder, write_atomically
+from keras_popup.records import RunFolder
 
 _logger = logging.getLogger("keras_popup")
 

@@ -147,9 +147,9 @@ def keras_saves(model: keras.Model, x: Any, folder: pathlib.Path) -> bool:
 
 
 def keras_clones(model: keras.Model, x: Any) -> bool:
-    """Whether Keras clones a plain model."""
+    """Whether Keras clones a plain model, made from its config as the masked one is."""
     try:
-        clone = keras.models.clone_model(model)
+        clone = keras.models.clone_model(type(model).from_config(model.get_config()))
         clone.set_weights(model.get_weights())
         assert_close(outputs(clone, x), outputs(model, x))
     except Exception:
@@ -206,13 +206,16 @@ def _check(model: keras.Model, x: Any, folder: pathlib.Path, new_process: bool) 
     weights = model.get_weights()
     plain = outputs(model, x)
 
-    with recorded(record, "keep"):
+    def saves() -> bool:
+        return keras_saves(model, x, folder)
+
+    with recorded(record, "keep", saves):
         m = keras_popup.mask_model(model, weights="keep", k=1.0, seed=1)
         assert masked_layers(m), "nothing is masked"
         assert_close(outputs(m, x), plain)
     m = None
 
-    with recorded(record, "mask"):
+    with recorded(record, "mask", saves):
         m = keras_popup.mask_model(model, k=0.6, seed=2)
         assert masked_layers(m), "nothing is masked"
         kernels = {id(variable) for variable in frozen(m)}
@@ -224,6 +227,7 @@ def _check(model: keras.Model, x: Any, folder: pathlib.Path, new_process: bool) 
         assert_close(outputs(model, x), plain, 0)
     del weights
     if m is None:
+        _check_in_place(record, model, x)
         return record
 
     with recorded(record, "train"):
@@ -233,9 +237,6 @@ def _check(model: keras.Model, x: Any, folder: pathlib.Path, new_process: bool) 
     with recorded(record, "graph", lambda: keras_traces(model, x)):
         assert_close(outputs(tf.function(m), x), expected, 1e-4)
         assert_close(outputs(m, x), expected, 0)
-
-    def saves() -> bool:
-        return keras_saves(model, x, folder)
 
     with recorded(record, "save", saves):
         m.save(folder / "model.keras")
@@ -266,6 +267,18 @@ def _check(model: keras.Model, x: Any, folder: pathlib.Path, new_process: bool) 
             clone.set_weights(m.get_weights())
             assert_close(outputs(clone, x), expected)
     return record
+
+
+def _check_in_place(record: dict[str, str], model: keras.Model, x: Any) -> None:
+    """Masks a model itself, of which Keras makes no copy, and strips it again."""
+    plain = outputs(model, x)
+    with recorded(record, "in place"):
+        assert keras_popup.mask_model(model, weights="keep", k=1.0, seed=1, copy=False) is model
+        assert masked_layers(model), "nothing is masked"
+        assert_close(outputs(model, x), plain)
+        keras_popup.strip_masks(model, copy=False)
+        assert not masked_layers(model), "a masked layer is left"
+        assert_close(outputs(model, x), plain)
 
 
 def _check_step(model: keras.Model, m: keras.Model, x: Any) -> None:
@@ -423,7 +436,7 @@ def test_preset_of_a_backbone(name, tmp_path):
 
 # --- The table ---
 
-CHECKS = ("keep", "mask", "given", "train", "graph", "save", "process", "strip", "ticket", "clone")
+CHECKS = ("keep", "mask", "in place", "given", "train", "graph", "save", "process", "strip", "ticket", "clone")
 SIGNS = {OK: ".", KERAS_CANNOT: "K", None: " "}
 
 
