@@ -105,8 +105,8 @@ def _of_class(layer: Any, made: Twins | None = None, change: Any = None) -> Any:
     try:
         return type(layer).from_config(_copy_config(config, made, change))
     except Exception:
-        # A function that is defined in another one, or has no name, is in no config.
-        live = {name: value for name in config if _is_local(value := getattr(layer, name, None))}
+        # A function that is defined in another one, or has no name, is in no config; others may not be registered.
+        live = {name: value for name in config if isinstance(value := getattr(layer, name, None), types.FunctionType)}
         if not live or any(map(_reaches_layers, live.values())):
             raise
         return type(layer)(**{**_copy_config(config, made, change), **live})
@@ -134,12 +134,6 @@ def _reaches_layers(value: Any) -> bool:
     held += [value.__globals__.get(name) for name in value.__code__.co_names]
     held += [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     return any(isinstance(each, (keras.layers.Layer, keras.Variable)) for each in keras.tree.flatten(held))
-
-
-def _is_local(value: Any) -> bool:
-    return isinstance(value, types.FunctionType) and (
-        "<lambda>" in value.__qualname__ or "<locals>" in value.__qualname__
-    )
 
 
 def _from_config(layer: Any, made: Twins, change: Any) -> Any:
@@ -239,7 +233,7 @@ def _carry_over(layer: Any, twin: Any, exact: bool) -> None:
         _load_what_it_saves(layer, twin)
     for variable, other in zip(variables, others, strict=True):
         other.assign(variable.value)
-    twin._trainable = layer.trainable
+    twin._trainable, twin._remat_mode = layer.trainable, layer._remat_mode
     for variable, other in zip(variables, others, strict=True):
         if variable.trainable != other.trainable:
             other.trainable = variable.trainable

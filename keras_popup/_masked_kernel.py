@@ -298,6 +298,7 @@ class MaskedKernel:
 
     def read(self) -> tf.Tensor:
         """Returns the kernel as the code of layers reads it: that of the call which is going on, else a new one."""
+        self.check_built(self.name)
         in_use = _in_use.kernels.get((id(self.layer), self.name))
         return self.masked(dtype=self._dtype_of_reads()) if in_use is None else in_use
 

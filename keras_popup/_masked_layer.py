@@ -58,7 +58,7 @@ class MaskedLayer(Mixin):
         if "kernel_specs" not in vars(cls):
             return
         stock: Any = stock_class(cls)
-        cls.call = _choosing(stock.call)
+        cls.call = _choosing(stock)
         for spec in cls.kernel_specs:
             for attribute in spec.attributes:
                 setattr(cls, attribute, _kernel_property(spec, attribute))
@@ -148,15 +148,15 @@ class MaskedLayer(Mixin):
         )
 
 
-def _choosing(stock_call: Any) -> Any:
+def _choosing(stock: Any) -> Any:
     """Returns the `call` of a class which chooses the weights first, once."""
 
-    @functools.wraps(stock_call)  # Keras reads the names of its arguments
+    @functools.wraps(stock.call)  # Keras reads the names of its arguments
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_exporter()
         _strategy_checks.check_training_step()
         with chosen_once(self.kernels_of_call(*args, **kwargs), training_of(kwargs)):
-            return stock_call(self, *args, **kwargs)
+            return stock.call(self, *args, **kwargs)
 
     return call
 

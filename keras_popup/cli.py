@@ -278,6 +278,9 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         "masked", False, "Keep the masks, for further training. Their scores are new ones.", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
+    flags.DEFINE_list(
+        "trust", [], "Installed packages whose layers the ticket may have, such as keras_hub.", flag_values=values
+    )
     _define_max_bytes(values)
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
     if path is None:
@@ -288,7 +291,8 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
     if out.exists() and not values.overwrite:
         raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
-    model = load("tickets").load_ticket(path, masked=values.masked, max_bytes=values.max_bytes)
+    load_ticket = load("tickets").load_ticket
+    model = load_ticket(path, masked=values.masked, trust=values.trust, max_bytes=values.max_bytes)
     load("_files").write_atomically(out, model.save)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
     return 0

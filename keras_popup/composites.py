@@ -174,6 +174,14 @@ def drop(layer: Any, name: str) -> None:
     object.__setattr__(layer, "_popup_without", (*getattr(layer, "_popup_without", ()), name))
 
 
+def freeze_layer(layer: Any) -> None:
+    """Freezes a layer and all it holds, as setting `trainable` does."""
+    _keras.set_trainable(layer, False)
+    for part in (layer, *(part for _, part in structure(layer))):
+        if isinstance(part, keras.layers.SpectralNormalization):  # which changes its kernel all the same
+            object.__setattr__(part, "_popup_must_remember", True)
+
+
 def freeze_weights(layer: Any) -> None:
     """Freezes the weights that a layer has itself, for good: setting `trainable` does not thaw them."""
     object.__setattr__(layer, "_popup_frozen", True)
@@ -243,7 +251,8 @@ def forget(layer: Any) -> None:
 def remember_parts(root: Any, in_code: bool = False) -> None:
     """Makes everything in a model that must remember what is in it remember it."""
     told = is_graph(root)
-    if not told and (_holds_something_to_tell(root) or (not in_code and _must_remember(root))):
+    is_own = _must_remember(root) and (not in_code or isinstance(root, keras.layers.SpectralNormalization))
+    if not told and (is_own or _holds_something_to_tell(root)):
         remember(root)
     for part in parts(root).values():
         remember_parts(part, in_code or not told)
@@ -381,7 +390,7 @@ class _Pending:
 
 def _freeze(layer: Any, what: Any) -> None:
     if what == "layer":
-        _keras.set_trainable(layer, False)
+        freeze_layer(layer)
     elif what == "weights":
         freeze_weights(layer)
     else:

@@ -26,6 +26,7 @@ from keras_popup.composites import (
     MaskedComposite,
     drop,
     forget,
+    freeze_layer,
     freeze_weights,
     mask_layer,
     remember_parts,
@@ -357,7 +358,7 @@ def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
             continue
         elif settings.keep and not (settings.train_norms and type(layer) in NORMS):
             if id(layer) not in opened:
-                _keras.set_trainable(twin, False)
+                freeze_layer(twin)
                 if not (in_code or is_graph(twin) or type(twin).__module__.startswith("keras.")):
                     # Of some such layers Keras loads the weights as trainable ones.
                     object.__setattr__(twin, "_popup_must_remember", True)

@@ -203,9 +203,10 @@ def test_statistics_are_those_of_the_masks(selector):
 def test_shares_of_channels(case):
     """The shares average to the share kept, and there is one for each channel."""
     layer = small_model(case).layers[-1]
-    mask = callbacks._mask(layer)
-    shares = callbacks._shares(layer, mask)
-    for axes, values in zip(layer.masked_kernels["kernel"].channel_axes(), shares.values(), strict=True):
+    kernel = layer.masked_kernels["kernel"]
+    mask = callbacks._mask(kernel)
+    shares = callbacks._shares(kernel, mask)
+    for axes, values in zip(kernel.channel_axes(), shares.values(), strict=True):
         assert values.size == np.prod([mask.shape[axis] for axis in axes])
         assert values.mean() == pytest.approx(layer.kept / mask.size)
 

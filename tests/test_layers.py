@@ -412,7 +412,8 @@ def test_calls_in_several_threads(case, monkeypatch):
     layer, x = case.make(), inputs_of(case)
     expected = layer(x)
     began, ended, results, made = threading.Event(), threading.Event(), [], []
-    stock_call, make = case.stock.call, layer._masked_kernel
+    kernel = layer.masked_kernels["kernel"]
+    stock_call, make = case.stock.call, kernel.masked
 
     def call(self, inputs):
         if threading.current_thread() is thread:
@@ -421,7 +422,7 @@ def test_calls_in_several_threads(case, monkeypatch):
         return stock_call(self, inputs)
 
     monkeypatch.setattr(case.stock, "call", call)
-    monkeypatch.setattr(layer, "_masked_kernel", lambda *a, **b: made.append(make(*a, **b)) or made[-1])
+    monkeypatch.setattr(kernel, "masked", lambda *a, **b: made.append(make(*a, **b)) or made[-1])
     thread = threading.Thread(target=lambda: results.append(layer(x)))
     thread.start()
     assert began.wait(60)

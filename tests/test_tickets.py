@@ -48,7 +48,7 @@ def disturb(model):
     rng = np.random.default_rng(5)
     for _, layer in _tree.walk(model):
         for weight in _tree.own_weights(layer):
-            if weight.name in ("scores", "bias", "gamma", "beta", "moving_mean", "moving_variance", "embeddings"):
+            if weight.name in ("scores", "bias", "gamma", "beta", "moving_mean", "moving_variance"):
                 weight.assign(weight + rng.uniform(0.01, 0.3, weight.shape))
 
 

@@ -1,0 +1,148 @@
+"""What this library relies on in Keras and Keras does not promise: each name of keras_popup/_keras.py."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+
+from keras_popup import _keras
+
+
+@pytest.fixture
+def dense():
+    layer = keras.layers.Dense(3)
+    layer.build((None, 4))
+    return layer
+
+
+def test_a_built_layer_is_locked_and_can_be_unlocked(dense):
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        dense.other = keras.Variable(1.0)
+    with _keras.unlocked(dense):
+        dense.other = keras.Variable(1.0)
+    assert any(v is dense.other for v in dense.variables)
+    with pytest.raises(ValueError, match="cannot add new elements of state"):
+        dense.more = keras.Variable(1.0)
+
+
+def test_variables_are_moved_between_the_lists(dense):
+    kernel, bias = dense.variables
+    with _keras.unlocked(dense):
+        _keras.track(dense, _keras.NON_TRAINABLE, bias)
+    kernel.trainable = bias.trainable = False
+    dense.trainable = False
+    dense.trainable = True
+    assert [v.trainable for v in (kernel, bias)] == [True, False]
+    assert dense.variables[1] is bias
+    assert _keras.untrack(dense, bias) == (_keras.NON_TRAINABLE, 0)
+    assert _keras.untrack(dense, bias) is None
+    assert dense.variables[0] is kernel
+    assert len(dense.variables) == 1
+
+
+def test_trainable_does_nothing_where_it_has_the_value(dense):
+    dense.trainable = False
+    dense.bias.trainable = True
+    dense.trainable = False
+    assert dense.bias.trainable  # why `set_trainable` is needed
+    _keras.set_trainable(dense, False)
+    assert not dense.bias.trainable
+
+
+def test_sublayers_are_exchanged():
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+    block, other = Block(), keras.layers.Dense(2)
+    before = block.dense
+    _keras.exchange_sublayer(block, before, other)
+    assert block._layers == [other]
+
+
+def test_the_signature_of_call_is_looked_at_again(dense):
+    class Other(keras.layers.Dense):
+        def call(self, inputs, mask=None):
+            return inputs
+
+    assert dense._call_has_training_arg
+    dense.__class__ = Other
+    _keras.refresh_call_signature(dense)
+    assert not dense._call_has_training_arg
+    assert dense._call_has_mask_arg
+    np.testing.assert_array_equal(dense(np.ones((1, 4))), np.ones((1, 4)))
+
+
+def test_calls_and_their_types_are_known_inside():
+    seen = []
+
+    class Looks(keras.layers.Layer):
+        def call(self, x, training=None):
+            seen.append((_keras.call_context().get_value("training"), _keras.autocast_dtype()))
+            return x
+
+    assert _keras.call_context() is None
+    Looks(dtype="mixed_bfloat16")(np.ones((1, 2), "float32"), training=True)
+    Looks()(np.ones((1, 2), "float32"))
+    assert seen == [(True, "bfloat16"), (None, None)]
+
+
+def test_an_optimizer_asks_for_another_compile_where_it_is_built():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    _keras.drop_compiled_functions(model)
+    assert model.compiled  # nothing was built yet
+    model.fit(np.ones((2, 4)), np.ones((2, 2)), verbose=0)
+    _keras.drop_compiled_functions(model)
+    assert not model.compiled
+    assert model.train_function is None
+
+
+def test_importing_the_library_counts_no_names():
+    import subprocess
+    import sys
+
+    code = """
+        import keras, keras_popup, keras_popup.layers, keras_popup.conversion
+        inputs = keras.Input((4,))
+        model = keras.Model(inputs, keras.layers.Dense(3)(inputs))
+        assert model.name == "functional", model.name
+        masked = keras_popup.mask_model(model, seed=1)
+        assert keras.layers.Layer().name == "layer"
+    """
+    import textwrap
+
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True)
+
+
+def test_other_threads_are_left_alone_while_a_ticket_is_read(tmp_path):
+    import keras_popup
+
+    inputs = keras.Input((4,))
+    normalization = keras.layers.Normalization()
+    normalization.adapt(np.arange(12.0).reshape(3, 4))
+    masked = keras_popup.mask_model(keras.Model(inputs, keras.layers.Dense(3)(normalization(inputs))), seed=1)
+    keras_popup.save_ticket(masked, tmp_path / "x.ticket")
+    failed, done = [], threading.Event()
+
+    def build():
+        while not done.is_set():
+            try:
+                keras.layers.Normalization().build((None, 1000))
+            except Exception as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    try:
+        for _ in range(5):
+            with pytest.raises(keras_popup.TicketError, match="max_bytes=10"):
+                keras_popup.load_ticket(tmp_path / "x.ticket", max_bytes=10)
+            plain = keras_popup.load_ticket(tmp_path / "x.ticket")
+    finally:
+        done.set()
+        thread.join()
+    assert not failed
+    assert type(plain.layers[1]) is keras.layers.Normalization
