@@ -69,6 +69,16 @@ def untrack(layer: Any, variable: Any) -> tuple[str, int] | None:
     return None
 
 
+def without_sharing(value: Any) -> Any:
+    """Returns a serialized object without what says that it is one with others of the file.
+
+    Keras tells objects apart by their ids. Those of objects that are made only to be serialized are soon others' ids.
+    """
+    if isinstance(value, dict):
+        return {key: without_sharing(each) for key, each in value.items() if key != "shared_object_id"}
+    return [without_sharing(each) for each in value] if isinstance(value, list) else value
+
+
 def set_trainable(layer: Any, value: bool) -> None:
     """Sets `trainable` of a layer, of all it holds and of their variables.
 

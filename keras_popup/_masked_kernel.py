@@ -85,12 +85,13 @@ class KernelArguments:
         )
 
     def to_json(self) -> dict[str, Any]:
+        initializer = None if self.initializer is None else initializers.serialize(self.initializer)
         return {
             "k": self.k,
             "seed": self.seed,
-            "selector": selectors.serialize(self.selector),
-            "scores_initializer": initializers.serialize(self.scores_initializer),
-            "initializer": None if self.initializer is None else initializers.serialize(self.initializer),
+            "selector": _keras.without_sharing(selectors.serialize(self.selector)),
+            "scores_initializer": _keras.without_sharing(initializers.serialize(self.scores_initializer)),
+            "initializer": _keras.without_sharing(initializer),
         }
 
     @classmethod
@@ -132,6 +133,7 @@ class MaskedKernel:
         self.draws: Any = None
         self.k_variable: Any = None
         self._hint: Any = None
+        self._autocast = True
 
     @property
     def name(self) -> str:
@@ -187,7 +189,7 @@ class MaskedKernel:
         self.kernel = kernel
         kernel.trainable = False
         # Not autocast: the product with the mask is rounded to the compute type, once.
-        kernel._autocast = False
+        self._autocast, kernel._autocast = kernel._autocast, False
         _keras.track(layer, _keras.NON_TRAINABLE, kernel, others)
         shape = tuple(kernel.shape)
         self.scores = keras.Variable(
@@ -245,7 +247,7 @@ class MaskedKernel:
         for variable in (self.k_variable, self.draws):
             if variable is not None:
                 _keras.untrack(self.layer, variable)
-        self.kernel._autocast = True
+        self.kernel._autocast = self._autocast
         self.kernel.trainable = self.layer.trainable
         _keras.track(self.layer, _keras.TRAINABLE, self.kernel, store[1] if store else None)
 

@@ -78,7 +78,7 @@ class MaskedLayer(Mixin):
         kernel.check_shape(shape)
         # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
         initializer = kwargs["initializer"] if kernel.initializer is None else kernel.initializer
-        kwargs |= {"trainable": False, "autocast": False, "initializer": kernel.for_fans(initializer, shape)}
+        kwargs |= {"trainable": False, "initializer": kernel.for_fans(initializer, shape)}
         variable = super().add_weight(name=name, **kwargs)
         kernel.freeze(variable, prefix=len(self.masked_kernels) > 1)
         return variable
@@ -227,7 +227,7 @@ class MaskArguments:
     def to_json(self) -> dict[str, Any]:
         return {
             "kernels": {name: kernel.to_json() for name, kernel in self.kernels.items()},
-            "scores_regularizer": keras.regularizers.serialize(self.scores_regularizer),
+            "scores_regularizer": _keras.without_sharing(keras.regularizers.serialize(self.scores_regularizer)),
             "train_bias": self.train_bias,
             "train_others": self.train_others,
         }

@@ -8,9 +8,9 @@ from keras_popup import _keras
 
 
 @contextlib.contextmanager
-def undone_if_it_fails(layers: list[Any]) -> Iterator[None]:
-    """Restores the classes, attributes, variables and values of layers if what is done inside raises."""
-    snapshots = [_Snapshot(layer) for layer in layers]
+def undone_if_it_fails(layers: list[Any], values: bool = True) -> Iterator[None]:
+    """Restores the classes, attributes, variables and `values` of layers if what is done inside raises."""
+    snapshots = [_Snapshot(layer, values) for layer in layers]
     try:
         yield
     except BaseException:
@@ -20,14 +20,14 @@ def undone_if_it_fails(layers: list[Any]) -> Iterator[None]:
 
 
 class _Snapshot:
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, values: bool) -> None:
         self.layer, self.kind, self.attributes = layer, type(layer), dict(vars(layer))
         self.stores = {
             store: (list(_keras.own_variables(layer, store)), set(layer._tracker.stored_ids[store]))
             for store in (_keras.TRAINABLE, _keras.NON_TRAINABLE)
         }
         self.variables = [
-            (variable, variable.trainable, variable._autocast, variable.numpy())
+            (variable, variable.trainable, variable._autocast, variable.numpy() if values else None)
             for variables, _ in self.stores.values()
             for variable in variables
         ]
@@ -41,4 +41,5 @@ class _Snapshot:
             self.layer._tracker.stored_ids[store] = ids
         for variable, trainable, autocast, value in self.variables:
             variable.trainable, variable._autocast = trainable, autocast
-            variable.assign(value)
+            if value is not None:
+                variable.assign(value)

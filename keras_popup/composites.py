@@ -41,15 +41,19 @@ __all__ = [
     "remember",
     "remember_parts",
     "strip_layer",
+    "take_back",
     "walk_masked",
 ]
 
-# The argument of a layer that says whether it has a weight, and what it is if not.
+# The arguments of a layer that say whether it has a weight, and what they are if not.
 _SWITCHES: dict[str, dict[str, Any]] = {
     "bias": {"use_bias": False, "bias_axes": None},
     "gamma": {"scale": False},
     "beta": {"center": False},
 }
+
+# The value of a weight that does nothing.
+_NEUTRAL = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
 
 
 def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> None:
@@ -166,12 +170,25 @@ def drop(layer: Any, name: str) -> None:
     if weight is None:
         return
     with _keras.unlocked(layer):
-        _keras.untrack(layer, weight)
+        place = _keras.untrack(layer, weight)
         setattr(layer, name, None)
-        for switch, value in _SWITCHES[name].items():
-            if hasattr(layer, switch):
+        switches = {switch: getattr(layer, switch) for switch in _SWITCHES[name] if hasattr(layer, switch)}
+        for switch in switches:
+            setattr(layer, switch, _SWITCHES[name][switch])
+    dropped = {**getattr(layer, "_popup_without", {}), name: (weight, place, switches)}
+    object.__setattr__(layer, "_popup_without", dropped)
+
+
+def take_back(layer: Any) -> None:
+    """Undoes `drop`, with weights that do nothing."""
+    with _keras.unlocked(layer):
+        for name, (weight, place, switches) in reversed(layer.__dict__.pop("_popup_without", {}).items()):
+            weight.assign(keras.ops.full(weight.shape, _NEUTRAL[name], weight.dtype))
+            weight.trainable = layer.trainable
+            setattr(layer, name, weight)
+            _keras.track(layer, _keras.TRAINABLE, weight, place[1])
+            for switch, value in switches.items():
                 setattr(layer, switch, value)
-    object.__setattr__(layer, "_popup_without", (*getattr(layer, "_popup_without", ()), name))
 
 
 def freeze_layer(layer: Any) -> None:
@@ -319,7 +336,7 @@ def _tables(root: Any) -> dict[str, Any]:
     for path, layer in [((), root), *structure(root)]:
         if isinstance(layer, MaskedLayer):
             masks.append([list(path), MaskArguments.of(layer).to_json()])
-        if names := getattr(layer, "_popup_without", ()):
+        if names := getattr(layer, "_popup_without", {}):
             without.append([list(path), list(names)])
         if id(layer) in silent:
             continue

@@ -31,6 +31,7 @@ from keras_popup.composites import (
     mask_layer,
     remember_parts,
     strip_layer,
+    take_back,
     walk_masked,
 )
 
@@ -134,7 +135,7 @@ def mask_model(
         masked, twins = copy_model(model)
     else:
         masked, twins = model, {id(layer): layer for layer in plan.layers}
-    with contextlib.nullcontext() if copy else undone_if_it_fails(plan.layers):
+    with contextlib.nullcontext() if copy else undone_if_it_fails(plan.layers, values=not settings.keep):
         _apply(plan, twins, settings)
         remember_parts(masked)
     _keras.drop_compiled_functions(masked)
@@ -485,8 +486,11 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
         for layer in masked_layers(plain):
             if layer.built:
                 strip_layer(layer)
+        in_code = _in_code(plain)
         for layer in everything:
             forget(layer)
+            if id(layer) in in_code:  # whose biases are made when a file is read
+                take_back(layer)
     _keras.drop_compiled_functions(plain)
     return plain
 

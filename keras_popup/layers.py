@@ -263,7 +263,7 @@ class _Constructed(MaskedLayer):
             **super().get_config(),
             "k": {kernel.name: kernel.k for kernel in kernels} if several else first.k,
             "selector": selectors.serialize(first.selector),
-            "scores_initializer": initializers.serialize(scores_initializer),
+            "scores_initializer": _keras.without_sharing(initializers.serialize(scores_initializer)),
             "scores_regularizer": keras.regularizers.serialize(first.scores_regularizer),
             "train_bias": self.train_bias,
             "seed": {kernel.name: kernel.seed for kernel in kernels} if several else first.seed,

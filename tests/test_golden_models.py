@@ -76,11 +76,22 @@ def test_a_model_is_read_as_it_was(name, values):
 
 
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["strip"]])
-def test_the_masks_of_a_model_read_can_be_stripped(name, values):
+def test_the_masks_of_a_model_read_can_be_stripped(name, values, tmp_path):
     plain = keras_popup.strip_masks(load(name))
     check_outputs(plain, values, name)
+    plain.save(tmp_path / "plain.keras")
+    check_outputs(keras.models.load_model(tmp_path / "plain.keras"), values, name)
     with pytest.raises(ValueError, match="no masked layer"):
         keras_popup.strip_masks(plain)
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_a_model_read_can_be_saved_again(name, values, tmp_path):
+    model = load(name)
+    model.save(tmp_path / "again.keras")
+    again = keras.models.load_model(tmp_path / "again.keras")
+    check_outputs(again, values, name)
+    assert [v.shape for v in again.trainable_variables] == [v.shape for v in model.trainable_variables]
 
 
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["drawn"]])
