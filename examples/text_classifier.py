@@ -54,7 +54,8 @@ def classifier(width: int) -> keras.Model:
 
 
 def train(model: keras.Model, rate: float, data: dict, epochs: int) -> float:
-    steps, warmup = epochs * len(data["train"][0]) // 32, len(data["train"][0]) // 32
+    steps = epochs * len(data["train"][0]) // 32
+    warmup = steps // 10
     schedule = keras.optimizers.schedules.CosineDecay(0.0, steps - warmup, warmup_target=rate, warmup_steps=warmup)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(schedule), loss, metrics=["accuracy"])
@@ -80,13 +81,12 @@ def main() -> float:
     data = {"train": (texts[:4000], labels[:4000]), "test": (texts[4000:], labels[4000:])}
 
     keras.utils.set_random_seed(arguments.seed)
-    plain = classifier(arguments.width)
-    model = keras_popup.mask_model(
-        plain, arguments.k, kernel_initializer="kaiming_normal", exclude=arguments.exclude, seed=arguments.seed
-    )
+    model = classifier(arguments.width)
+    options = {"kernel_initializer": "kaiming_normal", "exclude": arguments.exclude, "seed": arguments.seed}
+    model = keras_popup.mask_model(model, arguments.k, **options)
     accuracy = train(model, 3e-3, data, arguments.epochs)
     if arguments.learned:
-        print(f"learned weights: {train(plain, 1e-3, data, arguments.epochs):.2%}")
+        print(f"learned weights: {train(classifier(arguments.width), 5e-4, data, arguments.epochs):.2%}")
 
     with tempfile.TemporaryDirectory() as folder:
         keras_popup.strip_masks(model).save_to_preset(f"{folder}/preset")

@@ -20,6 +20,8 @@ _logger = logging.getLogger("keras_popup")
 
 Twins = dict[int, Any]
 
+_IN_PLACE = "`copy=False` changes the model itself, and needs no copy."
+
 
 class CopyError(TypeError):
     """A model, or a layer of it, cannot be copied from its config."""
@@ -49,7 +51,7 @@ def copy_model(
         try:
             found = dict(_match(model, twin))
         except ValueError as error:
-            raise CopyError(str(error)) from error
+            raise CopyError(f"{error} {_IN_PLACE}") from error
     for layer in _all(model):
         if id(layer) in found:
             _carry_over(layer, found[id(layer)], exact=change is None)
@@ -147,7 +149,7 @@ def _from_config(layer: Any, made: Twins, change: Any) -> Any:
             return layer  # there is nothing that two models could not share
         raise CopyError(
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must "
-            "tell all that its constructor is given. `copy=False` changes the model itself, and needs no copy."
+            f"tell all that its constructor is given. {_IN_PLACE}"
         ) from error
     _share(layer, twin, made)
     return twin
@@ -193,15 +195,14 @@ def _match(model: Any, twin: Any) -> Iterator[tuple[int, Any]]:
     for layer, other in pairs(model, twin):
         if not isinstance(other, keras.layers.Layer) or _kind(layer) != _kind(other):
             raise ValueError(
-                f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}. "
-                "`copy=False` changes the model itself, and needs no copy."
+                f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}."
             )
         try:
-            _build_like(layer, other)
+            if layer.variables:  # others build themselves, once they have their vocabularies
+                _build_like(layer, other)
         except Exception as error:  # of code that is not ours
             raise ValueError(
-                f"{type(layer).__name__} '{layer.name}' cannot be built from its config: {error} `copy=False` "
-                "changes the model itself, and needs no copy."
+                f"{type(layer).__name__} '{layer.name}' cannot be built from its config: {error}"
             ) from error
         yield id(layer), other
 
@@ -227,10 +228,9 @@ def _carry_over(layer: Any, twin: Any, exact: bool) -> None:
         raise CopyError(
             f"A copy of layer '{layer.name}' ({type(layer).__name__}), made from its config, has other weights than it "
             f"has: {_listed(others)}, not {_listed(variables)}. Its `get_config` must tell all that its constructor is "
-            "given. `copy=False` changes the model itself, and needs no copy."
+            f"given. {_IN_PLACE}"
         )
-    if layer.built:
-        _load_what_it_saves(layer, twin)
+    _load_what_it_saves(layer, twin)
     for variable, other in zip(variables, others, strict=True):
         other.assign(variable.value)
     twin._trainable, twin._remat_mode = layer.trainable, layer._remat_mode
@@ -243,14 +243,19 @@ def _carry_over(layer: Any, twin: Any, exact: bool) -> None:
 def _load_what_it_saves(layer: Any, twin: Any) -> None:
     """Has a layer load what another one saves, as some compute from it what they use, and others keep files."""
     kind = type(layer)
-    if kind.load_own_variables is not keras.layers.Layer.load_own_variables:
+    if layer.built and kind.load_own_variables is not keras.layers.Layer.load_own_variables:
         store: dict[str, Any] = {}
         layer.save_own_variables(store)
         with contextlib.suppress(ValueError):  # some save less than they have: all of it is carried over afterwards
             twin.load_own_variables(store)
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
-            layer.save_assets(folder)
+            try:
+                layer.save_assets(folder)
+            except Exception:
+                if layer.built:
+                    raise
+                return  # it has none yet
             twin.load_assets(folder)
 
 
@@ -307,7 +312,7 @@ def _compare(model: Any, twin: Any, found: Twins) -> None:
         raise CopyError(
             f"A copy of model '{model.name}', made from its config, has not all its variables. Lost: {_listed(lost)}. "
             f"Other values: {_listed(wrong)}. The copy has {len(twin.variables)} variables, the model "
-            f"{len(model.variables)}. `copy=False` changes the model itself, and needs no copy."
+            f"{len(model.variables)}. {_IN_PLACE}"
         )
 
 

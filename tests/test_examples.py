@@ -21,9 +21,12 @@ EXAMPLES = {
     "new_task.py": (["--dataset", "digits", "--epochs", "4"], 0.7),
     "share_a_ticket.py": (["--epochs", "4"], 0.7),
     "custom_training_loop.py": (["--steps", "100"], 0.7),
+    "text_classifier.py": (["--epochs", "2"], 0.6),
 }
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what KerasHub imports
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # it leaves vocabularies open
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
 def test_example(path, monkeypatch, tmp_path, capsys):
     arguments, at_least = EXAMPLES[path.name]
@@ -35,7 +38,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     accuracy = runpy.run_path(str(path))["main"]()
     assert accuracy >= at_least
     assert f"test accuracy {accuracy:.2%}" in capsys.readouterr().out
-    assert len(path.read_text().splitlines()) < 60
+    assert len(path.read_text().splitlines()) < 110
 
 
 @pytest.mark.parametrize(
