@@ -145,7 +145,8 @@ def _from_config(layer: Any, made: Twins, change: Any) -> Any:
             if _build_before_call(layer):
                 _build_like(layer, twin)
     except Exception as error:  # of code that is not ours
-        if not layer.variables and not parts(layer) and not any(map(_reaches_layers, vars(layer).values())):
+        own = [value for name, value in vars(layer).items() if not is_bookkeeping(name)]
+        if not layer.variables and not parts(layer) and not any(map(_reaches_layers, own)):
             return layer  # there is nothing that two models could not share
         raise CopyError(
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must "
