@@ -195,9 +195,7 @@ def _match(model: Any, twin: Any) -> Iterator[tuple[int, Any]]:
     """Yields the ids of all layers of a model with their twins, which are built where the layers are."""
     for layer, other in pairs(model, twin):
         if not isinstance(other, keras.layers.Layer) or _kind(layer) != _kind(other):
-            raise ValueError(
-                f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}."
-            )
+            raise ValueError(f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}.")
         try:
             if layer.variables:  # others build themselves, once they have their vocabularies
                 _build_like(layer, other)
