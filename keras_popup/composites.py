@@ -500,9 +500,21 @@ def composite_class(kind: Any) -> Any:
         members["call"] = _choosing_once(kind.call)
     elif issubclass(kind, keras.layers.SpectralNormalization):
         members["call"] = _still_when_frozen(kind.call)
+    if getattr(kind.get_config, "_is_default", False):
+        members["get_config"] = _default_get_config()
     composite = type(f"Masked{stock.__name__}", (MaskedComposite, kind), members)
     # All of them are read back by the same `from_config`, which finds the stock class in the config.
     return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite)
+
+
+def _default_get_config() -> Any:
+    """Returns a `get_config` for a class that has none of its own, so that Keras still makes one of the arguments."""
+
+    def get_config(self: Any) -> dict[str, Any]:
+        return MaskedComposite.get_config(self)
+
+    get_config._is_default = True  # type: ignore[attr-defined]  # what Keras looks for
+    return get_config
 
 
 def _choosing_once(call: Any) -> Any:

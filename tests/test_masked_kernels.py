@@ -362,3 +362,31 @@ def test_a_variable_that_two_layers_own_is_left_alone():
 def test_what_is_no_model(model, what):
     with pytest.raises(TypeError, match=what):
         mask_model(model, seed=1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class WithoutConfig(keras.layers.Layer):
+    """Keras makes its config of the arguments, as it has no `get_config`."""
+
+    def __init__(self, units, depth, **kwargs):
+        super().__init__(**kwargs)
+        self.parts = [keras.layers.Dense(units) for _ in range(depth)]
+
+    def call(self, x):
+        for part in self.parts:
+            x = keras.ops.tanh(part(x))
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")
+def test_configs_that_keras_makes(tmp_path):
+    inputs = keras.Input((4,))
+    plain = spread(keras.Model(inputs, WithoutConfig(4, 3)(WithoutConfig(4, depth=2)(inputs))))
+    model = spread(mask_model(plain, k=0.5, seed=1))
+    assert len(masked_kernels(model)) == 5
+    x = random(3, 4)
+    model.save(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for other in (keras.models.load_model(tmp_path / "model.keras"), clone, strip_masks(model)):
+        np.testing.assert_array_equal(other(x), model(x))
