@@ -191,9 +191,16 @@ def take_back(layer: Any) -> None:
                 setattr(layer, switch, value)
 
 
-def freeze_layer(layer: Any) -> None:
-    """Freezes a layer and all it holds, as setting `trainable` does."""
+def freeze_layer(layer: Any, in_code: bool) -> None:
+    """Freezes a layer and all it holds, as setting `trainable` does, and has files tell so.
+
+    Args:
+        in_code: bool, whether the layer is held by one that tells it for it.
+    """
     _keras.set_trainable(layer, False)
+    if not (in_code or is_graph(layer) or stock_of(layer).__module__.startswith("keras.")):
+        # Of some such layers Keras loads the weights as trainable ones.
+        object.__setattr__(layer, "_popup_must_remember", True)
     for part in (layer, *(part for _, part in structure(layer))):
         if isinstance(part, keras.layers.SpectralNormalization):  # which changes its kernel all the same
             object.__setattr__(part, "_popup_must_remember", True)
@@ -407,7 +414,7 @@ class _Pending:
 
 def _freeze(layer: Any, what: Any) -> None:
     if what == "layer":
-        freeze_layer(layer)
+        freeze_layer(layer, in_code=True)
     elif what == "weights":
         freeze_weights(layer)
     else:

@@ -276,7 +276,7 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
         f"{named[0]}{f' and {len(named) - 1} more' if named[1:] else ''} ({kind}): {reason}"
         for (kind, reason), named in alike.items()
     ]
-    return _Plan(everything, masks, norms, excluded, _in_code(model), not_masked, reasons)
+    return _Plan(everything, masks, norms, excluded, find_in_code(model), not_masked, reasons)
 
 
 def _size(layer: Any, name: str) -> int:
@@ -289,7 +289,7 @@ def _variable(layer: Any, spec: KernelSpec) -> Any:
     return vars(layer).get(spec.attributes[-1])
 
 
-def _in_code(model: Any) -> set[int]:
+def find_in_code(model: Any) -> set[int]:
     """Returns the ids of the layers that are held by code, or by what is held by code."""
     everything = [model, *(layer for _, layer in structure(model))]
     in_code: set[int] = set()
@@ -359,10 +359,7 @@ def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
             continue
         elif settings.keep and not (settings.train_norms and type(layer) in NORMS):
             if id(layer) not in opened:
-                freeze_layer(twin)
-                if not (in_code or is_graph(twin) or type(twin).__module__.startswith("keras.")):
-                    # Of some such layers Keras loads the weights as trainable ones.
-                    object.__setattr__(twin, "_popup_must_remember", True)
+                freeze_layer(twin, in_code)
             elif own_weights(twin):
                 freeze_weights(twin)
         if id(layer) in opened and not twin.trainable:
@@ -486,7 +483,7 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
         for layer in masked_layers(plain):
             if layer.built:
                 strip_layer(layer)
-        in_code = _in_code(plain)
+        in_code = find_in_code(plain)
         for layer in everything:
             forget(layer)
             if id(layer) in in_code:  # whose biases are made when a file is read

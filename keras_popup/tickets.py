@@ -21,7 +21,7 @@ from keras_popup._masked_layer import MaskedLayer
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
 from keras_popup._tree import pairs
-from keras_popup.composites import freeze_weights, mask_layer, remember_parts
+from keras_popup.composites import freeze_layer, freeze_weights, mask_layer, remember_parts
 
 __all__ = [
     "MAX_BYTES",
@@ -310,9 +310,11 @@ def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], 
                     raise TicketError(f"the selector of layer '{where}' does not choose its mask again")
     for where, layer in at.items():
         _keras.set_trainable(layer, where not in ticket.untrainable)
-    for where, names in ticket.frozen.items():
-        if where in at:
-            _freeze(at[where], names)
+    in_code = conversion.find_in_code(model)
+    for where, layer in at.items():
+        if where in ticket.untrainable:
+            freeze_layer(layer, id(layer) in in_code)
+        _freeze(layer, ticket.frozen.get(where, []))
     remember_parts(model)
     _logger.warning(
         "The scores of '%s' are not those of its training, which a ticket does not hold: they are new ones that choose "
