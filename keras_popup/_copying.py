@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_popup import _keras
 from keras_popup._masked_layer import stock_of
 from keras_popup._tree import is_bookkeeping, is_graph, pairs, parts, put, structure, uncompiled
+from keras_popup.composites import settle
 
 _logger = logging.getLogger("keras_popup")
 
@@ -52,6 +53,8 @@ def copy_model(
             found = dict(_match(model, twin))
         except ValueError as error:
             raise CopyError(f"{error} {_IN_PLACE}") from error
+        for layer in _all(twin):
+            settle(layer)  # what is masked in it, now that all is built
     for layer in _all(model):
         if id(layer) in found:
             _carry_over(layer, found[id(layer)], exact=change is None)

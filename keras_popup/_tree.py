@@ -130,7 +130,8 @@ def walk(
 
 def is_name_made_up(layer: Any) -> bool:
     """Tells whether a layer's name is made from that of its class, which gives another number each time."""
-    stem = re.sub(r"(_\d+)?$", "", layer.name).replace("_", "")
+    # Bidirectional puts a word before the names of its layers.
+    stem = re.sub(r"^(forward|backward)_|(_\d+)?$", "", layer.name).replace("_", "")
     names = {kind.__name__.lower().replace("_", "") for kind in type(layer).__mro__}
     return stem in names | {name.removeprefix("masked") for name in names}
 
