@@ -155,7 +155,7 @@ def _from_config(layer: Any, made: Twins, change: Any) -> Any:
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must "
             f"tell all that its constructor is given. {_IN_PLACE}"
         ) from error
-    _share(layer, twin, made)
+    _share(layer, twin, made, change)
     return twin
 
 
@@ -164,17 +164,17 @@ def _build_before_call(layer: Any) -> bool:
     return isinstance(layer, keras.Model)
 
 
-def _share(layer: Any, twin: Any, made: Twins) -> None:
+def _share(layer: Any, twin: Any, made: Twins, change: Any) -> None:
     """Puts the copies of layers that are there already in the place of those that a copy has made for itself."""
     here, there = parts(layer), parts(twin)
     for place, part in here.items():
         if place not in there:
             continue
         if id(part) not in made and is_graph(part) and any(id(inner) in made for _, inner in structure(part)):
-            _make(part, made, None)  # a graph cannot be given other layers afterwards
+            _make(part, made, change)  # a graph cannot be given other layers afterwards
         if id(part) not in made:
             made[id(part)] = there[place]
-            _share(part, there[place], made)
+            _share(part, there[place], made, change)
         elif made[id(part)] is not there[place] and not isinstance(layer, (keras.Sequential, _keras.Functional)):
             put(twin, place, made[id(part)])
 

@@ -50,6 +50,10 @@ class KernelSpec:
         """The attributes of a layer by which its code comes to the kernel."""
         return tuple(dict.fromkeys((self.name, self.variable or self.name)))
 
+    def plain_variable(self, layer: Any) -> Any:
+        """Returns the variable of this kernel in a layer that does not mask it, None if there is none."""
+        return vars(layer).get(self.attributes[-1])
+
 
 @dataclasses.dataclass(frozen=True)
 class KernelArguments:

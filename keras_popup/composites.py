@@ -78,7 +78,7 @@ def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> No
         spec.name: MaskedKernel(layer, spec, arguments.kernels[spec.name], arguments.scores_regularizer)
         for spec in specs
     }
-    variables = {spec.name: vars(layer)[spec.attributes[-1]] for spec in specs}
+    variables = {spec.name: spec.plain_variable(layer) for spec in specs}
     for name, variable in variables.items():
         kernels[name].check_shape(tuple(variable.shape))
         check_rematerialization(layer, kernels[name].selector)
@@ -110,7 +110,7 @@ def _hold(layer: Any) -> None:
     bias, held = getattr(layer, "bias", None), []
     for place, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
         trained = layer.train_bias if variable is bias else layer._popup_train_others
-        is_kernel = any(vars(layer).get(spec.attributes[-1]) is variable for spec in layer.kernel_specs)
+        is_kernel = any(spec.plain_variable(layer) is variable for spec in layer.kernel_specs)
         if id(variable) in scores:
             variable.trainable = True
         elif not (trained or is_kernel):

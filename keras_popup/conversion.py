@@ -9,7 +9,7 @@ import keras
 
 from keras_popup import _keras, _patterns, initializers, layers, selectors
 from keras_popup._copying import copy_model
-from keras_popup._masked_kernel import KernelArguments, KernelSpec, MaskedKernel
+from keras_popup._masked_kernel import KernelArguments, MaskedKernel
 from keras_popup._masked_layer import (
     MaskArguments,
     MaskedLayer,
@@ -280,13 +280,9 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
 
 
 def _size(layer: Any, name: str) -> int:
-    size: int = _variable(layer, next(spec for spec in kernels_of(layer) if spec.name == name)).shape.num_elements()
+    spec = next(spec for spec in kernels_of(layer) if spec.name == name)
+    size: int = spec.plain_variable(layer).shape.num_elements()
     return size
-
-
-def _variable(layer: Any, spec: KernelSpec) -> Any:
-    """Returns the variable of a plain layer's kernel."""
-    return vars(layer).get(spec.attributes[-1])
 
 
 def find_in_code(model: Any) -> set[int]:
@@ -314,7 +310,7 @@ def _left_alone(everything: list[Any]) -> dict[int, str]:
         if getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
             left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
         for spec in kernels_of(layer):
-            variable = _variable(layer, spec)
+            variable = spec.plain_variable(layer)
             if not layer.built or variable is None:
                 left.setdefault(id(layer), "not built, as nothing has called it")
             elif not isinstance(variable, keras.Variable) or "float" not in variable.dtype:

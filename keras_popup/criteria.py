@@ -142,4 +142,4 @@ def mask_trained(
 def _kernels(model: keras.Model) -> list[Any]:
     """Returns the variables of the kernels that could be masked."""
     found = [(layer, spec) for layer in (model, *(part for _, part in structure(model))) for spec in kernels_of(layer)]
-    return [vars(layer)[spec.attributes[-1]] for layer, spec in found if layer.built]
+    return [spec.plain_variable(layer) for layer, spec in found if layer.built]

@@ -109,7 +109,7 @@ def save_ticket(
             layer, variables = twins.get(id(twin), twin), _architecture.own_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
-                    key = _architecture.key_of(variables, vars(twin)[kernel.spec.attributes[-1]])
+                    key = _architecture.key_of(variables, kernel.spec.plain_variable(twin))
                     masks.append(_ticket_layers.packed(kernel, where, key))
                     del variables[key]
                     advance(masks[-1].size)
