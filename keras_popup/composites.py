@@ -8,7 +8,6 @@ its layers saves none of them, so `remember` makes it a `MaskedComposite`: its c
 of its layers are masked or frozen, and that is done again after it is built.
 """
 
-import copy
 import functools
 import inspect
 from collections.abc import Iterator
@@ -321,7 +320,7 @@ class MaskedComposite(Mixin):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        layer = keras.saving.deserialize_keras_object(copy.deepcopy(config["layer"]))
+        layer = keras.saving.deserialize_keras_object(_copy_containers(config["layer"]))
         _Pending.of_config(config).attach(layer)
         return layer
 
@@ -334,6 +333,18 @@ class MaskedComposite(Mixin):
         if "_popup_pending" in vars(self):
             settle(self, finished=True)
         return outputs
+
+
+def _copy_containers(value: Any) -> Any:
+    """Returns a copy of a config, which Keras changes as it reads it.
+
+    A list of Keras's becomes a plain one: copied as it is, it would bring along the layer that it belongs to.
+    """
+    if isinstance(value, dict):
+        return {key: _copy_containers(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
+        return (tuple if isinstance(value, tuple) else list)(map(_copy_containers, value))
+    return value
 
 
 def _tables(root: Any) -> dict[str, Any]:
