@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated
 
-from keras_popup import _programs, _topk, selectors
+from keras_popup import _counts, _programs, _topk, selectors
 
 
 def fools_the_sample(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -53,7 +53,7 @@ class Choices:
         moved = values * (1 + 1.5e-4 + 2e-4 * rng.standard_normal(values.size))
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
-        self.kept = tf.constant(_topk.count_kept(k, values.size))
+        self.kept = tf.constant(_counts.count_kept(k, values.size))
         self.choose = _programs.compiled(choose, self.scores.shape)
         self.right_hint = _programs.compiled(_topk.threshold, self.scores.shape)(self.scores, self.kept)
         self.last_hint = self.right_hint

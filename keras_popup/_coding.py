@@ -45,12 +45,6 @@ class CodingError(ValueError):
     """Coded bytes that no encoder wrote."""
 
 
-def entropy_bits(size: int, kept: int) -> float:
-    """Returns log2 C(size, kept): the bits that a mask takes of which nothing else is known."""
-    ways = math.lgamma(size + 1) - math.lgamma(kept + 1) - math.lgamma(size - kept + 1)
-    return max(0.0, ways) / math.log(2)
-
-
 def start_bins(scores: NDArray[np.float32]) -> Bytes:
     """Returns the contexts that initial scores give their weights, in [0, START_BINS)."""
     return _magnitude_bins(scores.ravel(), START_BINS)

@@ -50,13 +50,6 @@ _SETTLING_PASS = 6
 _PASSES = _GUIDED_PASSES + 14
 
 
-def count_kept(k: float, n: int) -> int:
-    """Returns round-half-up(k * n), at most n, in float64 arithmetic."""
-    exact = k * n
-    whole = math.floor(exact)
-    return min(n, whole + (exact - whole >= 0.5))
-
-
 def count_kept_tensor(k: tf.Tensor, n: int) -> tf.Tensor:
     """Returns the same as `count_kept` for a float64 scalar tensor: an int32 scalar."""
     exact = tf.cast(k, tf.float64) * n

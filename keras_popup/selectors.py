@@ -8,6 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup import _bernoulli, _programs, _topk
+from keras_popup._counts import check_kept
 
 if keras.backend.backend() != "tensorflow":
     raise ImportError(
@@ -320,36 +321,6 @@ def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * tf.sign(scores)
-
-
-def check_k(k: Any) -> float:
-    """Returns `k` as a float after checking that it is a fraction kept.
-
-    Raises:
-        ValueError: if it is not a number in (0, 1].
-    """
-    try:
-        value = float(k)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if isinstance(k, bool) or not 0.0 < value <= 1.0:
-        raise ValueError(f"`k`, the fraction of weights kept, must be a number in (0, 1]. Received: k={k!r}.")
-    return value
-
-
-def check_kept(k: Any, size: int, where: str = "") -> int:
-    """Returns how many of `size` weights `k` keeps: round-half-up(k * size).
-
-    Raises:
-        ValueError: if `k` is not in (0, 1] or none is kept. `where` names the layer in the message.
-    """
-    kept = _topk.count_kept(check_k(k), size)
-    if kept == 0:
-        raise ValueError(
-            f"k={k} keeps none of the {size} weights{where}: round-half-up({k} * {size}) = 0. "
-            f"Use a k of at least {0.5 / size:.3g} here, or more weights."
-        )
-    return kept
 
 
 _SELECTORS: dict[str, type[Selector]] = {"top_k": TopK, "bernoulli": Bernoulli}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tables import operations_of
 
-from keras_popup import _programs, _topk, selectors
+from keras_popup import _counts, _programs, _topk, selectors
 
 _AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
 
@@ -89,7 +89,7 @@ LARGE = [
 @pytest.mark.parametrize("k", [1e-4, 0.5, 1.0])
 def test_large_inputs(topk, make, k):
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
-    kept = _topk.count_kept(k, scores.size)
+    kept = _counts.count_kept(k, scores.size)
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     assert mask.sum() == kept
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
@@ -127,7 +127,7 @@ def fooling_the_sample(rng, n):
 def test_no_input_takes_many_passes(make, k, hint):
     # The usual input takes 5 passes, and the mask the time of 3: so none takes four times the usual.
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
-    assert passes_of(scores, _topk.count_kept(k, scores.size), hint) <= 22
+    assert passes_of(scores, _counts.count_kept(k, scores.size), hint) <= 22
 
 
 @pytest.mark.parametrize("k", [0.01, 0.1, 0.5, 0.9, 0.99])
@@ -136,7 +136,7 @@ def test_few_passes_are_usual(k):
     passes = []
     for _ in range(5):
         scores = rng.uniform(-1, 1, 50_000).astype(np.float32)
-        kept = _topk.count_kept(k, scores.size)
+        kept = _counts.count_kept(k, scores.size)
         passes.append(passes_of(scores, kept))
         right = int(_topk.threshold(tf.constant(scores), tf.constant(kept)))
         assert passes_of(scores, kept, right) == 1
@@ -180,14 +180,14 @@ def test_golden():
 @hypothesis.example(k=0.49999999999999994, n=1)
 @hypothesis.settings(deadline=None, derandomize=True)
 def test_counts_agree(k, n):
-    count = _topk.count_kept(k, n)
+    count = _counts.count_kept(k, n)
     assert int(_topk.count_kept_tensor(tf.constant(k, tf.float64), n)) == count
     assert abs(count - k * n) <= 0.5
 
 
 @pytest.mark.parametrize(("k", "n", "kept"), [(0.9, 10, 9), (0.9, 1000, 900), (0.7, 5, 4), (0.5, 1, 1), (0.1, 5, 1)])
 def test_half_rounds_up(k, n, kept):
-    assert _topk.count_kept(k, n) == kept
+    assert _counts.count_kept(k, n) == kept
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0)])
