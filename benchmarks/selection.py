@@ -15,13 +15,14 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated
 
-from keras_popup import _counts, _programs, _topk, selectors
+from keras_popup import selectors
+from keras_popup.selectors import counts, programs, thresholds
 
 
 def fools_the_sample(rng: np.random.Generator, n: int) -> np.ndarray:
     scores = rng.standard_normal(n)
-    stride = n // _topk._SAMPLE_RUNS
-    scores[: _topk._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : _topk._SAMPLE_RUN] += 1e6
+    stride = n // thresholds._SAMPLE_RUNS
+    scores[: thresholds._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : thresholds._SAMPLE_RUN] += 1e6
     return scores
 
 
@@ -37,8 +38,8 @@ INPUTS = {
 
 
 def choose(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    threshold = _topk.threshold(scores, kept, hint)
-    return tf.cast(_topk.above(scores, threshold), tf.float32), threshold
+    threshold = thresholds.threshold(scores, kept, hint)
+    return tf.cast(thresholds.above(scores, threshold), tf.float32), threshold
 
 
 class Choices:
@@ -53,9 +54,9 @@ class Choices:
         moved = values * (1 + 1.5e-4 + 2e-4 * rng.standard_normal(values.size))
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
-        self.kept = tf.constant(_counts.count_kept(k, values.size))
-        self.choose = _programs.compiled(choose, self.scores.shape)
-        self.right_hint = _programs.compiled(_topk.threshold, self.scores.shape)(self.scores, self.kept)
+        self.kept = tf.constant(counts.count_kept(k, values.size))
+        self.choose = programs.compiled(choose, self.scores.shape)
+        self.right_hint = programs.compiled(thresholds.threshold, self.scores.shape)(self.scores, self.kept)
         self.last_hint = self.right_hint
 
     def call(self) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from keras_popup import _coding, _counts
+from keras_popup import _coding, selectors
 
 SPARSE, DENSE = "sparse", "dense"
 """The branches: k up to 0.5, of which the largest that fits is taken, and k from 0.5 on, of which the smallest is."""
@@ -56,7 +56,7 @@ class Layout:
 
     def ticket_bytes(self, k: float) -> int:
         """Returns what a ticket takes at most: the exact limit of its counts, and all the rest of the file."""
-        return self.bytes_of([_counts.count_kept(k, size) for size in self.sizes])
+        return self.bytes_of([selectors.count_kept(k, size) for size in self.sizes])
 
     def bytes_of(self, kept: Sequence[int]) -> int:
         """Returns the same for the counts of each layer."""
@@ -74,7 +74,7 @@ class Layout:
             BudgetError: if none fits, saying what the smallest takes.
         """
         least = 0.5 / min(self.sizes)  # what keeps a weight of every layer
-        while not _counts.count_kept(least, min(self.sizes)):
+        while not selectors.count_kept(least, min(self.sizes)):
             least = math.nextafter(least, 1.0)
         if least > high:
             raise ValueError(
@@ -104,5 +104,5 @@ class Layout:
 
 def _mask_bytes(size: int, kept: int) -> int:
     blocks = -(-size // _coding.BLOCK)
-    bits = _counts.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
+    bits = selectors.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
     return math.ceil(bits / 8)

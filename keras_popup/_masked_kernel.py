@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _keras, _programs, _strategy_checks, initializers, selectors
+from keras_popup import _keras, _strategy_checks, initializers, selectors
 
 Axes = tuple[int, ...]
 
@@ -317,7 +317,7 @@ class MaskedKernel:
 
     def baked(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        with _programs.interpreted():
+        with selectors.interpreted():
             return self.masked(dtype=self.kernel.dtype) + 0.0
 
     def choose(self, training: bool) -> tf.Tensor:

@@ -9,7 +9,7 @@ import rich.box
 import rich.console
 import rich.table
 
-from keras_popup import _counts
+from keras_popup import selectors
 from keras_popup._ticket_file import Ticket, printable
 
 
@@ -128,7 +128,7 @@ def info(path: Path, size: int, ticket: Ticket) -> TicketInfo:
             k=mask.arguments["k"],
             seed=mask.seed,
             mask_bytes=len(mask.tables) + len(mask.stream),
-            limit_bytes=_counts.entropy_bits(mask.size, mask.kept) / 8,
+            limit_bytes=selectors.entropy_bits(mask.size, mask.kept) / 8,
             other_bytes=own[mask.layer] + len(mask.values),
         )
         for mask in ticket.masks

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import _allowed, _coding, _keras, _programs, _ticket_file, initializers, selectors
+from keras_popup import _allowed, _coding, _keras, _ticket_file, initializers, selectors
 from keras_popup._masked_kernel import KernelArguments, MaskedKernel
 from keras_popup._masked_layer import MaskArguments, kernels_of, stock_of
 from keras_popup._ticket_file import Mask, TicketError
@@ -23,7 +23,7 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
         where: its layer's path in the model.
         key: under which the stock layer saves it.
     """
-    with _programs.interpreted():
+    with selectors.interpreted():
         mask = kernel.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _programs, conversion, selectors
+from keras_popup import conversion, selectors
 
 _logger = logging.getLogger("keras_popup")
 
@@ -233,7 +233,7 @@ class MaskStatistics(keras.callbacks.Callback):
 
 
 def _mask(kernel: Any) -> Any:
-    with _programs.interpreted():
+    with selectors.interpreted():
         return kernel.mask().numpy().astype(bool)
 
 

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, _programs, _runtimes, conversion
+from keras_popup import _litert, _runtimes, conversion, selectors
 from keras_popup._copying import copy_model
 from keras_popup._tree import walk
 
@@ -134,7 +134,7 @@ def export(
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
     if format != "saved_model":
         plain = _in_float32(plain)
-    with _programs.interpreted():
+    with selectors.interpreted():
         given = _outputs(model, batch)
     expected = _outputs(plain, batch)
     if not all(np.isfinite(output).all() for output in expected.values()):

@@ -10,7 +10,7 @@ import keras
 import rich.console
 import rich.table
 
-from keras_popup import _counts, conversion, initializers
+from keras_popup import conversion, initializers, selectors
 from keras_popup._masked_layer import MaskedLayer
 from keras_popup._patterns import Paths
 from keras_popup._tree import own_weights
@@ -137,7 +137,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
         weights=sum(size for size, _ in sizes),
         kept=sum(kept for _, kept in sizes),
         one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
-        entropy_bytes=sum(math.ceil(_counts.entropy_bits(*each) / 8) for each in sizes),
+        entropy_bytes=sum(math.ceil(selectors.entropy_bits(*each) / 8) for each in sizes),
         other_weights=other_weights,
     )
     if print_fn is not None:

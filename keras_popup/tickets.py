@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from keras_popup import _allowed, _architecture, _keras, _programs, _ticket_file, _ticket_layers, conversion
+from keras_popup import _allowed, _architecture, _keras, _ticket_file, _ticket_layers, conversion, selectors
 from keras_popup._copying import different_arrays
 from keras_popup._masked_layer import MaskedLayer
 from keras_popup._ticket_file import MAX_BYTES, TicketError
@@ -305,7 +305,7 @@ def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], 
             if record.from_seed:
                 kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
-            with _programs.interpreted():
+            with selectors.interpreted():
                 if not np.array_equal(kernel.mask().numpy(), mask):
                     raise TicketError(f"the selector of layer '{where}' does not choose its mask again")
     for where, layer in at.items():

@@ -59,9 +59,9 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
     """Has masks chosen without programs of XLA, which take longer to compile than all the rest takes."""
     if "keras_popup.layers" not in sys.modules:
         return contextlib.nullcontext()
-    from keras_popup import _programs
+    from keras_popup.selectors import programs
 
-    return _programs.interpreted()
+    return programs.interpreted()
 
 
 def masked_layers(model: Any) -> list[Any]:

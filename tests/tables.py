@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import pytest
 
-from keras_popup import initializers, layers, selectors
+from keras_popup import initializers, layers
 from keras_popup.search_config import SearchConfig
+from keras_popup.selectors import registry
 
 
 class LayerCase(NamedTuple):
@@ -202,7 +203,7 @@ def plain_model(name: str) -> keras.Model:
 
 
 INITIALIZERS = sorted(initializers._INITIALIZERS)
-SELECTORS = sorted(selectors._SELECTORS)
+SELECTORS = sorted(registry._SELECTORS)
 
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_popup import _coding, _counts, _ticket_file, initializers
+from keras_popup import _coding, _ticket_file, initializers
+from keras_popup.selectors import counts
 
 FRACTIONS = [0.001, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]
 
@@ -41,7 +42,7 @@ def decoded(mask, starts, weights):
     result = _coding.decode(tables, stream, mask.shape, kept, starts, weights)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, mask)
-    return len(tables) + len(stream), _counts.entropy_bits(mask.size, kept) / 8
+    return len(tables) + len(stream), counts.entropy_bits(mask.size, kept) / 8
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,7 +12,8 @@ from keras.src import testing
 from tables import LAYERS, POLICIES, operations_of, small_model
 
 import keras_popup
-from keras_popup import _topk, layers, selectors
+from keras_popup import layers, selectors
+from keras_popup.selectors import thresholds
 
 every_layer = pytest.mark.parametrize("case", LAYERS)
 
@@ -400,8 +401,8 @@ def test_inference_does_not_choose_again(use):
     {"predict": model.predict, "evaluate": lambda *args, **kwargs: model.evaluate(x, y, **kwargs)}[use](x, verbose=0)
     flat = tf.reshape(layer.scores.value, [-1])
     left_out = tf.constant(3000 - layer.kept)
-    passes, _ = _topk._search(
-        flat, left_out, _topk._near(tf.convert_to_tensor(layer.masked_kernels["kernel"]._hint), 3000)
+    passes, _ = thresholds._search(
+        flat, left_out, thresholds._near(tf.convert_to_tensor(layer.masked_kernels["kernel"]._hint), 3000)
     )
     assert int(passes) == 1  # what the next batch takes: one pass to see that nothing has changed
 

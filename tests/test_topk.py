@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from tables import operations_of
 
-from keras_popup import _counts, _programs, _topk, selectors
+from keras_popup import selectors
+from keras_popup.selectors import counts, programs, thresholds
 
 _AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
 
@@ -24,22 +25,22 @@ def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
 
 
 def by_numpy(scores, kept):
-    with _programs.interpreted():
-        return _topk.chosen(scores, kept)
+    with programs.interpreted():
+        return thresholds.chosen(scores, kept)
 
 
 def by_numpy_and_threshold(scores, kept):
-    with _programs.interpreted():
-        return _topk.above(scores, _topk.threshold(scores, kept))
+    with programs.interpreted():
+        return thresholds.above(scores, thresholds.threshold(scores, kept))
 
 
 PATHS = [
     pytest.param(by_numpy, id="numpy"),
     pytest.param(by_numpy_and_threshold, id="numpy_threshold"),
-    pytest.param(_topk.chosen, id="eager"),
-    pytest.param(tf.function(_topk.chosen), id="graph"),
-    pytest.param(tf.function(_topk.chosen, jit_compile=True), id="xla"),
-    pytest.param(lambda scores, kept: _programs.compiled(_topk.chosen, scores.shape)(scores, kept), id="program"),
+    pytest.param(thresholds.chosen, id="eager"),
+    pytest.param(tf.function(thresholds.chosen), id="graph"),
+    pytest.param(tf.function(thresholds.chosen, jit_compile=True), id="xla"),
+    pytest.param(lambda scores, kept: programs.compiled(thresholds.chosen, scores.shape)(scores, kept), id="program"),
 ]
 
 SHAPES = [(1,), (2,), (3, 3, 2, 5), (256,), (5, 70)]  # a few only: XLA compiles anew for each
@@ -64,7 +65,7 @@ def test_where_passes_do_not_end_early(size, monkeypatch):
     """As on a GPU, which would have to be waited for to end them."""
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda *_: ["GPU:0"])
     rng = np.random.default_rng(size)
-    topk = tf.function(_topk.chosen)
+    topk = tf.function(thresholds.chosen)
     for values in ([np.inf], [np.inf, 1.0], [np.nan], [3.4e38, np.inf, 0.0], _AWKWARD, np.linspace(-1, 1, 1000)):
         scores = rng.choice(np.array(values, np.float32), size)
         for kept in (1, 2, size // 2, size):
@@ -89,7 +90,7 @@ LARGE = [
 @pytest.mark.parametrize("k", [1e-4, 0.5, 1.0])
 def test_large_inputs(topk, make, k):
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
-    kept = _counts.count_kept(k, scores.size)
+    kept = counts.count_kept(k, scores.size)
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     assert mask.sum() == kept
     np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
@@ -99,7 +100,7 @@ def test_large_inputs(topk, make, k):
 @pytest.mark.parametrize("make", LARGE)
 def test_in_parts(topk, make, monkeypatch):
     """Ties may begin in one part and end in another."""
-    monkeypatch.setattr(_topk, "_PART", 64)
+    monkeypatch.setattr(thresholds, "_PART", 64)
     scores = make(np.random.default_rng(3), 1_000).astype(np.float32)
     for kept in (1, 63, 64, 65, 500, 1_000):
         mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
@@ -109,15 +110,15 @@ def test_in_parts(topk, make, monkeypatch):
 def passes_of(scores, kept, hint=None):
     """How many passes the search takes."""
     flat, left_out = tf.constant(scores), tf.constant(scores.size - kept)
-    guess = _topk._guess(flat, left_out, None if hint is None else tf.constant(hint, tf.int64))
-    return int(_topk._search(flat, left_out, guess)[0])
+    guess = thresholds._guess(flat, left_out, None if hint is None else tf.constant(hint, tf.int64))
+    return int(thresholds._search(flat, left_out, guess)[0])
 
 
 def fooling_the_sample(rng, n):
     """Largest where the sample looks, and nowhere else."""
     scores = rng.standard_normal(n)
-    stride = n // _topk._SAMPLE_RUNS
-    scores[: _topk._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : _topk._SAMPLE_RUN] += 1e6
+    stride = n // thresholds._SAMPLE_RUNS
+    scores[: thresholds._SAMPLE_RUNS * stride].reshape(-1, stride)[:, : thresholds._SAMPLE_RUN] += 1e6
     return scores
 
 
@@ -127,7 +128,7 @@ def fooling_the_sample(rng, n):
 def test_no_input_takes_many_passes(make, k, hint):
     # The usual input takes 5 passes, and the mask the time of 3: so none takes four times the usual.
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
-    assert passes_of(scores, _counts.count_kept(k, scores.size), hint) <= 22
+    assert passes_of(scores, counts.count_kept(k, scores.size), hint) <= 22
 
 
 @pytest.mark.parametrize("k", [0.01, 0.1, 0.5, 0.9, 0.99])
@@ -136,9 +137,9 @@ def test_few_passes_are_usual(k):
     passes = []
     for _ in range(5):
         scores = rng.uniform(-1, 1, 50_000).astype(np.float32)
-        kept = _counts.count_kept(k, scores.size)
+        kept = counts.count_kept(k, scores.size)
         passes.append(passes_of(scores, kept))
-        right = int(_topk.threshold(tf.constant(scores), tf.constant(kept)))
+        right = int(thresholds.threshold(tf.constant(scores), tf.constant(kept)))
         assert passes_of(scores, kept, right) == 1
         # Fewer still from a threshold that is nearly right, as after a step of training.
         scores[rng.integers(0, scores.size, 500)] *= 1.01
@@ -153,15 +154,15 @@ def test_few_passes_are_usual(k):
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_hint_never_changes_the_mask(hint, scores, kept):
-    threshold = _programs.compiled(_topk.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
-    np.testing.assert_array_equal(_topk.above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept))
+    threshold = programs.compiled(thresholds.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
+    np.testing.assert_array_equal(thresholds.above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept))
 
 
 @pytest.mark.parametrize("make", LARGE)
 def test_passes_of_a_fixed_number(make, monkeypatch):
     # What runs where a GPU is visible: the end of the loop does not depend on the scores.
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
-    topk = tf.function(_topk.chosen, jit_compile=True)
+    topk = tf.function(thresholds.chosen, jit_compile=True)
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
     for kept in (1, 200, 10_005, 20_011):
         mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
@@ -180,14 +181,14 @@ def test_golden():
 @hypothesis.example(k=0.49999999999999994, n=1)
 @hypothesis.settings(deadline=None, derandomize=True)
 def test_counts_agree(k, n):
-    count = _counts.count_kept(k, n)
-    assert int(_topk.count_kept_tensor(tf.constant(k, tf.float64), n)) == count
+    count = counts.count_kept(k, n)
+    assert int(thresholds.count_kept_tensor(tf.constant(k, tf.float64), n)) == count
     assert abs(count - k * n) <= 0.5
 
 
 @pytest.mark.parametrize(("k", "n", "kept"), [(0.9, 10, 9), (0.9, 1000, 900), (0.7, 5, 4), (0.5, 1, 1), (0.1, 5, 1)])
 def test_half_rounds_up(k, n, kept):
-    assert _counts.count_kept(k, n) == kept
+    assert counts.count_kept(k, n) == kept
 
 
 @pytest.mark.parametrize("shape", [(0,), (3, 0)])
@@ -210,7 +211,7 @@ def test_no_sort_and_no_retracing():
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
     # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = _programs.compiled(_topk.threshold, scores.shape, 1)
+    program = programs.compiled(thresholds.threshold, scores.shape, 1)
     text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
     assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
     operations = operations_of(select.get_concrete_function(scores, tf.constant(0.5, tf.float64)))

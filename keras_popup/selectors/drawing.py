@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_popup import _programs
+from keras_popup.selectors import programs
 
 
 def masked(rescale: bool, dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed: tuple[tf.Tensor, ...]) -> tf.Tensor:
@@ -18,7 +18,7 @@ def masked(rescale: bool, dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed
         seed: an int64 tensor of shape (2,) to draw by; empty for the mask of p >= 1/2.
     """
     # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
-    compiled = _programs.program if seed else _programs.compiled
+    compiled = programs.program if seed else programs.compiled
     forward, backward = (_rescaled_kernel, _rescaled_gradient) if rescale else (_masked_kernel, _draw_gradient)
     key = scores.shape, dtype, len(seed)
 
@@ -50,7 +50,7 @@ def _rescaled_kernel(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf
 
 def _rescaling(mask: tf.Tensor) -> tf.Tensor:
     """Returns n / sum(m), 1 if none is kept: the same as `Bernoulli.factor`."""
-    count, size = _count(mask), float(_programs.static_size(mask))
+    count, size = _count(mask), float(programs.static_size(mask))
     return tf.where(count > 0, size / tf.maximum(count, 1.0), 1.0)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _programs
+from keras_popup.selectors import programs
 
 _INFINITY_BITS = 0x7F800000
 _MAGNITUDE_BITS = 0x7FFFFFFF
@@ -69,7 +69,7 @@ def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         bool tensor of the shape of `scores`, true exactly `kept` times. Of equal magnitudes the lower flat
         index (C order) wins; NaN ranks below every number.
     """
-    if _programs.by_numpy():
+    if programs.by_numpy():
         return tf.constant(_partitioned(scores.numpy(), int(kept))[1])
     return above(scores, threshold(scores, kept))
 
@@ -85,7 +85,7 @@ def above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     rank = tf.cast(tf.bitwise.right_shift(threshold, _INDEX_BITS), tf.int32)
     end = tf.cast(tf.bitwise.bitwise_and(threshold, 2**_INDEX_BITS - 1), tf.int32)
     ranks = _ranks(tf.reshape(scores, [-1]))
-    index = tf.range(_programs.static_size(scores))
+    index = tf.range(programs.static_size(scores))
     return tf.reshape((ranks > rank) | (tf.equal(ranks, rank) & (index < end)), scores.shape)
 
 
@@ -97,9 +97,9 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
         kept: int32 scalar, in [1, n].
         hint: int64 scalar, any threshold. The search takes one pass where it is right, few where it nearly is.
     """
-    size = _programs.static_size(scores)
+    size = programs.static_size(scores)
     flat = tf.reshape(scores, [-1])
-    if _programs.by_numpy():
+    if programs.by_numpy():
         return tf.constant(_partitioned(flat.numpy(), int(kept))[0], tf.int64)
     left_out = size - kept
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
@@ -138,8 +138,8 @@ def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:
     """Returns where to count first, as `_near` does, or None to begin with all ranks."""
     if hint is not None:
-        return _near(hint, _programs.static_size(flat))
-    return _sampled(flat, left_out) if _programs.static_size(flat) >= _SAMPLE_LEAST else None
+        return _near(hint, programs.static_size(flat))
+    return _sampled(flat, left_out) if programs.static_size(flat) >= _SAMPLE_LEAST else None
 
 
 def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
@@ -152,7 +152,7 @@ def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
 
 def _sampled(flat: tf.Tensor, left_out: tf.Tensor) -> tf.Tensor:
     """Returns the same as `_near` from a sample. Only time depends on how well the sample does."""
-    size = _programs.static_size(flat)
+    size = programs.static_size(flat)
     stride = size // _SAMPLE_RUNS
     runs = tf.reshape(flat[: _SAMPLE_RUNS * stride], [_SAMPLE_RUNS, stride])[:, :_SAMPLE_RUN]
     sample = _ranks(runs)
@@ -173,7 +173,7 @@ def _search(flat: tf.Tensor, left_out: tf.Tensor, guess: tf.Tensor | None) -> tu
         bracket: a rank, how many scores lie below it, and how many do in each block of scores. Either the lower
         end leaves out what is wanted, or it leaves out less, the upper end more, and no rank is between them.
     """
-    size = _programs.static_size(flat)
+    size = programs.static_size(flat)
     parts = _parts(flat)
     blocks = -(-size // _BLOCK)
     sizes = [_BLOCK] * (blocks - 1) + [size - _BLOCK * (blocks - 1)]
@@ -231,7 +231,7 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
 
 def _end_of_ties(flat: tf.Tensor, rank: tf.Tensor, ties: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Returns the flat index before which `kept` scores have this rank; `ties` tells how many in each block."""
-    size = _programs.static_size(flat)
+    size = programs.static_size(flat)
     block, before = _locate(ties, kept)
     start = block * _BLOCK
     places = tf.range(min(_BLOCK, size))
@@ -252,7 +252,7 @@ def _locate(counts: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]
         at = tf.minimum(tf.reduce_sum(tf.cast(sums < wanted, tf.int32)), side - 1)
         return at, tf.reduce_sum(tf.where(index < at, counts, 0))
 
-    length = _programs.static_size(counts)
+    length = programs.static_size(counts)
     side = math.isqrt(length - 1) + 1
     square = tf.reshape(tf.pad(counts, [[0, side * side - length]]), [side, side])
     row, before_row = step(tf.reduce_sum(square, axis=1), wanted)
@@ -276,7 +276,7 @@ def _count(parts: list[tf.Tensor], candidates: tf.Tensor, number: tf.Tensor) -> 
 
 def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
     """Returns the elements in blocks `(blocks, 4, 32, 32)`: all whole ones, and the rest filled up with infinity."""
-    size = _programs.static_size(flat)
+    size = programs.static_size(flat)
     rest = size % _BLOCK
     parts = []
     if size > rest:

@@ -1,0 +1,13 @@
+"""Selectors: which weights of a kernel are kept, by their scores."""
+
+from keras_popup.selectors.base import Selector
+from keras_popup.selectors.bernoulli import Bernoulli
+from keras_popup.selectors.counts import check_k as check_k
+from keras_popup.selectors.counts import check_kept as check_kept
+from keras_popup.selectors.counts import count_kept as count_kept
+from keras_popup.selectors.counts import entropy_bits as entropy_bits
+from keras_popup.selectors.programs import interpreted as interpreted
+from keras_popup.selectors.registry import deserialize, get, serialize
+from keras_popup.selectors.top_k import TopK
+
+__all__ = ["Bernoulli", "Selector", "TopK", "deserialize", "get", "serialize"]

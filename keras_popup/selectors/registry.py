@@ -1,0 +1,49 @@
+"""Selectors by their names and configs."""
+
+from typing import Any
+
+import keras
+
+from keras_popup.selectors.base import Selector
+from keras_popup.selectors.bernoulli import Bernoulli
+from keras_popup.selectors.top_k import TopK
+
+_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK, "bernoulli": Bernoulli}
+
+
+def get(identifier: Any) -> Selector:
+    """Retrieves a selector.
+
+    Args:
+        identifier: a name (`"top_k"`, `"bernoulli"`), a serialized config, or a `Selector`.
+
+    Raises:
+        ValueError: if there is no such selector.
+        TypeError: if a config is of a class that Keras does not know.
+
+    Example:
+
+    >>> import keras_popup
+    >>> type(keras_popup.selectors.get("top_k")).__name__
+    'TopK'
+    """
+    if isinstance(identifier, dict):
+        identifier = deserialize(identifier)
+    if isinstance(identifier, str) and identifier in _SELECTORS:
+        return _SELECTORS[identifier]()
+    if isinstance(identifier, Selector):
+        return identifier
+    raise ValueError(
+        f"Unknown selector. Expected one of {sorted(_SELECTORS)}, a Selector object or its config. "
+        f"Received: {identifier!r}."
+    )
+
+
+def serialize(selector: Selector) -> dict[str, Any]:
+    """Returns a selector's config, as `deserialize` reads it."""
+    return keras.saving.serialize_keras_object(selector)
+
+
+def deserialize(config: dict[str, Any]) -> Selector:
+    """Returns the selector of a serialized config."""
+    return keras.saving.deserialize_keras_object(config)
