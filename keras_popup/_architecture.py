@@ -14,7 +14,7 @@ from keras.src.backend.common import global_state
 
 from keras_popup import _allowed, _coding, _keras, _ticket_file
 from keras_popup._ticket_file import Asset, Tensor, TicketError
-from keras_popup._tree import is_graph, walk
+from keras_popup.layers import is_graph, walk
 
 # Keras's list of the variables that are still to be given values.
 _PENDING = "uninitialized_variables"

@@ -13,9 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras
-from keras_popup._masked_layer import stock_of
-from keras_popup._tree import is_bookkeeping, is_graph, pairs, parts, put, structure, uncompiled
-from keras_popup.composites import settle
+from keras_popup.layers import is_bookkeeping, is_graph, pairs, parts, put, settle, stock_of, structure, uncompiled
 
 _logger = logging.getLogger("keras_popup")
 

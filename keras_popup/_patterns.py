@@ -7,8 +7,7 @@ from typing import Any
 import keras
 
 from keras_popup import selectors
-from keras_popup._masked_layer import kernels_of
-from keras_popup._tree import is_graph, parts, structure, walk
+from keras_popup.layers import is_graph, kernels_of, parts, structure, walk
 
 Kernel = tuple[Any, str]
 """A layer, and the name of one of its kernels."""

@@ -7,9 +7,8 @@ import keras
 import numpy as np
 
 from keras_popup import _allowed, _coding, _keras, _ticket_file, initializers, selectors
-from keras_popup._masked_kernel import KernelArguments, MaskedKernel
-from keras_popup._masked_layer import MaskArguments, kernels_of, stock_of
 from keras_popup._ticket_file import Mask, TicketError
+from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
 from keras_popup.selectors import Bernoulli, TopK
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.

@@ -9,28 +9,30 @@ import keras
 
 from keras_popup import _keras, _patterns, initializers, layers, selectors
 from keras_popup._copying import copy_model
-from keras_popup._masked_kernel import KernelArguments, MaskedKernel
-from keras_popup._masked_layer import (
-    MaskArguments,
-    MaskedLayer,
-    is_constructed,
-    kernels_of,
-    maskable_base,
-    overridden,
-    stock_of,
-)
-from keras_popup._tree import is_graph, own_weights, parts, structure
 from keras_popup._undo import undone_if_it_fails
-from keras_popup.composites import (
+from keras_popup.layers import (
     NORMS,
+    KernelArguments,
+    MaskArguments,
     MaskedComposite,
+    MaskedKernel,
+    MaskedLayer,
     drop,
     forget,
     freeze_layer,
     freeze_weights,
+    is_constructed,
+    is_graph,
+    kernels_of,
     mask_layer,
+    maskable_base,
+    overridden,
+    own_weights,
+    parts,
     remember_parts,
+    stock_of,
     strip_layer,
+    structure,
     take_back,
     walk_masked,
 )

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from keras_popup import initializers, selectors
 from keras_popup._copying import copy_model
-from keras_popup._masked_layer import kernels_of
-from keras_popup._tree import structure
+from keras_popup.layers import kernels_of, structure
 
 Array = NDArray[Any]
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_popup import _litert, _runtimes, conversion, selectors
 from keras_popup._copying import copy_model
-from keras_popup._tree import walk
+from keras_popup.layers import walk
 
 # What each format needs beyond TensorFlow, and how its files are called.
 _NEEDS: dict[str, tuple[str, ...]] = {

@@ -11,9 +11,8 @@ import rich.console
 import rich.table
 
 from keras_popup import conversion, initializers, selectors
-from keras_popup._masked_layer import MaskedLayer
 from keras_popup._patterns import Paths
-from keras_popup._tree import own_weights
+from keras_popup.layers import MaskedLayer, own_weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,11 +17,9 @@ import rich.progress
 
 from keras_popup import _allowed, _architecture, _keras, _ticket_file, _ticket_layers, conversion, selectors
 from keras_popup._copying import different_arrays
-from keras_popup._masked_layer import MaskedLayer
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
-from keras_popup._tree import pairs
-from keras_popup.composites import freeze_layer, freeze_weights, mask_layer, remember_parts
+from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pairs, remember_parts
 
 __all__ = [
     "MAX_BYTES",

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import INITIALIZERS, MODELS, plain_model
 
-from keras_popup import _tree, initializers, layers, mask_model, mask_summary, models, strip_masks
-from keras_popup._masked_layer import kernels_of
+from keras_popup import initializers, layers, mask_model, mask_summary, models, strip_masks
 from keras_popup.conversion import masked_kernels
+from keras_popup.layers import tree
+from keras_popup.layers.maskable import kernels_of
 
 
 def masked_layers(model):
@@ -116,8 +117,8 @@ def test_convert_train_save_load_strip(case, weights, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "keras_popup"):
         model = mask_model(plain, k=0.5, weights=weights, seed=1)
 
-    left = [layer for path, layer in _tree.walk(plain) if path in case.not_masked]
-    maskable = [layer for _, layer in _tree.walk(plain) if kernels_of(layer) and layer not in left]
+    left = [layer for path, layer in tree.walk(plain) if path in case.not_masked]
+    maskable = [layer for _, layer in tree.walk(plain) if kernels_of(layer) and layer not in left]
     assert len(masked_layers(model)) == len(maskable)
     assert caplog.text.count("Without a mask") == bool(case.not_masked)
     rows = {row.path: row.not_masked for row in mask_summary(model, print_fn=None).layers}
@@ -137,9 +138,9 @@ def test_convert_train_save_load_strip(case, weights, tmp_path, caplog):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     stripped = strip_masks(loaded)
-    if _tree.is_graph(plain):
+    if tree.is_graph(plain):
         assert [layer.name for layer in stripped.layers] == [layer.name for layer in plain.layers]
-    assert [type(a) for _, a in _tree.walk(stripped)] == [type(b) for _, b in _tree.walk(plain)]
+    assert [type(a) for _, a in tree.walk(stripped)] == [type(b) for _, b in tree.walk(plain)]
     stripped.save(tmp_path / "stripped.keras")
     for other in (loaded, stripped, keras.models.load_model(tmp_path / "stripped.keras")):
         for a, b in zip(outputs_of(other, inputs), expected, strict=True):
@@ -196,7 +197,7 @@ def test_names_of_inputs_stay():
 def test_k_by_pattern_and_by_function():
     plain = plain_model("block_of_blocks")
     model = mask_model(plain, k={"query": 0.25, "encoder/feed_forward": 0.75, "*": 0.5}, seed=1)
-    ks = {path: layer.k for path, layer in _tree.walk(model) if isinstance(layer, layers.MaskedLayer)}
+    ks = {path: layer.k for path, layer in tree.walk(model) if isinstance(layer, layers.MaskedLayer)}
     assert ks == {
         "encoder/attention/query": 0.25,
         "encoder/attention/key": 0.5,

@@ -9,7 +9,8 @@ import pytest
 from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
-from keras_popup import _tree, exports, layers, mask_model, strip_masks
+from keras_popup import exports, layers, mask_model, strip_masks
+from keras_popup.layers import tree
 
 
 def random(*shape):
@@ -267,7 +268,7 @@ def test_exclude_of_a_wrong_type(exclude):
 
 def test_paths_are_of_names_that_stay():
     first, second = (plain_model("block_of_blocks") for _ in range(2))
-    assert [path for path, _ in _tree.walk(first)][1:] == [path for path, _ in _tree.walk(second)][1:]
+    assert [path for path, _ in tree.walk(first)][1:] == [path for path, _ in tree.walk(second)][1:]
     for a, b in zip(*(masked_layers(mask_model(m, k=0.5, seed=1)) for m in (first, second)), strict=True):
         np.testing.assert_array_equal(a.frozen_kernel, b.frozen_kernel)
 

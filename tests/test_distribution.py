@@ -26,8 +26,9 @@ import tensorflow as tf
 
 import keras_popup
 import keras_popup.layers
-from keras_popup import _rendezvous, _strategy_checks, distribution, training
+from keras_popup import _rendezvous, distribution, training
 from keras_popup.config import RunConfig
+from keras_popup.layers import strategy_checks
 
 # Such as GPU:0,GPU:1.
 DEVICES = os.environ.get("KERAS_POPUP_TEST_DEVICES", "CPU:0,CPU:1")
@@ -475,4 +476,4 @@ def test_a_strategy_of_devices_that_are_not_there_is_refused():
 def test_parameter_servers_are_refused(monkeypatch):
     monkeypatch.setattr(tf.distribute, "get_strategy", lambda: object.__new__(tf.distribute.ParameterServerStrategy))
     with pytest.raises(ValueError, match="cannot train with parameter servers"):
-        _strategy_checks.check_strategy()
+        strategy_checks.check_strategy()

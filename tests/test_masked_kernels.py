@@ -174,11 +174,10 @@ class Experts(keras.layers.Layer):
 
 @pytest.fixture
 def _experts():
-    from keras_popup import _masked_layer
 
     keras_popup.register_maskable(Experts, kernels=("w", "v"), fans=lambda name, shape: (shape[-2], shape[-1]))
     yield
-    _masked_layer._MASKABLE.pop(Experts)
+    maskable._MASKABLE.pop(Experts)
 
 
 @pytest.mark.usefixtures("_experts")

@@ -16,7 +16,8 @@ from keras.src.applications.convnext import LayerScale
 from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, plain_model, small_model
 
 import keras_popup
-from keras_popup import _tree, load_ticket, mask_model, models, save_ticket, strip_masks, tickets
+from keras_popup import load_ticket, mask_model, models, save_ticket, strip_masks, tickets
+from keras_popup.layers import tree
 
 SLOW = pytest.mark.slow  # of round trips, those that hardly differ from others
 GOLDEN = Path(__file__).parent / "golden"
@@ -29,16 +30,16 @@ def all_weights(model):
     """(path, name, bytes) of all weights, in the model's order."""
     return [
         (path, weight.name, np.asarray(weight.numpy()).tobytes())
-        for path, layer in [("", model), *_tree.walk(model)]
-        for weight in _tree.own_weights(layer)
+        for path, layer in [("", model), *tree.walk(model)]
+        for weight in tree.own_weights(layer)
     ]
 
 
 def trained_names(model):
     return sorted(
         (path, weight.name)
-        for path, layer in [("", model), *_tree.walk(model)]
-        for weight in _tree.own_weights(layer)
+        for path, layer in [("", model), *tree.walk(model)]
+        for weight in tree.own_weights(layer)
         if weight.trainable
     )
 
@@ -46,8 +47,8 @@ def trained_names(model):
 def disturb(model):
     """Gives a model weights that no initializer makes, and masks that are not those of the start."""
     rng = np.random.default_rng(5)
-    for _, layer in _tree.walk(model):
-        for weight in _tree.own_weights(layer):
+    for _, layer in tree.walk(model):
+        for weight in tree.own_weights(layer):
             if weight.name in ("scores", "bias", "gamma", "beta", "moving_mean", "moving_variance"):
                 weight.assign(weight + rng.uniform(0.01, 0.3, weight.shape))
 
@@ -179,15 +180,15 @@ def test_frozen_weights_stay_frozen(tmp_path):
     model = mask_model(plain, k=0.5, seed=1, weights="keep", train_norms=True, exclude="*query*")
     save_ticket(model, tmp_path / "model.ticket")
     loaded = load_ticket(tmp_path / "model.ticket", masked=True)
-    assert [(path, layer.trainable) for path, layer in _tree.walk(loaded)] == [
-        (path, layer.trainable) for path, layer in _tree.walk(model)
+    assert [(path, layer.trainable) for path, layer in tree.walk(loaded)] == [
+        (path, layer.trainable) for path, layer in tree.walk(model)
     ]
 
 
 def test_trainable_flags(tmp_path):
     """Of single weights of masked layers, and of layers that other layers' code makes."""
     model = mask_model(plain_model("block_of_blocks"), k=0.5, seed=1, train_biases=True)
-    masked = [layer for _, layer in _tree.walk(model) if hasattr(layer, "scores")]
+    masked = [layer for _, layer in tree.walk(model) if hasattr(layer, "scores")]
     masked[0].scores.trainable = False
     masked[1].bias.trainable = False
     masked[2].trainable = False

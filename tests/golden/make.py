@@ -12,14 +12,14 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import keras_popup
-from keras_popup import _tree
+from keras_popup.layers import tree
 
 FOLDER = Path(__file__).parent
 
 
 def weights_digest(model):
     """The SHA-256 of all weights of a model, float32, little-endian, in its order of layers."""
-    held = [weight for _, layer in _tree.walk(model) for weight in _tree.own_weights(layer)]
+    held = [weight for _, layer in tree.walk(model) for weight in tree.own_weights(layer)]
     return hashlib.sha256(b"".join(np.asarray(weight.numpy(), "<f4").tobytes() for weight in held)).hexdigest()
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _keras, _strategy_checks, initializers, selectors
+from keras_popup import _keras, initializers, selectors
+from keras_popup.layers import strategy_checks
 
 Axes = tuple[int, ...]
 
@@ -155,7 +156,7 @@ class MaskedKernel:
 
     def check_shape(self, shape: Axes) -> None:
         """Raises ValueError if a kernel of this shape cannot be masked."""
-        _strategy_checks.check_strategy()
+        strategy_checks.check_strategy()
         if not all(shape):
             raise ValueError(
                 f"Layer '{self.layer.name}' needs an input whose channels are known and not 0. "

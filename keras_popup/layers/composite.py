@@ -1,7 +1,4 @@
-"""Masking a layer where it is, and the class of layers that remember what was masked in them.
-
-`mask_layer` makes a masked layer of one that is there by changing its class, as Keras's `quantize` and `enable_lora`
-change layers in place: the object stays the same, and all that refers to it. `strip_layer` is the way back.
+"""Layers whose config tells what is masked in them.
 
 A Sequential or Functional model saves the layers that it holds by their own configs. A layer or model whose code makes
 its layers saves none of them, so `remember` makes it a `MaskedComposite`: its config holds the stock config, and which
@@ -9,241 +6,35 @@ of its layers are masked or frozen, and that is done again after it is built.
 """
 
 import functools
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from keras_popup import _keras, initializers, selectors
-from keras_popup._masked_kernel import MaskedKernel, chosen_once
-from keras_popup._masked_layer import (
-    MaskArguments,
-    MaskedLayer,
-    Mixin,
-    is_constructed,
-    kernels_of,
-    masked_class,
-    stock_class,
-    stock_of,
-    training_of,
+from keras_popup import _keras
+from keras_popup.layers.frozen_weights import (
+    _SWITCHES,
+    NORMS,
+    _is_off,
+    drop,
+    freeze_layer,
+    freeze_weights,
+    thaw_weights,
 )
-from keras_popup._tree import is_graph, own_weights, pairs, parts, structure
-
-__all__ = [
-    "MaskedComposite",
-    "drop",
-    "freeze_weights",
-    "mask_layer",
-    "own_weights",
-    "pairs",
-    "remember",
-    "remember_parts",
-    "strip_layer",
-    "take_back",
-    "walk_masked",
-]
-
-# The arguments of a layer that say whether it has a weight, and what they are if not.
-_SWITCHES: dict[str, dict[str, Any]] = {
-    "bias": {"use_bias": False, "bias_axes": None},
-    "gamma": {"scale": False},
-    "beta": {"center": False},
-}
-
-# The value of a weight that does nothing.
-_NEUTRAL = {"bias": 0.0, "gamma": 1.0, "beta": 0.0}
+from keras_popup.layers.in_place import change_to_masked
+from keras_popup.layers.maskable import is_constructed, masked_class
+from keras_popup.layers.masked_kernel import chosen_once
+from keras_popup.layers.masked_layer import MaskArguments, MaskedLayer, Mixin, stock_class, stock_of, training_of
+from keras_popup.layers.stock_configs import to_stock
+from keras_popup.layers.tree import is_graph, own_weights, parts, structure
 
 
 def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> None:
-    """Makes a masked layer of a built one, in place.
-
-    Args:
-        layer: a built layer, of a class that can be masked.
-        arguments: what it is masked with. Their kernels are the layer's.
-        draw: bool, whether kernels that have an initializer are drawn anew, or stay as they are.
-
-    Raises:
-        ValueError: if the layer has not these kernels, or `k` keeps no weight of one.
-    """
-    specs = kernels_of(layer)
-    if not arguments.kernels or not {spec.name for spec in specs} >= set(arguments.kernels):
-        raise ValueError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) has the kernels {[spec.name for spec in specs]}. Received: "
-            f"arguments for {sorted(arguments.kernels)}."
-        )
-    specs = tuple(spec for spec in specs if spec.name in arguments.kernels)
-    kernels = {
-        spec.name: MaskedKernel(layer, spec, arguments.kernels[spec.name], arguments.scores_regularizer)
-        for spec in specs
-    }
-    variables = {spec.name: spec.plain_variable(layer) for spec in specs}
-    for name, variable in variables.items():
-        kernels[name].check_shape(tuple(variable.shape))
-        check_rematerialization(layer, kernels[name].selector)
-    with _keras.unlocked(layer):
-        for spec in specs:
-            vars(layer).pop(spec.attributes[-1])
-        remembers = isinstance(layer, MaskedComposite)
-        kind = masked_class(stock_of(layer))
-        layer.__class__ = composite_class(kind) if remembers or not is_constructed(kind) else kind
-        object.__setattr__(layer, "masked_kernels", kernels)
-        object.__setattr__(layer, "train_bias", arguments.train_bias)
-        layer._trainable = True
-        for name, kernel in kernels.items():
-            variable = variables[name]
-            if kernel.initializer is not None:
-                if draw:
-                    drawn = kernel.for_fans(kernel.initializer, tuple(variable.shape))
-                    variable.assign(drawn(tuple(variable.shape), variable.dtype))
-                _set_initializer(layer, kernel)
-            kernel.freeze(variable, prefix=len(kernels) > 1)
-        object.__setattr__(layer, "_popup_train_others", arguments.train_others)
-        _hold(layer)
-        _keras.refresh_call_signature(layer)
-
-
-def _hold(layer: Any) -> None:
-    """Freezes the bias and the other weights of a masked layer that are not to be trained, for good."""
-    scores = {id(kernel.scores) for kernel in layer.masked_kernels.values()}
-    bias, held = getattr(layer, "bias", None), []
-    for place, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
-        trained = layer.train_bias if variable is bias else layer._popup_train_others
-        is_kernel = any(spec.plain_variable(layer) is variable for spec in layer.kernel_specs)
-        if id(variable) in scores:
-            variable.trainable = True
-        elif not (trained or is_kernel):
-            variable.trainable = False
-            _keras.track(layer, _keras.NON_TRAINABLE, variable)
-            held.append((place, variable))
-    object.__setattr__(layer, "_popup_held", tuple(held))
-
-
-def strip_layer(layer: Any) -> None:
-    """Makes a masked layer the stock layer again, in place, with the masks baked into its kernels."""
-    with _keras.unlocked(layer):
-        for kernel in layer.masked_kernels.values():
-            baked = kernel.baked()
-            kernel.thaw()
-            kernel.kernel.assign(baked)
-        bias = getattr(layer, "bias", None)
-        made_so = ((None, bias),) if isinstance(bias, keras.Variable) and not layer.train_bias else ()
-        for place, variable in vars(layer).pop("_popup_held", made_so):
-            variable.trainable = layer.trainable
-            _keras.track(layer, _keras.TRAINABLE, variable, place)
-        kernels = layer.masked_kernels
-        for name in ("masked_kernels", "train_bias", "_popup_train_others"):
-            vars(layer).pop(name, None)
-        layer.__class__ = stock_of(layer)
-        for kernel in kernels.values():
-            object.__setattr__(layer, kernel.spec.attributes[-1], kernel.kernel)
-            kernel.layer = layer
-            _set_initializer(layer, kernel, default=True)
-        _keras.refresh_call_signature(layer)
-
-
-def _set_initializer(layer: Any, kernel: MaskedKernel, default: bool = False) -> None:
-    """Has the config of a layer name the initializer of its kernel, or the default one of its class."""
-    argument = f"{kernel.spec.argument}_initializer"
-    if kernel.spec.argument is None or not hasattr(layer, argument):
-        return
-    initializer = kernel.initializer
-    if default:
-        if not isinstance(getattr(layer, argument), initializers.FrozenInitializer):
-            return
-        parameter = inspect.signature(type(layer)).parameters.get(argument)
-        initializer = keras.initializers.get(parameter.default if parameter else "glorot_uniform")
-    elif kernel is not first_of_argument(layer, kernel):
-        return
-    setattr(layer, argument, initializer)
-
-
-def first_of_argument(layer: Any, kernel: MaskedKernel) -> MaskedKernel:
-    """Returns the first kernel of a layer that has the same argument: two tables of a tied embedding have one."""
-    return next(k for k in layer.masked_kernels.values() if k.spec.argument == kernel.spec.argument)
-
-
-def drop(layer: Any, name: str) -> None:
-    """Takes a weight away from a layer that can do without it: "bias", "gamma" or "beta"."""
-    weight = getattr(layer, name, None)
-    if weight is None:
-        return
-    with _keras.unlocked(layer):
-        place = _keras.untrack(layer, weight)
-        setattr(layer, name, None)
-        switches = {switch: getattr(layer, switch) for switch in _SWITCHES[name] if hasattr(layer, switch)}
-        for switch in switches:
-            setattr(layer, switch, _SWITCHES[name][switch])
-    dropped = {**getattr(layer, "_popup_without", {}), name: (weight, place, switches)}
-    object.__setattr__(layer, "_popup_without", dropped)
-
-
-def take_back(layer: Any) -> None:
-    """Undoes `drop`, with weights that do nothing."""
-    with _keras.unlocked(layer):
-        for name, (weight, place, switches) in reversed(layer.__dict__.pop("_popup_without", {}).items()):
-            weight.assign(keras.ops.full(weight.shape, _NEUTRAL[name], weight.dtype))
-            weight.trainable = layer.trainable
-            setattr(layer, name, weight)
-            _keras.track(layer, _keras.TRAINABLE, weight, place[1])
-            for switch, value in switches.items():
-                setattr(layer, switch, value)
-
-
-def freeze_layer(layer: Any, in_code: bool) -> None:
-    """Freezes a layer and all it holds, as setting `trainable` does, and has files tell so.
-
-    Args:
-        in_code: bool, whether the layer is held by one that tells it for it.
-    """
-    _keras.set_trainable(layer, False)
-    if not (in_code or is_graph(layer) or stock_of(layer).__module__.startswith("keras.")):
-        # Of some such layers Keras loads the weights as trainable ones.
-        object.__setattr__(layer, "_popup_must_remember", True)
-    for part in (layer, *(part for _, part in structure(layer))):
-        if isinstance(part, keras.layers.SpectralNormalization):  # which changes its kernel all the same
-            object.__setattr__(part, "_popup_must_remember", True)
-
-
-def freeze_weights(layer: Any) -> None:
-    """Freezes the weights that a layer has itself, for good: setting `trainable` does not thaw them."""
-    object.__setattr__(layer, "_popup_frozen", True)
-    weights = list(_keras.own_variables(layer, _keras.TRAINABLE))
-    for place, weight in enumerate(weights):
-        weight.trainable = False
-        _keras.track(layer, _keras.NON_TRAINABLE, weight, place)
-    object.__setattr__(layer, "_popup_frozen_count", len(weights))
-    object.__setattr__(layer, "load_own_variables", functools.partial(_load_all_or_unfrozen, layer))
-
-
-def _load_all_or_unfrozen(layer: Any, store: Any) -> None:
-    """Loads the weights of a layer. Files of earlier versions do not have those of normalizations that are frozen."""
-    count = layer._popup_frozen_count
-    others = _keras.own_variables(layer, _keras.NON_TRAINABLE)[count:]
-    if not count or len(store) != len(others) or _keras.own_variables(layer, _keras.TRAINABLE):
-        type(layer).load_own_variables(layer, store)
-        return
-    for number, variable in enumerate(others):
-        variable.assign(store[str(number)])
-
-
-def thaw_weights(layer: Any) -> None:
-    """Undoes `freeze_weights`."""
-    count = vars(layer).pop("_popup_frozen_count", 0)
-    for name in ("_popup_frozen", "_popup_must_remember", "load_own_variables"):
-        vars(layer).pop(name, None)
-    for place, weight in enumerate(_keras.own_variables(layer, _keras.NON_TRAINABLE)[:count]):
-        weight.trainable = layer.trainable
-        _keras.track(layer, _keras.TRAINABLE, weight, place)
-
-
-def check_rematerialization(layer: Any, selector: selectors.Selector) -> None:
-    """Raises ValueError for a layer that draws its masks, and would draw others in the backward pass."""
-    if selector.draws and layer._remat_mode:
-        raise ValueError(
-            f"Layer '{layer.name}' draws its masks, and rematerialization would draw others in the backward pass. "
-            "Leave it out of the RematScope."
-        )
+    """Makes a masked layer of a built one, in place, as `change_to_masked`. Its config tells so."""
+    remembers = isinstance(layer, MaskedComposite)
+    change_to_masked(layer, arguments, draw=draw)
+    if remembers or not is_constructed(type(layer)):
+        remember(layer)
 
 
 def walk_masked(layer: Any) -> Iterator[Any]:
@@ -478,35 +269,6 @@ def _of_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
     for place in config["frozen"]:
         frozen.append([list(place), "layer" if place else "weights"])
     return {"layer": config["layer"], "masks": masks, "frozen": frozen, "without": without}
-
-
-NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.GroupNormalization)
-
-
-def _is_off(layer: Any, switches: dict[str, Any]) -> bool:
-    return any(hasattr(layer, switch) and getattr(layer, switch) == off for switch, off in switches.items())
-
-
-# What of a serialized layer says which class it is of. The rest says where it stands in a model.
-_OF_CLASS = ("module", "class_name", "config", "registered_name")
-
-
-def to_stock(value: Any) -> Any:
-    """Returns a serialized config in which stock layers stand in the place of masked ones."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_stock(each) for each in value) if type(value) in (list, tuple) else value
-    if not isinstance(value, dict):
-        return value
-    if {"class_name", "config"} <= set(value):
-        name = value.get("registered_name")
-        if name == "keras_popup>MaskedComposite" and "layer" in value["config"]:
-            others = {key: to_stock(each) for key, each in value.items() if key not in _OF_CLASS}
-            return {**others, **to_stock(value["config"]["layer"])}
-        kind = keras.saving.get_registered_object(name) if name else None
-        if isinstance(kind, type) and issubclass(kind, MaskedLayer):
-            others = {key: to_stock(each) for key, each in value.items() if key not in _OF_CLASS}
-            return {**others, **kind.to_stock_serialized(value["config"])}
-    return {key: to_stock(each) for key, each in value.items()}
 
 
 @functools.cache

@@ -1,0 +1,232 @@
+"""Masked layers that can be made by hand: their constructor and config."""
+
+import inspect
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_popup import _keras, initializers, selectors
+from keras_popup.layers.in_place import check_rematerialization
+from keras_popup.layers.maskable import define_maskable
+from keras_popup.layers.maskable import register_maskable as register_maskable
+from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel
+from keras_popup.layers.masked_layer import MaskedLayer, stock_class
+from keras_popup.layers.stock_configs import to_stock
+
+_MASKED_ARGUMENTS = """
+
+    All arguments of the stock layer keep their meaning, with two other defaults: no bias, and a
+    signed-constant kernel. A kernel regularizer applies to the masked kernel; a kernel constraint has
+    nothing to do, since it would act after updates of the kernel. Further arguments, all by keyword:
+
+    Args:
+        k: float in (0, 1], the fraction of the kernel's weights that is kept.
+        selector: a name, object or config as in `keras_popup.selectors.get`.
+        scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`. None is the selector's:
+            "score_uniform" for "top_k", "zeros" for "bernoulli". Scores of "top_k" that start at 0 stay there:
+            they have no gradient.
+        scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
+            is `keras.regularizers.L2(wd / 2)`.
+        train_bias: bool, whether the bias of a layer with `use_bias=True` is trained, or frozen like the kernel.
+        seed: integer in [0, 2**64), for kernel and scores where their initializers have none of their own.
+            None draws one. It is kept in the config, so a copy of the layer has the same kernel.
+
+    Attributes:
+        k: float, the fraction kept. Setting it takes effect at the next step, inside a compiled `fit` too.
+        kept: int, how many weights are kept: round-half-up(k * n) for "top_k".
+        scores: float32 variable of the kernel's shape, the only trainable weight of a layer without bias.
+        kernel: tensor of the compute dtype, the masked kernel that the layer uses.
+
+    Raises:
+        ValueError: if `k` is outside (0, 1] or keeps no weight, or for LoRA and quantized dtypes, which
+            would go round the mask.
+
+    Reference:
+        Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
+        Network?](https://arxiv.org/abs/1911.13299)
+"""
+
+KERNEL = KernelSpec("kernel", "_kernel", "kernel")
+"""The kernel of most layers."""
+
+
+def own_parameters() -> list[inspect.Parameter]:
+    """Returns the arguments that masked layers have and Keras's layers have not."""
+    return [p for p in inspect.signature(Constructed.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
+
+
+def kernel_seed(seed: int, spec: KernelSpec, specs: tuple[KernelSpec, ...]) -> int:
+    """Returns the seed of one kernel of a layer: the layer's for the first, else one that follows from it."""
+    return seed if spec is specs[0] else initializers.derive_seed(seed, spec.name)
+
+
+class Constructed(MaskedLayer):
+    """What the masked layers share that can be made by hand: their constructor and config."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kernel_specs" not in vars(cls):
+            if "__init__" in vars(cls):  # a user's class speaks for itself
+                _, *parameters = inspect.signature(cls.__init__).parameters.values()
+                cls.__signature__ = inspect.Signature(parameters)
+            return
+        cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
+        # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
+        defaults: dict[str, Any] = {"use_bias": False}
+        defaults |= {f"{spec.argument}_initializer": "signed_constant" for spec in cls.kernel_specs}
+        *stock, others = inspect.signature(stock_class(cls)).parameters.values()
+        parameters = [p.replace(default=defaults.get(p.name, p.default)) for p in stock]
+        cls.__signature__ = inspect.Signature([*parameters, *own_parameters(), others])
+        define_maskable(stock_class(cls), cls.kernel_specs, cls)
+
+    def __init__(
+        self,
+        *args: Any,
+        k: Any = 0.5,
+        selector: Any = "top_k",
+        scores_initializer: Any = None,
+        scores_regularizer: Any = None,
+        train_bias: bool = True,
+        seed: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        specs = self.kernel_specs
+        fractions = k if isinstance(k, dict) else dict.fromkeys((spec.name for spec in specs), selectors.check_k(k))
+        if not isinstance(seed, dict):
+            seed = initializers.fresh_seed() if seed is None else initializers.check_seed(seed)
+        signature = inspect.signature(super().__init__)
+        stock = signature.bind_partial(*args, **kwargs).arguments
+        stock |= stock.pop("kwargs", {})
+        if "use_bias" in signature.parameters:
+            stock.setdefault("use_bias", False)
+        if stock.get("weights") is not None:
+            raise ValueError(
+                "A masked layer has frozen weights of its own. Received: `weights`. Make a stock layer with them, and "
+                'mask it with mask_model(weights="keep").'
+            )
+        chosen: dict[str, KernelArguments] = {}
+        for spec in specs:
+            if spec.name not in fractions:
+                continue
+            argument = f"{spec.argument}_initializer"
+            own_seed = seed[spec.name] if isinstance(seed, dict) else kernel_seed(seed, spec, specs)
+            identifier = stock.get(argument) or "signed_constant"
+            is_first = all(other.argument != spec.argument for other in specs if other.name in chosen)
+            if not is_first:  # or both would have the same values
+                identifier = initializers.without_seed(identifier)
+            arguments = KernelArguments.fill(fractions[spec.name], own_seed, selector, scores_initializer, identifier)
+            chosen[spec.name] = arguments
+            if is_first:
+                stock[argument] = arguments.initializer
+        super().__init__(**stock)
+        regularizer = keras.regularizers.get(scores_regularizer)
+        kernels = {
+            spec.name: MaskedKernel(self, spec, chosen[spec.name], regularizer)
+            for spec in specs
+            if spec.name in chosen and spec.is_there(self)
+        }
+        object.__setattr__(self, "masked_kernels", kernels)
+        object.__setattr__(self, "train_bias", bool(train_bias))
+        if getattr(self, "lora_rank", None) or self.quantization_mode:
+            raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
+        check_rematerialization(self, selectors.get(selector))
+
+    @property
+    def _one(self) -> MaskedKernel:
+        kernels = list(self.masked_kernels.values())
+        if len(kernels) != 1:
+            raise AttributeError(
+                f"Layer '{self.name}' has several masked kernels, {list(self.masked_kernels)}: see `masked_kernels`."
+            )
+        return kernels[0]
+
+    @property
+    def k(self) -> Any:
+        """The fraction of weights kept, in (0, 1]; of several kernels a dict. A number can be set for all of them."""
+        kernels = self.masked_kernels
+        return self._one.k if len(kernels) == 1 else {name: kernel.k for name, kernel in kernels.items()}
+
+    @k.setter
+    def k(self, value: float) -> None:
+        for kernel in self.masked_kernels.values():
+            kernel.k = value
+
+    @property
+    def kept(self) -> int:
+        """The number of weights kept outside of training, of all kernels, as the selector has it."""
+        return sum(kernel.kept for kernel in self.masked_kernels.values())
+
+    def mask(self, training: bool = False) -> tf.Tensor:
+        """Returns the mask of the kernel.
+
+        Args:
+            training: bool, for selectors that choose differently in training: then the mask of the next call.
+
+        Returns:
+            float32 tensor of the kernel's shape, exactly 0 or 1.
+
+        Raises:
+            AttributeError: if the layer is not built, or has several kernels: see `masked_kernels`.
+        """
+        return self._one.mask(training)
+
+    def baked_kernel(self) -> tf.Tensor:
+        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
+        return self._one.baked()
+
+    @property
+    def frozen_kernel(self) -> Any:
+        """The variable of the frozen kernel."""
+        return self._one.kernel
+
+    @property
+    def scores(self) -> Any:
+        """The variable of the scores, None before the layer is built."""
+        return self._one.scores
+
+    @property
+    def seed(self) -> int:
+        """The seed of the kernel, its initial scores and its draws; of several kernels, that of the first."""
+        return next(iter(self.masked_kernels.values())).seed
+
+    @property
+    def selector(self) -> selectors.Selector:
+        """The selector of the layer."""
+        return next(iter(self.masked_kernels.values())).selector
+
+    @property
+    def scores_initializer(self) -> Any:
+        """The initializer of the scores."""
+        return next(iter(self.masked_kernels.values())).scores_initializer
+
+    @property
+    def scores_regularizer(self) -> Any:
+        """The regularizer of the scores."""
+        return next(iter(self.masked_kernels.values())).scores_regularizer
+
+    def get_config(self) -> dict[str, Any]:
+        kernels = list(self.masked_kernels.values())
+        first = kernels[0]
+        several = len(kernels) > 1
+        scores_initializer = first.scores_initializer
+        if several:  # each kernel fills in its own
+            scores_initializer = initializers.without_seed(scores_initializer)
+        return {
+            **super().get_config(),
+            "k": {kernel.name: kernel.k for kernel in kernels} if several else first.k,
+            "selector": selectors.serialize(first.selector),
+            "scores_initializer": _keras.without_sharing(initializers.serialize(scores_initializer)),
+            "scores_regularizer": keras.regularizers.serialize(first.scores_regularizer),
+            "train_bias": self.train_bias,
+            "seed": {kernel.name: kernel.seed for kernel in kernels} if several else first.seed,
+        }
+
+    @classmethod
+    def to_stock_serialized(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """Returns a layer of the Keras class, serialized, of the config of one of this class."""
+        own = {parameter.name for parameter in own_parameters()}
+        own |= {f"{spec.argument}_initializer" for spec in cls.kernel_specs}
+        config = {name: to_stock(each) for name, each in config.items() if name not in own}
+        stock = stock_class(cls)
+        return {"module": "keras.layers", "class_name": stock.__name__, "config": config, "registered_name": None}
