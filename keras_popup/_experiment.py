@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from keras_popup import _patterns, conversion, datasets, initializers, models, selectors
+from keras_popup import conversion, datasets, initializers, models, selectors
 from keras_popup.config import RunConfig, given, layer_fractions
 
 
@@ -73,7 +73,7 @@ def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float
     fractions = layer_fractions(config.layer_k)
     if not fractions:
         return config.k
-    unmatched = _patterns.unmatched_kernels(model, fractions)
+    unmatched = conversion.unmatched_kernels(model, fractions)
     return {**fractions, "*": config.k} if unmatched else fractions
 
 

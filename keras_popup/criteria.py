@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_popup import initializers, selectors
-from keras_popup._copying import copy_model
+from keras_popup.conversion import copy_model
 from keras_popup.layers import kernels_of, structure
 
 Array = NDArray[Any]

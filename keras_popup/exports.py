@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _litert, _runtimes, conversion, selectors
-from keras_popup._copying import copy_model
+from keras_popup.conversion import copy_model
 from keras_popup.layers import walk
 
 # What each format needs beyond TensorFlow, and how its files are called.

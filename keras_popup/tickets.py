@@ -16,9 +16,9 @@ import rich.console
 import rich.progress
 
 from keras_popup import _allowed, _architecture, _keras, _ticket_file, _ticket_layers, conversion, selectors
-from keras_popup._copying import different_arrays
 from keras_popup._ticket_file import MAX_BYTES, TicketError
 from keras_popup._ticket_info import TicketInfo, TicketRow, info
+from keras_popup.conversion import different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pairs, remember_parts
 
 __all__ = [

@@ -174,6 +174,7 @@ class Experts(keras.layers.Layer):
 
 @pytest.fixture
 def _experts():
+    from keras_popup.layers import maskable
 
     keras_popup.register_maskable(Experts, kernels=("w", "v"), fans=lambda name, shape: (shape[-2], shape[-1]))
     yield

@@ -1,4 +1,4 @@
-"""Conversion of models: `mask_model` puts masks in, `strip_masks` bakes them in."""
+"""mask_model: masks go into the layers of a model."""
 
 import contextlib
 import dataclasses
@@ -7,34 +7,24 @@ from typing import Any
 
 import keras
 
-from keras_popup import _keras, _patterns, initializers, layers, selectors
-from keras_popup._copying import copy_model
-from keras_popup._undo import undone_if_it_fails
+from keras_popup import _keras, initializers, layers, selectors
+from keras_popup.conversion import patterns
+from keras_popup.conversion.copying import copy_model
+from keras_popup.conversion.inspection import check_model, find_in_code, why_not
+from keras_popup.conversion.undo import undone_if_it_fails
 from keras_popup.layers import (
     NORMS,
     KernelArguments,
     MaskArguments,
-    MaskedComposite,
-    MaskedKernel,
     MaskedLayer,
     drop,
-    forget,
     freeze_layer,
     freeze_weights,
-    is_constructed,
-    is_graph,
     kernels_of,
     mask_layer,
-    maskable_base,
-    overridden,
     own_weights,
-    parts,
     remember_parts,
-    stock_of,
-    strip_layer,
     structure,
-    take_back,
-    walk_masked,
 )
 
 _logger = logging.getLogger("keras_popup")
@@ -146,33 +136,6 @@ def mask_model(
     return masked
 
 
-def check_model(model: Any, function: str) -> None:
-    """Raises TypeError for what is no model, with what to pass instead."""
-    if isinstance(model, keras.Model):
-        return
-    said = f"{function} takes a keras.Model. Received: "
-    module = type(model).__module__.partition(".")[0]
-    if module in ("tf_keras", "keras_core") or type(model).__module__.startswith("tensorflow.python.keras"):
-        raise TypeError(
-            f"{said}a {type(model).__name__} of the package {module}. Build it with Keras 3, `import keras`, and "
-            "unset TF_USE_LEGACY_KERAS; weights go from one to the other by get_weights and set_weights."
-        )
-    if isinstance(model, keras.layers.Layer):
-        what = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: "
-        what += "keras.Sequential([keras.Input(...), layer])."
-    elif keras.ops.is_tensor(model) or isinstance(model, keras.KerasTensor):
-        what = "a tensor. Make a model of it: keras.Model(inputs, tensor)."
-    elif isinstance(model, str):
-        what = f"the text {model[:60]!r}. Load it first: keras.models.load_model({model[:60]!r})."
-    elif isinstance(model, (list, tuple)):
-        what = f"a {type(model).__name__}. Make a model of its layers: keras.Sequential(layers)."
-    elif isinstance(model, type):
-        what = f"the class {model.__name__}. Make an object of it: {model.__name__}(...)."
-    else:
-        what = f"{type(model).__name__}."
-    raise TypeError(said + what)
-
-
 def _check_without_seed(name: str, initializer: Any) -> None:
     chosen = None if initializer is None else initializers.get(initializer)
     config: dict[str, Any] = getattr(chosen, "get_config", dict)()
@@ -221,7 +184,7 @@ class _Plan:
 
 
 def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Plan:
-    paths = _patterns.Paths(model)
+    paths = patterns.Paths(model)
     everything = [model, *(layer for _, layer in paths.found)]
     for layer in everything:
         if isinstance(layer, MaskedLayer):
@@ -231,10 +194,10 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
     left = _left_alone(everything)
     maskable = [(layer, kernels_of(layer)) for layer in everything if kernels_of(layer)]
     kernels = [(layer, spec.name) for layer, specs in maskable for spec in specs]
-    excluded, single = _patterns.find_excluded(paths, kernels, exclude)
+    excluded, single = patterns.find_excluded(paths, kernels, exclude)
     left |= dict.fromkeys(excluded, "excluded")
     chosen = [kernel for kernel in kernels if id(kernel[0]) not in left and (id(kernel[0]), kernel[1]) not in single]
-    fractions = _patterns.find_fractions(paths, chosen, k, _size)
+    fractions = patterns.find_fractions(paths, chosen, k, _size)
     masks: dict[int, MaskArguments] = {}
     for place, (layer, specs) in enumerate(maskable):
         layer_seed = initializers.derive_seed(settings.seed, place)
@@ -285,16 +248,6 @@ def _size(layer: Any, name: str) -> int:
     spec = next(spec for spec in kernels_of(layer) if spec.name == name)
     size: int = spec.plain_variable(layer).shape.num_elements()
     return size
-
-
-def find_in_code(model: Any) -> set[int]:
-    """Returns the ids of the layers that are held by code, or by what is held by code."""
-    everything = [model, *(layer for _, layer in structure(model))]
-    in_code: set[int] = set()
-    for layer in everything:
-        if not is_graph(layer):
-            in_code |= {id(part) for _, part in structure(layer)}
-    return in_code if is_graph(model) else in_code | {id(model)}
 
 
 def _left_alone(everything: list[Any]) -> dict[int, str]:
@@ -408,107 +361,3 @@ def _begin_norm_anew(layer: Any, in_code: bool, train: bool) -> None:
         weight.assign(keras.ops.full(weight.shape, 0.0 if "mean" in weight.name else 1.0, weight.dtype))
     if stays and not train and _keras.own_variables(layer, _keras.TRAINABLE):
         freeze_weights(layer)
-
-
-def masked_layers(model: Any) -> list[Any]:
-    """Returns the masked layers that a model, or a layer, holds at any depth."""
-    return list(walk_masked(model))
-
-
-def masked_kernels(model: Any) -> list[tuple[str, MaskedKernel]]:
-    """Returns (path, kernel) of all masked kernels of a model, of which no two paths are the same."""
-    paths = _patterns.Paths(model)
-    found: dict[str, MaskedKernel] = {}
-    for layer in walk_masked(model):
-        several = len(layer.kernel_specs) > 1 and len(layer.masked_kernels) > 1
-        for name, kernel in layer.masked_kernels.items():
-            path = paths.of_kernel(layer, name, several) or name
-            number = 1
-            while (unique := path if number == 1 else f"{path}_{number}") in found:
-                number += 1
-            found[unique] = kernel
-    return list(found.items())
-
-
-def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
-    """Makes a masked model a plain one: stock Keras layers, the masks baked into their kernels.
-
-    Its outputs are those of the masked model, bit for bit in float32 where the stock layer's operation is the
-    same. `keras.models.load_model` reads it where there is no keras_popup. It is as quick as a dense network of
-    its shape, and no quicker: weights that are not kept are zeros.
-
-    Args:
-        model: a masked `keras.Model`, as `mask_model` returns it, built by hand, or loaded.
-        copy: bool. True returns a copy, compared with the model variable by variable. False strips the model itself.
-
-    Returns:
-        A plain `keras.Model` of the same topology and layer names, not compiled. Its kernels are trainable.
-
-    Raises:
-        TypeError: if `model` is no model, or if no copy of it can be made.
-        ValueError: if it holds no masked layer, is not built, or has a layer whose own code makes masked ones.
-
-    Example:
-
-    >>> import keras_popup
-    >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
-    >>> plain = keras_popup.strip_masks(masked)
-    >>> type(plain.get_layer("dense1")).__name__, int((plain.get_layer("dense1").kernel.numpy() != 0).sum())
-    ('Dense', 70560)
-    """
-    check_model(model, "strip_masks")
-    masked = masked_layers(model)
-    if not masked:
-        raise ValueError(f"Model '{model.name}' has no masked layer: there is nothing to strip.")
-    if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
-    for layer in masked:
-        kind = type(layer)
-        if not (is_constructed(kind) or isinstance(layer, MaskedComposite)):
-            raise ValueError(
-                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on "
-                "top of a masked layer's. No stock layer does what it does."
-            )
-    for layer in (model, *(part for _, part in structure(model))):
-        if not (is_graph(layer) or isinstance(layer, (MaskedComposite, MaskedLayer))) and _makes_masks(layer):
-            raise ValueError(
-                f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: its own code makes "
-                "masked layers. Make stock layers there, and mask them with mask_model."
-            )
-    plain = copy_model(model)[0] if copy else model
-    everything = [plain, *(part for _, part in structure(plain))]
-    with contextlib.nullcontext() if copy else undone_if_it_fails(everything):
-        for layer in masked_layers(plain):
-            if layer.built:
-                strip_layer(layer)
-        in_code = find_in_code(plain)
-        for layer in everything:
-            forget(layer)
-            if id(layer) in in_code:  # whose biases are made when a file is read
-                take_back(layer)
-    _keras.drop_compiled_functions(plain)
-    return plain
-
-
-def _makes_masks(layer: Any) -> bool:
-    """Tells whether the code of a layer makes masked ones, rather than being given them."""
-    held = [part for part in parts(layer).values() if isinstance(part, MaskedLayer)]
-    if not held:
-        return False
-    told = str(layer.get_config())
-    return not all(f"keras_popup>{type(part).__name__}" in told for part in held)
-
-
-def why_not(layer: Any) -> str:
-    """Returns why a layer that has weights of its own is not masked, as far as its class tells."""
-    kind = stock_of(layer)
-    if kind in NORMS:
-        return "a normalization"
-    base = maskable_base(kind)
-    if base is not None and overridden(kind, base):
-        return f"a {base.__name__} with code of its own"
-    if base is not None:
-        return "left as it is"
-    if parts(layer):
-        return f"weights made by its own code ({', '.join(weight.name for weight in own_weights(layer))})"
-    return "no masked layer of its kind"

@@ -10,8 +10,9 @@ import keras
 import rich.console
 import rich.table
 
-from keras_popup import conversion, initializers, selectors
-from keras_popup._patterns import Paths
+from keras_popup import initializers, selectors
+from keras_popup.conversion import conversion
+from keras_popup.conversion.patterns import Paths
 from keras_popup.layers import MaskedLayer, own_weights
 
 
