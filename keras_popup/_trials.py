@@ -27,7 +27,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import _budget, _experiment, conversion, initializers, tickets, training
+from keras_popup import _experiment, conversion, initializers, tickets, training
 from keras_popup._files import write_atomically
 from keras_popup.config import RunConfig
 from keras_popup.records import ALIVE, RunFolder
@@ -196,11 +196,11 @@ def _most_bytes(weight: Any) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _known_layout(arguments: str) -> _budget.Layout | None:
+def _known_layout(arguments: str) -> tickets.Layout | None:
     config = RunConfig(**json.loads(arguments)).with_protocol()
     data = _experiment.load_data(config)
     found = _layout(config, data.image_shape, len(data.classes), measured=True)
-    return _budget.Layout(**found) if found else None
+    return tickets.Layout(**found) if found else None
 
 
 class _Alive(keras.callbacks.Callback):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keras_popup import __version__, _budget, ranges
+from keras_popup import __version__, ranges, tickets
 from keras_popup._files import write_atomically
 from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
 from keras_popup._runner import Runner
@@ -146,9 +146,9 @@ def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> 
     for width, layout in zip(widths, answer["layouts"], strict=True):
         for branch, of_branch in fits.items():
             try:
-                _budget.Layout(**layout).fitting_k(config.budget, branch, *config.k_limits())
+                tickets.Layout(**layout).fitting_k(config.budget, branch, *config.k_limits())
                 of_branch.append(width)
-            except _budget.BudgetError as error:
+            except tickets.BudgetError as error:
                 smallest.append((error.smallest, width, branch))
     fitting = [width for width in widths if any(width in of_branch for of_branch in fits.values())]
     if not fitting or (len(fitting) < len(widths) and isinstance(space.get("width"), ranges.Range)):
@@ -171,7 +171,7 @@ def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> 
 
 def _branches(config: SearchConfig) -> list[str]:
     low, high = config.k_limits()
-    return ([_budget.SPARSE] if low < 0.5 else []) + ([_budget.DENSE] if high > 0.5 else [])
+    return ([tickets.SPARSE] if low < 0.5 else []) + ([tickets.DENSE] if high > 0.5 else [])
 
 
 class _Search:

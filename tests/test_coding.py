@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_popup import _coding, _ticket_file, initializers
+from keras_popup import initializers
 from keras_popup.selectors import counts
+from keras_popup.tickets import file_format, mask_coding
 
 FRACTIONS = [0.001, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]
 
@@ -17,7 +18,7 @@ def known_of(shape, seed):
     """What the coder may know of a layer: (starts, weights), and the initial scores."""
     scores = initializers.ScoreUniform(seed=seed).values(shape, (9, 9))
     kernel = initializers.KaimingNormal(seed=seed + 1).values(shape, (9, 9))
-    return _coding.start_bins(scores), _coding.weight_bins(kernel), scores
+    return mask_coding.start_bins(scores), mask_coding.weight_bins(kernel), scores
 
 
 def mask_by(scores, k):
@@ -37,9 +38,9 @@ def trained_mask(shape, k, seed, moved=0.3):
 
 
 def decoded(mask, starts, weights):
-    tables, stream = _coding.encode(mask, starts, weights)
+    tables, stream = mask_coding.encode(mask, starts, weights)
     kept = int(mask.sum())
-    result = _coding.decode(tables, stream, mask.shape, kept, starts, weights)
+    result = mask_coding.decode(tables, stream, mask.shape, kept, starts, weights)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, mask)
     return len(tables) + len(stream), counts.entropy_bits(mask.size, kept) / 8
@@ -104,7 +105,7 @@ def test_shares_that_differ_along_an_axis_are_used(axis):
 
 def test_masks_of_several_blocks():
     shape = (1030, 1024)  # of which the last block is a small one
-    assert math.prod(shape) > _coding.BLOCK
+    assert math.prod(shape) > mask_coding.BLOCK
     starts, weights, mask = trained_mask(shape, 0.3, 11)
     size, limit = decoded(mask, starts, weights)
     assert size < 0.6 * limit
@@ -115,7 +116,7 @@ def test_masks_of_several_blocks():
 def test_damaged_codes_are_errors_or_other_masks(data):
     shape = (6, 9, 8)
     starts, weights, mask = trained_mask(shape, 0.3, 1)
-    tables, stream = (bytearray(part) for part in _coding.encode(mask, starts, weights))
+    tables, stream = (bytearray(part) for part in mask_coding.encode(mask, starts, weights))
     part = data.draw(st.sampled_from([tables, stream]))
     how = data.draw(st.sampled_from(["flip", "cut", "add"]))
     place = data.draw(st.integers(0, max(0, len(part) - 1)))
@@ -126,8 +127,8 @@ def test_damaged_codes_are_errors_or_other_masks(data):
     else:
         part += data.draw(st.binary(min_size=1, max_size=8))
     try:
-        result = _coding.decode(bytes(tables), bytes(stream), shape, int(mask.sum()), starts, weights)
-    except _coding.CodingError:
+        result = mask_coding.decode(bytes(tables), bytes(stream), shape, int(mask.sum()), starts, weights)
+    except mask_coding.CodingError:
         return
     assert result.shape == shape
     assert result.sum() == mask.sum()
@@ -135,37 +136,37 @@ def test_damaged_codes_are_errors_or_other_masks(data):
 
 
 def test_the_table_of_probabilities_is_part_of_the_format():
-    assert _coding.PROBABILITIES.shape == (254,)
+    assert mask_coding.PROBABILITIES.shape == (254,)
     by_hand = [round(2**24 / (1 + math.exp(-code / 12))) for code in range(-127, 127)]
-    assert _coding.PROBABILITIES.tolist() == by_hand
+    assert mask_coding.PROBABILITIES.tolist() == by_hand
     # No value is near enough to a half that another exp could round it to another integer.
     exact = 2**24 / (1 + np.exp(-np.arange(-127, 127, dtype=np.longdouble) / 12))
     assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-4
 
 
-@pytest.mark.parametrize("dtype", sorted(_ticket_file.DTYPES))
+@pytest.mark.parametrize("dtype", sorted(file_format.DTYPES))
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5)])
 def test_tensors_come_back_in_any_byte_order(dtype, shape):
-    kind = _ticket_file.DTYPES[dtype]
+    kind = file_format.DTYPES[dtype]
     values = (np.random.default_rng(1).normal(size=shape) * 9).astype(kind)
-    packed = _ticket_file.pack(values)
-    back = _ticket_file.unpack(packed, shape, dtype)
+    packed = file_format.pack(values)
+    back = file_format.unpack(packed, shape, dtype)
     assert back.dtype == kind
     np.testing.assert_array_equal(back, values)
     if dtype != "bfloat16":  # NumPy has no other order of it
         swapped = values.astype(kind.newbyteorder())
-        assert _ticket_file.pack(swapped) == packed
-        assert _ticket_file.checksum(swapped) == _ticket_file.checksum(values)
+        assert file_format.pack(swapped) == packed
+        assert file_format.checksum(swapped) == file_format.checksum(values)
 
 
 def test_exponents_compress():
     values = np.random.default_rng(1).normal(size=100_000).astype(np.float32)
-    assert len(_ticket_file.pack(values)) < 0.92 * values.nbytes
-    assert len(_ticket_file.pack(np.zeros(100_000, np.float32))) < 2000
+    assert len(file_format.pack(values)) < 0.92 * values.nbytes
+    assert len(file_format.pack(np.zeros(100_000, np.float32))) < 2000
 
 
 def test_inflate_takes_no_more_than_it_is_told():
-    bomb = _coding.deflate(bytes(10_000_000))
+    bomb = mask_coding.deflate(bytes(10_000_000))
     assert len(bomb) < 12_000
-    with pytest.raises(_coding.CodingError, match="does not decompress to 100 bytes"):
-        _coding.inflate(bomb, 100)
+    with pytest.raises(mask_coding.CodingError, match="does not decompress to 100 bytes"):
+        mask_coding.inflate(bomb, 100)

@@ -11,11 +11,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tables import TUNERS
 
-from keras_popup import _budget, _proposals, _workers, config, ranges, search_config
+from keras_popup import _proposals, _workers, config, ranges, search_config
 from keras_popup._runner import Runner
 from keras_popup.config import RunConfig
 from keras_popup.ranges import Range
 from keras_popup.search_config import SearchConfig
+from keras_popup.tickets import size
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 
@@ -126,32 +127,30 @@ def exact_bytes(layout, k):
 
 @given(SIZES, st.floats(0.0, 1.0))
 def test_predicted_bytes_are_the_limit_and_little_more(sizes, k):
-    layout = _budget.Layout(sizes, 1000)
+    layout = size.Layout(sizes, 1000)
     excess = layout.ticket_bytes(k) - exact_bytes(layout, k)
     assert 0 < excess < 40 + 30 * len(sizes)
 
 
-@given(
-    SIZES, st.floats(0.0, 1.0), st.sampled_from([_budget.SPARSE, _budget.DENSE]), st.floats(0, 0.4), st.floats(0.6, 1)
-)
+@given(SIZES, st.floats(0.0, 1.0), st.sampled_from([size.SPARSE, size.DENSE]), st.floats(0, 0.4), st.floats(0.6, 1))
 def test_the_k_of_a_budget_is_the_one_next_to_half_that_fits(sizes, share, branch, low, high):
-    layout = _budget.Layout(sizes, 1000)
+    layout = size.Layout(sizes, 1000)
     budget = round(1100 + share * 1.1 * (layout.ticket_bytes(0.5) - 1000))
-    extreme = max(low, 0.5 / min(sizes)) if branch == _budget.SPARSE else high
+    extreme = max(low, 0.5 / min(sizes)) if branch == size.SPARSE else high
     if layout.ticket_bytes(extreme) > budget:
-        with pytest.raises(_budget.BudgetError) as caught:
+        with pytest.raises(size.BudgetError) as caught:
             layout.fitting_k(budget, branch, low, high)
         assert caught.value.smallest == layout.ticket_bytes(extreme)
         return
     k = layout.fitting_k(budget, branch, low, high)
     assert layout.ticket_bytes(k) <= budget
-    assert k <= 0.5 or branch == _budget.DENSE
-    assert k >= 0.5 or branch == _budget.SPARSE
+    assert k <= 0.5 or branch == size.DENSE
+    assert k >= 0.5 or branch == size.SPARSE
     assert low <= k <= high or min(sizes) < 2
     # No k nearer to a half fits, by as little as a weight of the largest layer.
     step = max(2 / max(sizes), 2e-6)
-    nearer = k + step if branch == _budget.SPARSE else k - step
-    if (branch == _budget.SPARSE and nearer < 0.5) or (branch == _budget.DENSE and nearer > 0.5):
+    nearer = k + step if branch == size.SPARSE else k - step
+    if (branch == size.SPARSE and nearer < 0.5) or (branch == size.DENSE and nearer > 0.5):
         assert layout.ticket_bytes(nearer) > budget or math.isclose(layout.ticket_bytes(nearer), budget, abs_tol=2)
 
 
@@ -287,14 +286,14 @@ def test_learned_weights_have_nothing_of_masks():
 
 
 def test_the_smallest_budget_keeps_a_weight_of_every_layer():
-    layout = _budget.Layout([1728, 36864, 4194304, 65536, 2560], 1000)  # Conv2
-    with pytest.raises(_budget.BudgetError) as caught:
-        layout.fitting_k(1, _budget.SPARSE)
+    layout = size.Layout([1728, 36864, 4194304, 65536, 2560], 1000)  # Conv2
+    with pytest.raises(size.BudgetError) as caught:
+        layout.fitting_k(1, size.SPARSE)
     for more in (0, 1, 50):
-        k = layout.fitting_k(caught.value.smallest + more, _budget.SPARSE)
+        k = layout.fitting_k(caught.value.smallest + more, size.SPARSE)
         assert all(math.floor(k * size + 0.5) >= 1 for size in layout.sizes)
     with pytest.raises(ValueError, match="to keep a weight of every layer"):
-        layout.fitting_k(10**6, _budget.SPARSE, 1e-6, 1e-5)
+        layout.fitting_k(10**6, size.SPARSE, 1e-6, 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ import pytest
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import in_safe_mode
 
-from keras_popup import _ticket_file, initializers, load_ticket, mask_model, save_ticket, strip_masks, tickets
-from keras_popup.tickets import TicketError
+from keras_popup import initializers, load_ticket, mask_model, save_ticket, strip_masks, tickets
+from keras_popup.tickets import TicketError, file_format
 
 HEADER = struct.Struct("<8sIQII")
 
@@ -505,7 +505,7 @@ def test_killed_while_writing(original, tmp_path):
         time.sleep(0.05 + delay)
         writer.send_signal(signal.SIGKILL)
         writer.communicate(timeout=60)
-        notes = _ticket_file.read(path, 1 << 30).made.get("notes", [-1])
+        notes = file_format.read(path, 1 << 30).made.get("notes", [-1])
         numbers.append(notes[0])
     assert max(numbers) >= 0  # something was written in between
 

@@ -11,7 +11,7 @@ import rich.console
 import rich.table
 
 from keras_popup import initializers, selectors
-from keras_popup.conversion import conversion
+from keras_popup.conversion import inspection
 from keras_popup.conversion.patterns import Paths
 from keras_popup.layers import MaskedLayer, own_weights
 
@@ -108,7 +108,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"mask_summary takes a keras.Model. Received: {type(model).__name__}.")
-    masked = conversion.masked_layers(model)
+    masked = inspection.masked_layers(model)
     if not masked:
         raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
     if not all(layer.built for layer in masked):
@@ -128,7 +128,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
             other_weights += weights
         elif weights:
             other_weights += weights
-            why = getattr(layer, "_not_masked_because", "") or conversion.why_not(layer)
+            why = getattr(layer, "_not_masked_because", "") or inspection.why_not(layer)
             rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=why))
     sizes = [(row.weights, row.kept) for row in rows if row.kept is not None]
     summary = MaskSummary(

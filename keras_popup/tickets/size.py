@@ -9,7 +9,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from keras_popup import _coding, selectors
+from keras_popup import selectors
+from keras_popup.tickets import mask_coding
 
 SPARSE, DENSE = "sparse", "dense"
 """The branches: k up to 0.5, of which the largest that fits is taken, and k from 0.5 on, of which the smallest is."""
@@ -103,6 +104,6 @@ class Layout:
 
 
 def _mask_bytes(size: int, kept: int) -> int:
-    blocks = -(-size // _coding.BLOCK)
+    blocks = -(-size // mask_coding.BLOCK)
     bits = selectors.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
     return math.ceil(bits / 8)

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from keras_popup import _allowed, _coding, _keras, _ticket_file
-from keras_popup._ticket_file import Asset, Tensor, TicketError
+from keras_popup import _keras
 from keras_popup.layers import is_graph, walk
+from keras_popup.tickets import allowlist, file_format, mask_coding
+from keras_popup.tickets.file_format import Asset, Tensor, TicketError
 
 # Keras's list of the variables that are still to be given values.
 _PENDING = "uninitialized_variables"
@@ -32,7 +33,7 @@ def serialized(model: keras.Model) -> dict[str, Any]:
 
     def without(value: Any, in_graph: bool = True) -> Any:
         if isinstance(value, dict):
-            if value.get("class_name") in ("__lambda__", *_allowed.REFUSED):
+            if value.get("class_name") in ("__lambda__", *allowlist.REFUSED):
                 raise ValueError(
                     f"A ticket holds no code, and this model has a {value['class_name'].strip('_')}. Use a registered "
                     "function or layer instead: keras.saving.register_keras_serializable."
@@ -123,7 +124,7 @@ def tensors(where: str, variables: dict[str, Any]) -> Iterable[Tensor]:
     """Yields the records of what a layer saves."""
     for name, value in variables.items():
         array = value.numpy() if hasattr(value, "numpy") else value
-        yield Tensor(where, name, array.shape, array.dtype.name, _ticket_file.pack(array))
+        yield Tensor(where, name, array.shape, array.dtype.name, file_format.pack(array))
 
 
 def assets(where: str, layer: Any) -> list[Asset]:
@@ -133,7 +134,7 @@ def assets(where: str, layer: Any) -> list[Asset]:
     with tempfile.TemporaryDirectory() as folder:
         layer.save_assets(folder)
         files = {file.name: file.read_bytes() for file in sorted(Path(folder).iterdir())}
-    return [Asset(where, name, len(content), _coding.deflate(content)) for name, content in files.items()]
+    return [Asset(where, name, len(content), mask_coding.deflate(content)) for name, content in files.items()]
 
 
 def own_classes(model: keras.Model) -> dict[str, Any]:
@@ -143,7 +144,7 @@ def own_classes(model: keras.Model) -> dict[str, Any]:
 
 
 def built(
-    ticket: _ticket_file.Ticket,
+    ticket: file_format.Ticket,
     custom_objects: Any,
     max_bytes: int,
     *,
@@ -163,20 +164,20 @@ def built(
     limit = _LIMIT.set(max_bytes)
     try:
         try:
-            _allowed.check(ticket.model, custom_objects, max_bytes, trust)
+            allowlist.check(ticket.model, custom_objects, max_bytes, trust)
             try:
                 with keras.StatelessScope(initialize_variables=False):
                     model, variables = _build(ticket, custom_objects)
             except (TypeError, ValueError) as error:
                 # Code of the user's own may make a variable of an array, which takes its memory at once.
-                if "stateless scope" not in str(error) or not _allowed.names_own_code(ticket.model, custom_objects):
+                if "stateless scope" not in str(error) or not allowlist.names_own_code(ticket.model, custom_objects):
                     raise
                 model, variables = _build(ticket, custom_objects)
         except Exception as error:  # any kind: what is called is chosen by the file
             raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
         _check_shapes(ticket, variables)
         pending = global_state.get_global_attribute(_PENDING)
-        size = sum(_ticket_file.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
+        size = sum(file_format.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
         if size > max_bytes:
             raise TicketError(f"its model would take {size:,} bytes, and max_bytes={max_bytes:,}")
         listed = {id(variable) for variable in variables.values()}
@@ -216,7 +217,7 @@ def _bounded(value: Any) -> Any:
     return changed
 
 
-def _build(ticket: _ticket_file.Ticket, custom_objects: Any) -> tuple[keras.Model, dict[tuple[str, str], Any]]:
+def _build(ticket: file_format.Ticket, custom_objects: Any) -> tuple[keras.Model, dict[tuple[str, str], Any]]:
     """Returns the model of a ticket, and its variables by layer and name."""
     with _keras.SafeModeScope(True), _keras.ObjectSharingScope():
         model = keras.saving.deserialize_keras_object(_bounded(ticket.model), custom_objects, safe_mode=True)
@@ -240,7 +241,7 @@ def _zeros(shape: Any, dtype: Any = None) -> Any:
     return tf.zeros(shape, dtype)
 
 
-def _check_shapes(ticket: _ticket_file.Ticket, variables: dict[tuple[str, str], Any]) -> None:
+def _check_shapes(ticket: file_format.Ticket, variables: dict[tuple[str, str], Any]) -> None:
     """Checks that a model has the weights that its ticket lists, and no others."""
     listed: dict[tuple[str, str], Any] = {}
     kernels = [((mask.layer, mask.key), mask.shape, mask.dtype) for mask in ticket.masks]

@@ -10,7 +10,7 @@ import rich.console
 import rich.table
 
 from keras_popup import selectors
-from keras_popup._ticket_file import Ticket, printable
+from keras_popup.tickets.file_format import Ticket, printable
 
 
 @dataclasses.dataclass(frozen=True)

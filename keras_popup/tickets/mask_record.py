@@ -6,10 +6,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import _allowed, _coding, _keras, _ticket_file, initializers, selectors
-from keras_popup._ticket_file import Mask, TicketError
+from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
 from keras_popup.selectors import Bernoulli, TopK
+from keras_popup.tickets import allowlist, file_format, mask_coding
+from keras_popup.tickets.file_format import Mask, TicketError
 
 # The initializers that a ticket may name: theirs is all the code that it chooses.
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
@@ -31,8 +32,8 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
     if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in (TopK, Bernoulli):
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
-            weights = _coding.weight_bins(drawn)
-            check = _ticket_file.checksum(frozen)
+            weights = mask_coding.weight_bins(drawn)
+            check = file_format.checksum(frozen)
         del drawn
     from_seed = weights is not None
     if not from_seed:
@@ -42,12 +43,12 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
                 f"The kernel of layer '{kernel.layer.name}' is not 0 where its mask is. (Is it finite?) No ticket "
                 "holds it."
             )
-        values, check = _ticket_file.pack(baked[kept]), _ticket_file.checksum(baked[kept])
+        values, check = file_format.pack(baked[kept]), file_format.checksum(baked[kept])
         del baked, kept
     starts = None
     if type(kernel.scores_initializer) in _FROZEN.values():
-        starts = _coding.start_bins(kernel.scores_initializer.values(shape, fans))
-    tables, stream = _coding.encode(mask, starts, weights)
+        starts = mask_coding.start_bins(kernel.scores_initializer.values(shape, fans))
+    tables, stream = mask_coding.encode(mask, starts, weights)
     arguments = kernel.arguments().to_json()
     initializer = arguments.pop("initializer")
     layer = kernel.layer
@@ -73,7 +74,7 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
             **({} if of_layer.train_others else {"train_others": False}),
         },
         kernel_check=check,
-        mask_check=_ticket_file.checksum(np.packbits(mask)),
+        mask_check=file_format.checksum(np.packbits(mask)),
         tables=tables,
         stream=stream,
         values=values,
@@ -86,17 +87,19 @@ def unpacked(record: Mask) -> tuple[Any, Any]:
     Raises:
         TicketError: if they are not those that were packed.
     """
-    shape, dtype = record.shape, _ticket_file.DTYPES[record.dtype]
+    shape, dtype = record.shape, file_format.DTYPES[record.dtype]
     starts = weights = None
     try:
         if record.starts:
-            starts = _coding.start_bins(_initializer(record.arguments.get("scores_initializer"))(shape, record.fans))
+            starts = mask_coding.start_bins(
+                _initializer(record.arguments.get("scores_initializer"))(shape, record.fans)
+            )
         if record.from_seed:
             values = _initializer(record.initializer)(shape, record.fans)
-            weights = _coding.weight_bins(values)
+            weights = mask_coding.weight_bins(values)
         else:
-            values = _ticket_file.unpack(record.values, (record.kept,), record.dtype)
-        mask = _coding.decode(record.tables, record.stream, shape, record.kept, starts, weights)
+            values = file_format.unpack(record.values, (record.kept,), record.dtype)
+        mask = mask_coding.decode(record.tables, record.stream, shape, record.kept, starts, weights)
     except ValueError as error:
         raise TicketError(f"{record}: {error}") from None
     del starts, weights
@@ -105,7 +108,7 @@ def unpacked(record: Mask) -> tuple[Any, Any]:
         ("mask", np.packbits(mask), record.mask_check),
         ("kernel", kernel, record.kernel_check),
     ):
-        if _ticket_file.checksum(array) != check:
+        if file_format.checksum(array) != check:
             raise TicketError(
                 f"the {what} of layer '{record.layer}' is not the one that was saved. The file is whole, so numbers "
                 "drawn from a seed have changed: use the versions that `keras-popup ticket info` shows, and report this"
@@ -189,7 +192,7 @@ def arguments_of(records: dict[str, Mask], custom_objects: Any) -> MaskArguments
         if unknown := set(record.arguments) - {*_OF_KERNELS, *_OF_LAYERS, _KERNEL}:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
-            _allowed.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
+            allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
             with keras.saving.custom_object_scope(custom_objects or {}), _keras.SafeModeScope(True):
                 kernels = {
                     name: KernelArguments.fill(

@@ -15,22 +15,12 @@ import numpy as np
 import rich.console
 import rich.progress
 
-from keras_popup import _allowed, _architecture, _keras, _ticket_file, _ticket_layers, conversion, selectors
-from keras_popup._ticket_file import MAX_BYTES, TicketError
-from keras_popup._ticket_info import TicketInfo, TicketRow, info
+from keras_popup import _keras, conversion, selectors
 from keras_popup.conversion import different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pairs, remember_parts
-
-__all__ = [
-    "MAX_BYTES",
-    "TicketError",
-    "TicketInfo",
-    "TicketRow",
-    "load_ticket",
-    "save_ticket",
-    "ticket_info",
-    "verify_ticket",
-]
+from keras_popup.tickets import allowlist, architecture, file_format, mask_record
+from keras_popup.tickets.file_format import MAX_BYTES, TicketError
+from keras_popup.tickets.info import TicketInfo, info
 
 _logger = logging.getLogger("keras_popup")
 
@@ -95,31 +85,31 @@ def save_ticket(
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
     plain = conversion.strip_masks(model)
-    architecture = _architecture.serialized(plain)
+    architecture = architecture.serialized(plain)
     twins = {id(twin): layer for layer, twin in pairs(model, plain)}
-    masks: list[_ticket_file.Mask] = []
-    tensors: list[_ticket_file.Tensor] = []
-    assets: list[_ticket_file.Asset] = []
+    masks: list[file_format.Mask] = []
+    tensors: list[file_format.Tensor] = []
+    assets: list[file_format.Asset] = []
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
     with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
-        for where, twin in _architecture.places(plain):
-            layer, variables = twins.get(id(twin), twin), _architecture.own_variables(twin)
+        for where, twin in architecture.places(plain):
+            layer, variables = twins.get(id(twin), twin), architecture.own_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
-                    key = _architecture.key_of(variables, kernel.spec.plain_variable(twin))
-                    masks.append(_ticket_layers.packed(kernel, where, key))
+                    key = architecture.key_of(variables, kernel.spec.plain_variable(twin))
+                    masks.append(mask_record.packed(kernel, where, key))
                     del variables[key]
                     advance(masks[-1].size)
             if names := _frozen(layer):
                 frozen[where] = names
             untrainable += [] if layer.trainable else [where]
-            tensors += _architecture.tensors(where, variables)
-            assets += _architecture.assets(where, twin)
-    ticket = _ticket_file.Ticket(architecture, untrainable, frozen, made, tuple(masks), tuple(tensors), tuple(assets))
-    content = _ticket_file.written(ticket)
+            tensors += architecture.tensors(where, variables)
+            assets += architecture.assets(where, twin)
+    ticket = file_format.Ticket(architecture, untrainable, frozen, made, tuple(masks), tuple(tensors), tuple(assets))
+    content = file_format.written(ticket)
     _read_back(content, plain)
-    _ticket_file.write(target, content)
+    file_format.write(target, content)
     return info(target, len(content), ticket)
 
 
@@ -158,29 +148,29 @@ def load_ticket(
         TicketError: a ValueError, if it is no ticket, if it is damaged or too large, or if this machine's
             random numbers are not those that it was made with.
     """
-    trusted = _allowed.import_trusted(trust)
+    trusted = allowlist.import_trusted(trust)
     with _named(path):
-        ticket = _ticket_file.read(Path(path), max_bytes)
-        plain = _architecture.built(ticket, custom_objects, max_bytes, trust=trusted)
+        ticket = file_format.read(Path(path), max_bytes)
+        plain = architecture.built(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
         files: dict[str, dict[str, bytes]] = {}
         for tensor in ticket.tensors:
-            stores.setdefault(tensor.layer, {})[tensor.name] = _ticket_file.array(tensor)
+            stores.setdefault(tensor.layer, {})[tensor.name] = file_format.array(tensor)
         for asset in ticket.assets:
-            files.setdefault(asset.layer, {})[asset.name] = _ticket_file.content(asset)
+            files.setdefault(asset.layer, {})[asset.name] = file_format.content(asset)
         records: dict[str, list[Any]] = {}
         for record in ticket.masks:
             records.setdefault(record.layer, []).append(record)
         masks: dict[tuple[str, str], Any] = {}
         with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
-            for where, layer in _architecture.places(plain):
+            for where, layer in architecture.places(plain):
                 store = stores.pop(where, {})
                 for record in records.get(where, ()):
-                    mask, store[record.key] = _ticket_layers.unpacked(record)
+                    mask, store[record.key] = mask_record.unpacked(record)
                     masks[where, record.key] = np.packbits(mask)
                     del mask
                     advance(record.size)
-                _architecture.load(layer, where, store, files.pop(where, {}))
+                architecture.load(layer, where, store, files.pop(where, {}))
                 _keras.set_trainable(layer, where not in ticket.untrainable)
         if files:
             raise TicketError(f"it holds files of layers that are not in its model: {sorted(files)}")
@@ -206,7 +196,7 @@ def ticket_info(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> 
         TicketError: if it is no ticket, or damaged.
     """
     with _named(path):
-        return info(Path(path), os.path.getsize(path), _ticket_file.read(Path(path), max_bytes))
+        return info(Path(path), os.path.getsize(path), file_format.read(Path(path), max_bytes))
 
 
 def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
@@ -224,15 +214,15 @@ def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
         TicketError: as `load_ticket` does.
     """
     with _named(path):
-        ticket = _ticket_file.read(Path(path), max_bytes)
+        ticket = file_format.read(Path(path), max_bytes)
         with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
-                _ticket_layers.unpacked(record)
+                mask_record.unpacked(record)
                 advance(record.size)
         for tensor in ticket.tensors:
-            _ticket_file.array(tensor)
+            file_format.array(tensor)
         for asset in ticket.assets:
-            _ticket_file.content(asset)
+            file_format.content(asset)
         return info(Path(path), os.path.getsize(path), ticket)
 
 
@@ -242,10 +232,10 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     Raises:
         ValueError: if not.
     """
-    classes = _architecture.own_classes(plain)
+    classes = architecture.own_classes(plain)
 
     def attempt(max_bytes: int) -> None:
-        model = _architecture.built(_ticket_file.parsed(content, max_bytes), classes, max_bytes, initialized=False)
+        model = architecture.built(file_format.parsed(content, max_bytes), classes, max_bytes, initialized=False)
         for layer, twin in pairs(plain, model):
             if type(layer).__module__.startswith("keras."):
                 continue  # which knows what it needs
@@ -291,12 +281,12 @@ def _freeze(layer: Any, names: list[str]) -> None:
 
 def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any) -> keras.Model:
     """Masks the plain model of a ticket, in place, as the model was that it was made of."""
-    at = dict(_architecture.places(model))
+    at = dict(architecture.places(model))
     for where in dict.fromkeys(record.layer for record in ticket.masks):
         records = [record for record in ticket.masks if record.layer == where]
         layer = at[where]
-        by_name = _ticket_layers.name_kernels(layer, records)
-        mask_layer(layer, _ticket_layers.arguments_of(by_name, custom_objects), draw=False)
+        by_name = mask_record.name_kernels(layer, records)
+        mask_layer(layer, mask_record.arguments_of(by_name, custom_objects), draw=False)
         for name, record in by_name.items():
             kernel = layer.masked_kernels[name]
             mask = np.unpackbits(masks[where, record.key], count=record.size).reshape(record.shape)
@@ -333,7 +323,7 @@ def _named(path: Any) -> Iterator[None]:
     try:
         yield
     except TicketError as error:
-        raise TicketError(f"Ticket '{path}' cannot be used: {_ticket_file.printable(str(error))}.") from error.__cause__
+        raise TicketError(f"Ticket '{path}' cannot be used: {file_format.printable(str(error))}.") from error.__cause__
 
 
 @contextlib.contextmanager

@@ -13,8 +13,8 @@ from typing import Any
 
 import keras
 
-from keras_popup._ticket_file import DTYPES
 from keras_popup.selectors import Selector
+from keras_popup.tickets.file_format import DTYPES
 
 _BASES = {
     "keras": (keras.Model, keras.dtype_policies.DTypePolicy),

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import ml_dtypes
 import numpy as np
 
-from keras_popup import _coding
 from keras_popup._files import write_atomically
+from keras_popup.tickets import mask_coding
 
 MAX_BYTES = 1 << 30
 """How much the weights of a ticket may take unpacked, if nothing else is said: 1 GiB."""
@@ -207,7 +207,7 @@ def written(ticket: Ticket) -> bytes:
             for part in getattr(ticket, group)
         ]
     text = json.dumps(manifest, separators=(",", ":")).encode()
-    packed = _coding.deflate(text)
+    packed = mask_coding.deflate(text)
     sections = [data for part in ticket.parts() for data in _sections(part)]
     size = _HEADER.size + len(packed) + sum(map(len, sections)) + _DIGEST
     content = b"".join([_HEADER.pack(_MAGIC, _VERSION, size, len(packed), len(text)), packed, *sections])
@@ -262,7 +262,7 @@ def parsed(content: bytes, max_bytes: int) -> Ticket:
     try:
         if text_size > (limit := max(_LEAST_MANIFEST, max_bytes // _MANIFEST_SHARE)):
             raise ValueError(f"its manifest has {text_size:,} bytes, and max_bytes={max_bytes:,} allows {limit:,}")
-        text = _coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
+        text = mask_coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
         ticket, end = _taken_apart(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
         if not damage and end + _DIGEST != size:
             raise ValueError(f"its parts end at byte {end:,}, and it has {size:,} bytes")
@@ -391,7 +391,7 @@ def array(tensor: Tensor) -> Any:
 def content(asset: Asset) -> bytes:
     """Returns the file of a record, as `array` does."""
     try:
-        return _coding.inflate(asset.data, asset.size)
+        return mask_coding.inflate(asset.data, asset.size)
     except ValueError as error:
         raise TicketError(f"{asset}: {error}") from None
 
@@ -422,7 +422,7 @@ def unpack(packed: bytes, shape: tuple[int, ...], dtype: str) -> Any:
     """
     kind = DTYPES[dtype]
     size = math.prod(shape)
-    planes = np.frombuffer(_coding.inflate(packed, size * kind.itemsize), np.uint8).reshape(kind.itemsize, size)
+    planes = np.frombuffer(mask_coding.inflate(packed, size * kind.itemsize), np.uint8).reshape(kind.itemsize, size)
     values = np.ascontiguousarray(planes.T).reshape(-1).view(_unsigned(kind, "<")).astype(_unsigned(kind, "="))
     return values.view(kind).reshape(shape)
 

@@ -1,0 +1,20 @@
+"""Tickets: a trained network as its seed and its mask, in about one bit per weight or less."""
+
+from keras_popup.tickets.api import load_ticket, save_ticket, ticket_info, verify_ticket
+from keras_popup.tickets.file_format import MAX_BYTES, TicketError
+from keras_popup.tickets.info import TicketInfo, TicketRow
+from keras_popup.tickets.size import DENSE as DENSE
+from keras_popup.tickets.size import SPARSE as SPARSE
+from keras_popup.tickets.size import BudgetError as BudgetError
+from keras_popup.tickets.size import Layout as Layout
+
+__all__ = [
+    "MAX_BYTES",
+    "TicketError",
+    "TicketInfo",
+    "TicketRow",
+    "load_ticket",
+    "save_ticket",
+    "ticket_info",
+    "verify_ticket",
+]
