@@ -9,7 +9,8 @@ import pytest
 from tables import plain_model
 from test_conversion import fit_once, masked_layers, moved
 
-from keras_popup import exports, layers, mask_model, strip_masks
+from keras_popup import layers, mask_model, strip_masks
+from keras_popup.exports import api
 from keras_popup.layers import tree
 
 
@@ -134,7 +135,7 @@ def test_lambda():
     x = random(2, 3, 4)
     agree(masked, plain, x)
     agree(strip_masks(masked), plain, x)
-    assert exports._in_float32(masked) is masked
+    assert api._in_float32(masked) is masked
 
 
 def test_frozen_parts_stay_frozen_in_files(tmp_path):

@@ -11,7 +11,8 @@ from ai_edge_litert.interpreter import Interpreter
 from tables import LAYERS, MODELS, plain_model, small_model
 
 import keras_popup
-from keras_popup import _litert, exports, mask_model, models, strip_masks
+from keras_popup import exports, mask_model, models, strip_masks
+from keras_popup.exports import api, litert_int8
 
 PATHS = {
     "saved_model": "saved",
@@ -113,17 +114,17 @@ def test_steps_of_int8(axis):
     along = tuple(-1 if a == axis else 1 for a in range(4))
     scales = rng.random(signs.shape[axis]).astype(np.float32) + 0.1
     for scale in (np.float32(0.3), scales.reshape(along)):
-        steps, found, exact = _litert._steps(signs * scale, axis)
+        steps, found, exact = litert_int8._steps(signs * scale, axis)
         assert exact
         np.testing.assert_array_equal(steps, signs)
         np.testing.assert_array_equal(
             steps * found.astype(np.float32).reshape(along if found.size > 1 else ()), signs * scale
         )
     kernel = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
-    steps, found, exact = _litert._steps(kernel, axis)
+    steps, found, exact = litert_int8._steps(kernel, axis)
     assert not exact
     assert np.abs(steps * found.reshape(along) - kernel).max() <= found.max() / 2 * 1.001
-    assert _litert._steps(np.zeros((2, 2), np.float32), 0)[2]
+    assert litert_int8._steps(np.zeros((2, 2), np.float32), 0)[2]
 
 
 def trained_net():
@@ -227,14 +228,14 @@ def test_a_link_stays_a_link(tmp_path):
 def test_each_output_is_compared_on_its_own_scale():
     expected = {"box": np.array([640.0]), "share": np.array([0.9, 0.1])}
     swapped = {"box": np.array([640.0]), "share": np.array([0.1, 0.9])}
-    assert exports._difference(expected, swapped) == pytest.approx(0.8 / 0.9)
-    assert np.isnan(exports._difference(expected, {**expected, "box": np.array([np.nan])}))
+    assert api._difference(expected, swapped) == pytest.approx(0.8 / 0.9)
+    assert np.isnan(api._difference(expected, {**expected, "box": np.array([np.nan])}))
     with pytest.raises(ValueError, match="'box' is of shape"):
-        exports._difference(expected, {**expected, "box": np.zeros(2)})
+        api._difference(expected, {**expected, "box": np.zeros(2)})
 
 
 def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(exports._NEEDS, "onnx", ("no_such_runtime",))
+    monkeypatch.setitem(api._NEEDS, "onnx", ("no_such_runtime",))
     with pytest.raises(ImportError, match=r"needs no_such_runtime: pip install 'keras-popup\[export\]'"):
         keras_popup.export(conv_net(), tmp_path / "model.onnx")
 
@@ -259,7 +260,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", f"{run}/model.keras", "--out", str(tmp_path / "my.tflite")]) == 0
     assert (tmp_path / "my.tflite").is_file()
     (tmp_path / "run" / "model.onnx").unlink()
-    monkeypatch.setitem(exports._NEEDS, "litert", ("no_such_runtime",))
+    monkeypatch.setitem(api._NEEDS, "litert", ("no_such_runtime",))
     assert cli.main(["export", run, "--format", "litert,onnx"]) == 1
     assert "needs no_such_runtime" in capsys.readouterr().err
     assert (tmp_path / "run" / "model.onnx").exists()

@@ -85,7 +85,7 @@ def save_ticket(
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
     plain = conversion.strip_masks(model)
-    architecture = architecture.serialized(plain)
+    plain_architecture = architecture.serialized(plain)
     twins = {id(twin): layer for layer, twin in pairs(model, plain)}
     masks: list[file_format.Mask] = []
     tensors: list[file_format.Tensor] = []
@@ -106,7 +106,8 @@ def save_ticket(
             untrainable += [] if layer.trainable else [where]
             tensors += architecture.tensors(where, variables)
             assets += architecture.assets(where, twin)
-    ticket = file_format.Ticket(architecture, untrainable, frozen, made, tuple(masks), tuple(tensors), tuple(assets))
+    content_parts = tuple(masks), tuple(tensors), tuple(assets)
+    ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *content_parts)
     content = file_format.written(ticket)
     _read_back(content, plain)
     file_format.write(target, content)

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _litert, _runtimes, conversion, selectors
+from keras_popup import conversion, selectors
 from keras_popup.conversion import copy_model
+from keras_popup.exports import litert_int8, runtimes
 from keras_popup.layers import walk
 
 # What each format needs beyond TensorFlow, and how its files are called.
@@ -157,7 +158,7 @@ def export(
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
             with _quiet():
-                outputs = _runtimes.RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
+                outputs = runtimes.RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
             difference = _difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
@@ -288,7 +289,7 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
         plain.export(str(path), format="litert", verbose=False, **sparse)
     if format != "litert_int8":
         return True
-    content, exact = _litert.with_int8_weights(path.read_bytes())
+    content, exact = litert_int8.with_int8_weights(path.read_bytes())
     path.write_bytes(content)
     return exact
 
