@@ -34,7 +34,7 @@ def test_adapted_normalization(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
     half = mask_model(keras.Sequential([keras.Input((8,)), normalization, keras.layers.Dense(32)]), k=0.5, seed=1)
     for path in ("saved", "model.tflite", "model.onnx"):
-        assert exports.export(half, tmp_path / path, inputs=x).difference < 1e-5
+        assert api.export(half, tmp_path / path, inputs=x).difference < 1e-5
 
 
 def test_vocabulary(tmp_path):
@@ -47,7 +47,7 @@ def test_vocabulary(tmp_path):
     masked = mask_model(plain, k=1.0, weights="keep", seed=1)
     agree(masked, plain, words)
     agree(strip_masks(masked), plain, words)
-    assert exports.export(masked, tmp_path / "saved", inputs=words).difference <= 1e-5
+    assert api.export(masked, tmp_path / "saved", inputs=words).difference <= 1e-5
 
 
 @pytest.mark.parametrize("exclude", [(), "first"])

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 from builders import PopupTestCompetition, PopupTestPhotos, PopupTestVaryingPhotos
 
-from keras_popup import _sources, datasets
+from keras_popup import datasets
+from keras_popup.datasets import dataset, sources
 
 
 def write_images(root, sizes=((8, 8),), classes=("cat", "dog"), per_class=6, splits=("train", "test")):
@@ -29,24 +30,24 @@ def prepared(builder_class, directory):
     return str(directory)
 
 
-def sources(tmp_path):
+def make_datasets(tmp_path):
     """One dataset of every kind of source."""
     folder = write_images(tmp_path / "same")
     mixed = write_images(tmp_path / "mixed", sizes=((8, 8), (20, 12)))
     stream = prepared(PopupTestVaryingPhotos, tmp_path / "tfds")
     return {
-        _sources.ArraySource: datasets.load("pets", data_dir=str(folder), validation=0.25),
-        _sources.FileSource: datasets.load("pets", data_dir=str(mixed), validation=0.25, image_size=8),
-        _sources.TfdsSource: datasets.load("popup_test_varying_photos", data_dir=stream, validation=0.25, image_size=8),
+        sources.ArraySource: datasets.load("pets", data_dir=str(folder), validation=0.25),
+        sources.FileSource: datasets.load("pets", data_dir=str(mixed), validation=0.25, image_size=8),
+        sources.TfdsSource: datasets.load("popup_test_varying_photos", data_dir=stream, validation=0.25, image_size=8),
     }
 
 
 @pytest.fixture(scope="module")
 def every_source(tmp_path_factory):
-    return sources(tmp_path_factory.mktemp("data"))
+    return make_datasets(tmp_path_factory.mktemp("data"))
 
 
-KINDS = [_sources.ArraySource, _sources.FileSource, _sources.TfdsSource]
+KINDS = [sources.ArraySource, sources.FileSource, sources.TfdsSource]
 
 
 def epochs_of(data, first_epoch, epochs, seed=5, batch_size=4):
@@ -113,7 +114,7 @@ def test_no_validation():
 def test_crop_and_flip():
     images = tf.random.stateless_uniform([50, 10, 12, 3], [1, 2], 1, 255, tf.int32)
     images = tf.cast(images, tf.uint8)
-    augmented = datasets._augment(images, "crop_flip", tf.constant([3, 4], tf.int64)).numpy()
+    augmented = dataset._augment(images, "crop_flip", tf.constant([3, 4], tf.int64)).numpy()
     padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
     seen = set()
     for i, image in enumerate(augmented):
@@ -140,7 +141,7 @@ def test_preprocessing_of_folders(tmp_path, name, augment, expected):
 
 def test_tfds_in_memory(tmp_path):
     data = datasets.load("popup_test_photos", data_dir=prepared(PopupTestPhotos, tmp_path), validation=0)
-    assert isinstance(data.train, _sources.ArraySource)
+    assert isinstance(data.train, sources.ArraySource)
     assert (data.train.size, data.test.size, data.classes) == (20, 6, ("cat", "dog"))
     assert sorted(data.train.images[:, 0, 0, 0].tolist()) == list(range(0, 200, 10))
 
@@ -230,7 +231,7 @@ def test_truncated_file_in_a_streamed_folder(tmp_path):
 @pytest.mark.parametrize("size", [45_000, 60_000])
 def test_orders_of_epochs_and_seeds_are_unrelated(seed, size):
     orders = [
-        next(iter(_sources._shuffled_index(size, s, tf.constant(epoch, tf.int64)).batch(size))).numpy()
+        next(iter(sources._shuffled_index(size, s, tf.constant(epoch, tf.int64)).batch(size))).numpy()
         for s, epoch in ((seed, 0), (seed, 1), (seed, 2), (seed + 1, 0))
     ]
     for order in orders:
@@ -240,7 +241,7 @@ def test_orders_of_epochs_and_seeds_are_unrelated(seed, size):
 
 
 def test_streamed_tfds_does_not_depend_on_the_global_seed(every_source):
-    data = every_source[_sources.TfdsSource]
+    data = every_source[sources.TfdsSource]
     orders = []
     for global_seed in (0, 5):
         tf.random.set_seed(global_seed)

@@ -11,7 +11,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup._sources import MEMORY_LIMIT, STREAMED_SIZE, TEST_SPLITS, ArraySource, FileSource, Source, decode
+from keras_popup.datasets.sources import (
+    MEMORY_LIMIT,
+    STREAMED_SIZE,
+    TEST_SPLITS,
+    ArraySource,
+    FileSource,
+    Source,
+    decode,
+)
 
 _logger = logging.getLogger("keras_popup")
 

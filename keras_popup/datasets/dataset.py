@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_popup._folders import load_folder
-from keras_popup._sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource, epoch_key
-from keras_popup._tfds import load_tfds
+from keras_popup.datasets.folders import load_folder
+from keras_popup.datasets.sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource, epoch_key
+from keras_popup.datasets.tfds import load_tfds
 
 _PADDING = 4
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_popup._sources import (
+from keras_popup.datasets.sources import (
     MEMORY_LIMIT,
     NEEDS_EXTRA,
     STREAMED_SIZE,
