@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated, timed
 
-from keras_popup import _experiment, _replicated, distribution, selectors
+from keras_popup import _experiment, distribution, selectors
 from keras_popup.config import RunConfig
+from keras_popup.distribution import replicated
 
 
 def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
@@ -26,9 +27,9 @@ def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
     with strategy.scope():
         model = _experiment.build_model(config, images.shape[1:], 10)
         _experiment.compile_model(model, config, steps=100)
-        _replicated.prepare(model, batches)
+        replicated.prepare(model, batches)
         model.optimizer.build(model.trainable_variables)
-    step = _replicated.trainer(model, strategy, batches)
+    step = replicated.trainer(model, strategy, batches)
 
     def run() -> None:
         for _ in range(steps):

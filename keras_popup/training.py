@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _experiment, _recorder, _replicated, datasets, distribution, draws, reports, tickets
+from keras_popup import _experiment, _recorder, datasets, distribution, draws, reports, tickets
 from keras_popup._files import write_atomically
 from keras_popup._recorder import DivergenceError as DivergenceError
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
@@ -117,7 +117,7 @@ def _train_by_workers(
     elsewhere = tempfile.TemporaryDirectory() if cluster.worker else contextlib.nullcontext(folder.path)
     with elsewhere as path, distribution.loss_of_workers():
         summary = run(RunFolder(path), placement)
-        _replicated.wait_for_all(placement.strategy)
+        distribution.wait_for_all(placement.strategy)
     return summary
 
 
@@ -149,13 +149,13 @@ def _train(
     keras.utils.set_random_seed(config.seed)
     data = _experiment.load_data(config)
     if placement.name == "multiworker":
-        _replicated.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
+        distribution.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
     steps = math.ceil(data.train.size / batch_size)
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = _experiment.build_model(config, data.image_shape, len(data.classes))
         _experiment.compile_model(model, config, steps)
         if strategy:
-            _replicated.prepare(model, data.evaluation_batches("test", batch_size))
+            distribution.prepare(model, data.evaluation_batches("test", batch_size))
         model.optimizer.build(model.trainable_variables)
     instruments = _instruments(config, folder, epochs * steps)
     with folder.locked():
@@ -166,7 +166,7 @@ def _train(
         # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
         history, seconds = folder.load_checkpoint(model)
         if placement.name == "multiworker":
-            notes = _replicated.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
+            notes = distribution.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
             history, seconds = notes["history"], notes["seconds"]
         _logger.info(_stated(placement, batch_size, given(config.learning_rate)))
         if history:
@@ -249,7 +249,7 @@ def _fit(
         )
         return
     validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
-    _replicated.fit(
+    distribution.fit(
         model,
         placement.strategy,
         batches,
@@ -269,5 +269,5 @@ def _evaluator(
     """Returns a function that evaluates a model on the test images."""
     batches = data.evaluation_batches("test", batch_size)
     if strategy:
-        return _replicated.evaluator(model, strategy, batches, math.ceil(data.test.size / batch_size))
+        return distribution.evaluator(model, strategy, batches, math.ceil(data.test.size / batch_size))
     return lambda: model.evaluate(batches, return_dict=True, verbose=0)

@@ -20,8 +20,9 @@ import tables
 import tensorflow as tf
 
 import keras_popup
-from keras_popup import _replicated, distribution, layers, selectors, training
+from keras_popup import distribution, layers, selectors, training
 from keras_popup.config import RunConfig
+from keras_popup.distribution import replicated
 
 # By so much of their largest, sums differ that are taken in another order.
 ROUNDING = 1e-5
@@ -238,10 +239,10 @@ def overflow(strategy):
         model = network()
         optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**24)
         model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        _replicated.prepare(model, batches)
+        replicated.prepare(model, batches)
         optimizer.build(model.trainable_variables)
     before = model.get_weights()
-    step = _replicated.trainer(model, strategy, batches)
+    step = replicated.trainer(model, strategy, batches)
     scales = []
     for _ in range(24):
         step()

@@ -26,8 +26,9 @@ import tensorflow as tf
 
 import keras_popup
 import keras_popup.layers
-from keras_popup import _rendezvous, distribution, training
+from keras_popup import distribution, training
 from keras_popup.config import RunConfig
+from keras_popup.distribution import rendezvous
 from keras_popup.layers import strategy_checks
 
 # Such as GPU:0,GPU:1.
@@ -261,9 +262,9 @@ def addresses_of(count):
 
 
 def meeting(addresses, arguments):
-    receive = functools.partial(_rendezvous.receive, addresses, arguments[0], 20.0)
+    receive = functools.partial(rendezvous.receive, addresses, arguments[0], 20.0)
     calls = [
-        functools.partial(_rendezvous.call, addresses, worker, arguments[worker], 20.0)
+        functools.partial(rendezvous.call, addresses, worker, arguments[worker], 20.0)
         for worker in range(1, len(arguments))
     ]
     return in_threads(receive, *calls)
@@ -283,15 +284,15 @@ def test_workers_with_other_arguments_are_refused_everywhere():
 def test_nobody_waits_for_ever():
     addresses = addresses_of(3)
     first, second = in_threads(
-        lambda: _rendezvous.receive(addresses, {"k": 0.5}, 1.0),
-        lambda: _rendezvous.call(addresses, 1, {"k": 0.3}, 20.0),
+        lambda: rendezvous.receive(addresses, {"k": 0.5}, 1.0),
+        lambda: rendezvous.call(addresses, 1, {"k": 0.3}, 20.0),
     )
     assert isinstance(first, TimeoutError)
     assert "did not call: 127.0.0.1:" in str(first)
     assert "Differing: k=0.3 in worker 1" in str(first)
     assert isinstance(second, ValueError)
     assert str(second) == str(first)
-    alone = in_threads(lambda: _rendezvous.call(addresses_of(2), 1, {}, 0.7))[0]
+    alone = in_threads(lambda: rendezvous.call(addresses_of(2), 1, {}, 0.7))[0]
     assert isinstance(alone, TimeoutError)
     assert "did not answer" in str(alone)
 
@@ -316,11 +317,11 @@ def test_what_cannot_be_interrupted_has_a_time_limit():
 
 def test_a_worker_that_has_left_may_call_again_with_other_arguments():
     addresses = addresses_of(3)
-    receiver = functools.partial(_rendezvous.receive, addresses, {"k": 0.5}, 20.0)
+    receiver = functools.partial(rendezvous.receive, addresses, {"k": 0.5}, 20.0)
 
     def others():
-        assert isinstance(in_threads(lambda: _rendezvous.call(addresses, 1, {"k": 0.3}, 1.0))[0], TimeoutError)
-        calls = [functools.partial(_rendezvous.call, addresses, worker, {"k": 0.5}, 20.0) for worker in (1, 2)]
+        assert isinstance(in_threads(lambda: rendezvous.call(addresses, 1, {"k": 0.3}, 1.0))[0], TimeoutError)
+        calls = [functools.partial(rendezvous.call, addresses, worker, {"k": 0.5}, 20.0) for worker in (1, 2)]
         assert in_threads(*calls) == [None, None]
 
     assert in_threads(receiver, others) == [None, None]
@@ -330,16 +331,16 @@ def test_a_worker_that_has_left_may_call_again_with_other_arguments():
 def test_worker_0_has_nothing_to_do(answer):
     addresses = addresses_of(2)
     outcomes = in_threads(
-        lambda: _rendezvous.dismiss(addresses, answer), lambda: _rendezvous.call(addresses, 1, {}, 20.0)
+        lambda: rendezvous.dismiss(addresses, answer), lambda: rendezvous.call(addresses, 1, {}, 20.0)
     )
     assert outcomes[0] is None
     assert outcomes[1] == answer["finished"] or str(outcomes[1]) == answer["refusal"]
 
 
 def test_a_port_that_is_taken(monkeypatch):
-    monkeypatch.setattr(_rendezvous, "_BETWEEN_TRIES", 0.05)
+    monkeypatch.setattr(rendezvous, "_BETWEEN_TRIES", 0.05)
     addresses = addresses_of(2)
-    for worker, part in enumerate((_rendezvous.receive, _rendezvous.call)):
+    for worker, part in enumerate((rendezvous.receive, rendezvous.call)):
         arguments = (addresses, {}, 0.3) if worker == 0 else (addresses, worker, {}, 0.3)
         port = int(addresses[worker].rpartition(":")[2])
         with socket.create_server(("", port)), pytest.raises(OSError, match=f"Cannot listen on port {port}"):
@@ -360,9 +361,9 @@ def test_strangers_do_not_disturb_the_meeting():
                     time.sleep(0.01)
             with stranger:
                 stranger.sendall(said)
-        return _rendezvous.call(addresses, 1, {}, 20.0)
+        return rendezvous.call(addresses, 1, {}, 20.0)
 
-    assert in_threads(lambda: _rendezvous.receive(addresses, {}, 20.0), strangers_and_worker) == [None, None]
+    assert in_threads(lambda: rendezvous.receive(addresses, {}, 20.0), strangers_and_worker) == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -395,7 +396,7 @@ def test_a_chief_is_worker_0(monkeypatch):
     cluster = {"chief": ["a:1"], "worker": ["b:1", "[::1]:2"]}
     for kind, index, place in (("chief", 0, 0), ("worker", 0, 1), ("worker", 1, 2)):
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}}))
-        assert _rendezvous.cluster_from_environment() == (["a:1", "b:1", "[::1]:2"], place)
+        assert rendezvous.cluster_from_environment() == (["a:1", "b:1", "[::1]:2"], place)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_popup import _rendezvous
+from keras_popup.distribution import rendezvous
 
 _logger = logging.getLogger("keras_popup")
 
@@ -102,12 +102,12 @@ class Cluster:
     @classmethod
     def from_environment(cls) -> "Cluster":
         """Returns the cluster of TF_CONFIG. Raises ValueError if that is missing or wrong."""
-        addresses, worker = _rendezvous.cluster_from_environment()
+        addresses, worker = rendezvous.cluster_from_environment()
         return cls(tuple(addresses), worker)
 
     def dismiss(self, *, refusal: str = "", finished: dict[str, Any] | None = None) -> None:
         """Tells the other workers, as worker 0, why there is nothing to do."""
-        _rendezvous.dismiss(self.addresses, {"refusal": refusal, "finished": finished})
+        rendezvous.dismiss(self.addresses, {"refusal": refusal, "finished": finished})
 
     def meet(self, arguments: dict[str, Any], limit: float) -> dict[str, Any] | None:
         """Waits until all workers are there.
@@ -126,8 +126,8 @@ class Cluster:
         """
         arguments = {**arguments, "gpus": len(tf.config.list_physical_devices("GPU"))}
         if self.worker:
-            return _rendezvous.call(self.addresses, self.worker, arguments, limit)
-        _rendezvous.receive(self.addresses, arguments, limit)
+            return rendezvous.call(self.addresses, self.worker, arguments, limit)
+        rendezvous.receive(self.addresses, arguments, limit)
         return None
 
     def place(self) -> Placement:
