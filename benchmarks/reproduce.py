@@ -26,8 +26,9 @@ from typing import Any
 from pairs import processor
 
 from keras_popup import cli
+from keras_popup._files import write_atomically
 from keras_popup.config import PLACES, RunConfig
-from keras_popup.records import RunFolder, write_atomically
+from keras_popup.records import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "reproduce"
 RUNS = Path("runs/reproduce")

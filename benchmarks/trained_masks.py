@@ -16,8 +16,8 @@ import keras
 import reproduce
 
 from keras_popup import _experiment, criteria, datasets
+from keras_popup._files import write_atomically
 from keras_popup.config import RunConfig
-from keras_popup.records import write_atomically
 
 RESULT = Path(__file__).parent / "results" / "criteria.json"
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _experiment, _recorder, datasets, distribution, draws, reports, tickets
+from keras_popup import _experiment, _recorder, datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
 from keras_popup._recorder import DivergenceError as DivergenceError
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
@@ -185,7 +185,7 @@ def _train(
         write_atomically(folder.model, model.save)
         if importlib.util.find_spec("matplotlib"):
             title = config.title() + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
-            reports.draw_learning_curves(history, title, folder.curves)
+            records.draw_learning_curves(history, title, folder.curves)
         else:
             _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
         summary = _recorder.summary(config, data, model, history, tested, recorder.seconds, placement)

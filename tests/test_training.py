@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_popup import _experiment, config, records, training
+from keras_popup import _experiment, _files, config, records, training
 from keras_popup.config import RunConfig
 
 SMALL = RunConfig(model="conv2", width=0.1, epochs=3, batch_size=64, learning_rate=0.5)
@@ -135,7 +135,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        records.write_atomically(path, fail)
+        _files.write_atomically(path, fail)
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from keras_popup._files import write_atomically
-from keras_popup.records import History
+from keras_popup.records.folder import History
 
 
 def draw_learning_curves(history: History, title: str, path: Path) -> None:
