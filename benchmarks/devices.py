@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, repeated, timed
 
-from keras_popup import _experiment, distribution, selectors
-from keras_popup.config import RunConfig
+from keras_popup import distribution, selectors
 from keras_popup.distribution import replicated
+from keras_popup.training import RunConfig, experiment
 
 
 def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
@@ -25,8 +25,8 @@ def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, config.batch_size)]
     batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     with strategy.scope():
-        model = _experiment.build_model(config, images.shape[1:], 10)
-        _experiment.compile_model(model, config, steps=100)
+        model = experiment.build_model(config, images.shape[1:], 10)
+        experiment.compile_model(model, config, steps=100)
         replicated.prepare(model, batches)
         model.optimizer.build(model.trainable_variables)
     step = replicated.trainer(model, strategy, batches)

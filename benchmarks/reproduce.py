@@ -27,8 +27,8 @@ from pairs import processor
 
 from keras_popup import cli
 from keras_popup._files import write_atomically
-from keras_popup.config import PLACES, RunConfig
 from keras_popup.records import RunFolder
+from keras_popup.training import PLACES, RunConfig
 
 RESULTS = Path(__file__).parent / "results" / "reproduce"
 RUNS = Path("runs/reproduce")

@@ -32,8 +32,8 @@ from reproduce import (
     Row,
 )
 
-from keras_popup.config import given
 from keras_popup.criteria import CRITERIA, TREATMENTS
+from keras_popup.training import given
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES = "img/results"

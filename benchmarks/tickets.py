@@ -23,7 +23,7 @@ from pairs import parser, processor
 
 import keras_popup
 from keras_popup import training
-from keras_popup.config import RunConfig
+from keras_popup.training import RunConfig
 
 COLUMNS = ("model", "k", "accuracy", "keras", "weights_h5", "keras_gzip", "litert_int8", "limit", "masks", "ticket")
 

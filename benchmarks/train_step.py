@@ -19,8 +19,7 @@ import numpy as np
 import tensorflow as tf
 from pairs import Table, compare, parser, timed
 
-from keras_popup import _experiment
-from keras_popup.config import RunConfig
+from keras_popup.training import RunConfig, experiment
 
 
 def build(name: str, precision: str, method: str, batch_size: int) -> tuple[keras.Model, tf.data.Dataset]:
@@ -30,8 +29,8 @@ def build(name: str, precision: str, method: str, batch_size: int) -> tuple[kera
     images = rng.standard_normal((batch_size, *((28, 28, 1) if name == "fc" else (32, 32, 3)))).astype(np.float32)
     labels = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch_size)]
     config = RunConfig(model=name, method=method, precision=precision).with_protocol()
-    model = _experiment.build_model(config, images.shape[1:], 10)
-    _experiment.compile_model(model, config, steps=100)
+    model = experiment.build_model(config, images.shape[1:], 10)
+    experiment.compile_model(model, config, steps=100)
     return model, tf.data.Dataset.from_tensors((images, labels)).repeat()
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import keras
 import reproduce
 
-from keras_popup import _experiment, criteria, datasets
+from keras_popup import criteria, datasets
 from keras_popup._files import write_atomically
-from keras_popup.config import RunConfig
+from keras_popup.training import RunConfig, experiment
 
 RESULT = Path(__file__).parent / "results" / "criteria.json"
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -26,8 +26,8 @@ FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 def initial_network(config: RunConfig) -> tuple[keras.Model, datasets.Dataset]:
     """Returns a network with the weights that its training began with, and the data."""
     keras.utils.set_random_seed(config.seed)  # as training does
-    data = _experiment.load_data(config)
-    return _experiment.build_model(config, data.image_shape, len(data.classes)), data
+    data = experiment.load_data(config)
+    return experiment.build_model(config, data.image_shape, len(data.classes)), data
 
 
 def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
@@ -39,7 +39,7 @@ def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
         for treatment in criteria.TREATMENTS:
             for k in FRACTIONS:
                 network = criteria.mask_trained(initial, final, k, criterion, treatment, seed=config.seed)
-                _experiment.compile_model(network, config, steps=1)
+                experiment.compile_model(network, config, steps=1)
                 tested = network.evaluate(data.evaluation_batches("test", 1000), return_dict=True, verbose=0)
                 place = {"seed": config.seed, "criterion": criterion, "treatment": treatment, "k": k}
                 found.append({**place, "accuracy": tested["accuracy"]})

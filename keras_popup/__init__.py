@@ -17,7 +17,6 @@ __version__ = "0.1.0"
 # `--version` do not wait for TensorFlow.
 _MODULES = (
     "callbacks",
-    "config",
     "conversion",
     "criteria",
     "datasets",

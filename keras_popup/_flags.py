@@ -10,8 +10,8 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup.config import PROTOCOLS, RunConfig
 from keras_popup.search_config import SEARCHED
+from keras_popup.training import PROTOCOLS, RunConfig
 
 
 class UsageError(Exception):

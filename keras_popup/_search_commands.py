@@ -13,8 +13,8 @@ from absl import flags
 from keras_popup import ranges
 from keras_popup._flags import UsageError, define_config_flags, parse, plain_type
 from keras_popup._loading import load
-from keras_popup.config import RunConfig, layer_fractions
 from keras_popup.search_config import SEARCHED, SearchConfig
+from keras_popup.training import RunConfig, layer_fractions
 
 _SEARCH_HELP = """\
 keras-popup search: search over k, width and more, or for what fits into some bytes

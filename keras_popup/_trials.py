@@ -27,10 +27,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import _experiment, conversion, initializers, tickets, training
+from keras_popup import conversion, initializers, tickets, training
 from keras_popup._files import write_atomically
-from keras_popup.config import RunConfig
 from keras_popup.records import ALIVE, RunFolder
+from keras_popup.training import RunConfig
 
 _SECONDS_BETWEEN_SIGNS = 2.0
 _LONGEST_LEASE = 120.0  # seconds, of a lock on a file system of the network
@@ -61,13 +61,13 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     config = RunConfig(**task["config"]).with_protocol()
     if task["here"]:
         training.place(config)
-    data = _experiment.load_data(config)
+    data = training.load_data(config)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
     shape, classes = data.image_shape, len(data.classes)
     for name in task["initializers"]:
         smallest = dataclasses.replace(config, kernel_initializer=name, width=min(task["widths"]))
-        model = _experiment.build_model(smallest, shape, classes)
+        model = training.build_model(smallest, shape, classes)
         if task["tickets"] and not _follow_from_seed(conversion.masked_layers(model)):
             raise ValueError(
                 f"A budget is for kernels that follow from a seed. Those of '{name}' are stored in the ticket. Use "
@@ -163,7 +163,7 @@ def _for_layout(config: RunConfig) -> RunConfig:
 def _layout(config: RunConfig, shape: tuple[int, int, int], classes: int, measured: bool) -> dict[str, Any] | None:
     """Returns the arguments of `_budget.Layout`. None for kernels that a ticket has to store."""
     keras.backend.clear_session()
-    model = _experiment.build_model(config, shape, classes)
+    model = training.build_model(config, shape, classes)
     masked = conversion.masked_layers(model)
     sizes = [kernel.size for layer in masked for kernel in layer.masked_kernels.values()]
     if not measured:
@@ -198,7 +198,7 @@ def _most_bytes(weight: Any) -> int:
 @functools.lru_cache(maxsize=16)
 def _known_layout(arguments: str) -> tickets.Layout | None:
     config = RunConfig(**json.loads(arguments)).with_protocol()
-    data = _experiment.load_data(config)
+    data = training.load_data(config)
     found = _layout(config, data.image_shape, len(data.classes), measured=True)
     return tickets.Layout(**found) if found else None
 

@@ -13,7 +13,7 @@ from keras_popup import __version__
 from keras_popup._flags import UsageError, define_config_flags, parse
 from keras_popup._loading import load
 from keras_popup._search_commands import report, search
-from keras_popup.config import RunConfig
+from keras_popup.training import RunConfig
 
 DIVERGED = 3  # exit status
 

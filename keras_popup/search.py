@@ -18,9 +18,9 @@ from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
 from keras_popup._runner import Runner
 from keras_popup._search_display import Display
 from keras_popup._workers import ChildProcess, RayWorkers, Workers
-from keras_popup.config import RunConfig, defaults
 from keras_popup.records import RunFolder, SearchFolder, best_trial
 from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
+from keras_popup.training import RunConfig, defaults
 
 __all__ = ["search"]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_popup import ranges
-from keras_popup.config import OF_MASKS, PLACES, RunConfig, check_options, option
+from keras_popup.training import OF_MASKS, PLACES, RunConfig, check_options, option
 
 SEARCHED = ("k", "width", "learning_rate", "l2", "kernel_initializer", "selector")
 """The arguments of a run that a search may choose. Beside these, "k[PATTERN]" is the k of some layers."""

@@ -21,8 +21,8 @@ import tensorflow as tf
 
 import keras_popup
 from keras_popup import distribution, layers, selectors, training
-from keras_popup.config import RunConfig
 from keras_popup.distribution import replicated
+from keras_popup.training import RunConfig
 
 # By so much of their largest, sums differ that are taken in another order.
 ROUNDING = 1e-5

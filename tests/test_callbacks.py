@@ -12,7 +12,7 @@ from tables import LAYERS, small_model
 
 import keras_popup
 from keras_popup import callbacks, layers, training
-from keras_popup.config import RunConfig
+from keras_popup.training import RunConfig
 
 STEPS = 6
 

@@ -27,9 +27,9 @@ import tensorflow as tf
 import keras_popup
 import keras_popup.layers
 from keras_popup import distribution, training
-from keras_popup.config import RunConfig
 from keras_popup.distribution import rendezvous
 from keras_popup.layers import strategy_checks
+from keras_popup.training import RunConfig
 
 # Such as GPU:0,GPU:1.
 DEVICES = os.environ.get("KERAS_POPUP_TEST_DEVICES", "CPU:0,CPU:1")

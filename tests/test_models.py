@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_popup import config, models
+from keras_popup import models
+from keras_popup.training import config
 
 # Of the reference page: weights on CIFAR-10, and millions kept on ImageNet at k = 0.3.
 CIFAR_WEIGHTS = {"conv2": 4_300_992, "conv4": 2_425_024, "conv6": 2_261_184, "conv8": 5_275_840}

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from keras_popup import cli, training
-from keras_popup.config import RunConfig, defaults
+from keras_popup.training import RunConfig, defaults
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

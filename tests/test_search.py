@@ -21,9 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import keras_popup
 from keras_popup import _trials, _workers, cli, records, search, search_report, tuning
-from keras_popup.config import RunConfig
 from keras_popup.ranges import Range
 from keras_popup.search_config import SearchConfig
+from keras_popup.training import RunConfig
 
 SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
 RUN = RunConfig(model="fc", width=0.2, epochs=3, learning_rate=0.5, seed=0)

@@ -11,12 +11,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tables import TUNERS
 
-from keras_popup import _proposals, _workers, config, ranges, search_config
+from keras_popup import _proposals, _workers, ranges, search_config
 from keras_popup._runner import Runner
-from keras_popup.config import RunConfig
 from keras_popup.ranges import Range
 from keras_popup.search_config import SearchConfig
 from keras_popup.tickets import size
+from keras_popup.training import RunConfig, config
 
 NUMBERS = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1e-6)
 

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_popup import _experiment, _files, config, records, training
-from keras_popup.config import RunConfig
+from keras_popup import _files, datasets, records, training
+from keras_popup.training import RunConfig, config, experiment
 
 SMALL = RunConfig(model="conv2", width=0.1, epochs=3, batch_size=64, learning_rate=0.5)
 
@@ -67,7 +67,7 @@ def test_summary_is_of_the_saved_model(finished):
     ]
     assert summary["kept"] == sum(int(layer.mask().numpy().sum()) for layer in masked)
     assert summary["weights"] == sum(layer["weights"] for layer in summary["layers"])
-    data = training.datasets.load("digits", seed=SMALL.seed)
+    data = datasets.load("digits", seed=SMALL.seed)
     test = model.evaluate(data.evaluation_batches("test", 64), return_dict=True, verbose=0)
     assert test["accuracy"] == summary["test"]["accuracy"] > 0.5
     assert test["loss"] == pytest.approx(summary["test"]["loss"])
@@ -309,7 +309,7 @@ def test_a_run_folder_that_cannot_be_made(tmp_path):
 
 
 def test_divergence_names_its_cause_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    real = _experiment.compile_model
+    real = experiment.compile_model
 
     def compile_with_a_trap(model, run, steps):
         real(model, run, steps)
@@ -322,7 +322,7 @@ def test_divergence_names_its_cause_and_keeps_the_checkpoint(tmp_path, monkeypat
         model.loss = None
         model.compile(model.optimizer, Trap(from_logits=True), metrics=["accuracy"])
 
-    monkeypatch.setattr(_experiment, "compile_model", compile_with_a_trap)
+    monkeypatch.setattr(experiment, "compile_model", compile_with_a_trap)
     folder = tmp_path / "run"
     with pytest.raises(
         training.DivergenceError, match=r"became nan at step 1 of epoch 2.*checkpoint of epoch 1 is kept"
@@ -368,7 +368,7 @@ def test_variants_learn(tmp_path, change):
 
 
 def test_mixed_precision_is_that_of_the_run_only(tmp_path):
-    model = _experiment.build_model(dataclasses.replace(SMALL, precision="mixed_bfloat16"), (8, 8, 1), 10)
+    model = experiment.build_model(dataclasses.replace(SMALL, precision="mixed_bfloat16"), (8, 8, 1), 10)
     assert model.layers[1].compute_dtype == "bfloat16"
     assert keras.config.dtype_policy().name == "float32"
 
@@ -397,7 +397,7 @@ def test_a_random_mask_learns_nothing(tmp_path):
     run = dataclasses.replace(SMALL, **change)
     summary = training.train(run, tmp_path / "run")
     assert (summary["epochs"], summary["config"]["learning_rate"]) == (1, 0.0)
-    untouched = _experiment.build_model(run.with_protocol(), (8, 8, 1), 10)
+    untouched = experiment.build_model(run.with_protocol(), (8, 8, 1), 10)
     trained = keras.models.load_model(tmp_path / "run/model.keras")
     assert all(map(np.array_equal, untouched.get_weights(), trained.get_weights()))
     assert summary["kept"] == sum(layer.kept for layer in untouched.layers if hasattr(layer, "kept"))
@@ -417,8 +417,8 @@ def test_a_run_of_a_version_with_fewer_arguments_goes_on(finished, tmp_path):
 @pytest.mark.parametrize(("method", "l2"), [("edge-popup", 1e-2), ("dense", 1e-2), ("edge-popup", 0.0)])
 def test_weight_decay_is_coupled_l2(method, l2):
     run = dataclasses.replace(SMALL, method=method, l2=l2).with_protocol()
-    model = _experiment.build_model(run, (8, 8, 1), 10)
-    _experiment.compile_model(model, run, steps=10)
+    model = experiment.build_model(run, (8, 8, 1), 10)
+    experiment.compile_model(model, run, steps=10)
     expected = sum(l2 / 2 * np.sum(np.square(v.numpy())) for v in model.trainable_variables)
     assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
 
@@ -434,14 +434,14 @@ def test_weight_decay_is_coupled_l2(method, l2):
 )
 def test_fractions_of_layers(layer_k, expected):
     run = dataclasses.replace(SMALL, k=0.6, layer_k=layer_k).with_protocol()
-    model = _experiment.build_model(run, (8, 8, 1), 10)
+    model = experiment.build_model(run, (8, 8, 1), 10)
     assert [layer.k for layer in model.layers if hasattr(layer, "kept")] == expected
 
 
 def test_a_layer_that_is_not_there_is_refused():
     run = dataclasses.replace(SMALL, layer_k="conv9=0.3").with_protocol()
     with pytest.raises(ValueError, match="matches no layer"):
-        _experiment.build_model(run, (8, 8, 1), 10)
+        experiment.build_model(run, (8, 8, 1), 10)
 
 
 def test_stopped_early_and_continued(finished, tmp_path):

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 
 from keras_popup import conversion, datasets, initializers, models, selectors
-from keras_popup.config import RunConfig, given, layer_fractions
+from keras_popup.training.config import RunConfig, given, layer_fractions
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:

@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from keras_popup import __version__, datasets, distribution, layers
 from keras_popup.callbacks import MaskStatistics
-from keras_popup.config import RunConfig
 from keras_popup.distribution import Placement
 from keras_popup.records import History, RunFolder
+from keras_popup.training.config import RunConfig
 
 STEPS_BETWEEN_LOSS_CHECKS = 50
 
@@ -78,7 +78,7 @@ class Recorder(keras.callbacks.Callback):
         )
 
 
-def summary(
+def summarize(
     config: RunConfig,
     data: datasets.Dataset,
     model: keras.Model,
@@ -129,7 +129,7 @@ def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
     return {"name": layer.name, "weights": weights, "kept": weights}
 
 
-def versions() -> dict[str, str]:
+def find_versions() -> dict[str, str]:
     """Returns the versions of the libraries, and what they run on."""
     packages = ("tensorflow", "keras", "numpy")
     return {

@@ -7,48 +7,14 @@ import typing
 from collections.abc import Sequence
 from typing import Any
 
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How a network is trained where the configuration does not say."""
-
-    learning_rate: float
-    epochs: int = 100
-    batch_size: int = 128
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    l2: float = 1e-4
-    schedule: str = "cosine"
-    warmup_epochs: float = 0
-    label_smoothing: float = 0.0
-
-
-def _methods(edge_popup: Protocol, dense: Protocol | None = None) -> dict[str, Protocol]:
-    # Zhou et al., arXiv 1905.01067, as run again by Ramanujan et al.: high learning rates and no decay of the logits.
-    supermask = dataclasses.replace(edge_popup, learning_rate=50.0, l2=0.0)
-    # Nothing is learned; BatchNormalization's moving averages take an epoch.
-    random = dataclasses.replace(edge_popup, learning_rate=0.0, l2=0.0, epochs=1, warmup_epochs=0)
-    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense or edge_popup}
-
-
-# Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.
-_DENSE_ADAM = Protocol(learning_rate=3e-4, batch_size=60, optimizer="adam", l2=0.0, schedule="constant")
-_SMALL = _methods(Protocol(learning_rate=0.1), dense=Protocol(learning_rate=0.01))
-_RESNET_ON_CIFAR = _methods(Protocol(learning_rate=0.1, batch_size=256, l2=5e-4))
-_IMAGENET = _methods(
-    Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1)
-)
-PROTOCOLS: dict[str, dict[str, Protocol]] = {
-    **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
-    "resnet18": _RESNET_ON_CIFAR,
-    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50"), _IMAGENET),
-}
-"""By model and method."""
+from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, PROTOCOLS
 
 _SELECTOR_OF = {"supermask": "bernoulli"}
 
+
 PLACES = ("strategy", "devices")
 """Arguments that say where a run is computed, not what: a resumed run may have others."""
+
 
 OF_MASKS = (
     "k",
@@ -90,7 +56,7 @@ class RunConfig:
 
     Example:
 
-    >>> from keras_popup.config import RunConfig
+    >>> from keras_popup.training import RunConfig
     >>> RunConfig(model="conv4", k=0.3).with_protocol().learning_rate
     0.1
     """

@@ -15,13 +15,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _experiment, _recorder, datasets, distribution, draws, records, tickets
+from keras_popup import datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
-from keras_popup._recorder import DivergenceError as DivergenceError
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
-from keras_popup.config import PLACES, RunConfig, defaults, given
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
+from keras_popup.training import experiment
+from keras_popup.training.config import PLACES, RunConfig, defaults, given
+from keras_popup.training.recorder import STEPS_BETWEEN_LOSS_CHECKS, Recorder, find_versions, summarize
 
 _logger = logging.getLogger("keras_popup")
 
@@ -68,7 +69,7 @@ def train(
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
     config = config.with_protocol()
-    _experiment.kernel_initializer(config)  # a wrong name is an error before data are read, or made
+    experiment.kernel_initializer(config)  # a wrong name is an error before data are read, or made
     folder = RunFolder(out)
     run = functools.partial(
         _train, config, resume=resume, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks
@@ -107,7 +108,7 @@ def _train_by_workers(
         if finished:
             cluster.dismiss(finished=finished)
             return finished
-    versions = _recorder.versions()
+    versions = find_versions()
     arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
     arguments |= {name: versions[name] for name in ("keras_popup", "tensorflow", "keras", "numpy")}
     if finished := cluster.meet(arguments, _LONGEST_WAIT):
@@ -147,13 +148,13 @@ def _train(
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
-    data = _experiment.load_data(config)
+    data = experiment.load_data(config)
     if placement.name == "multiworker":
         distribution.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
     steps = math.ceil(data.train.size / batch_size)
     with strategy.scope() if strategy else contextlib.nullcontext():
-        model = _experiment.build_model(config, data.image_shape, len(data.classes))
-        _experiment.compile_model(model, config, steps)
+        model = experiment.build_model(config, data.image_shape, len(data.classes))
+        experiment.compile_model(model, config, steps)
         if strategy:
             distribution.prepare(model, data.evaluation_batches("test", batch_size))
         model.optimizer.build(model.trainable_variables)
@@ -162,7 +163,7 @@ def _train(
         # Another process may have come and gone meanwhile.
         if finished := _begin(config, folder, resume=resume, overwrite=overwrite):
             return finished
-        folder.start(dataclasses.asdict(config), _recorder.versions(), overwrite=overwrite)
+        folder.start(dataclasses.asdict(config), find_versions(), overwrite=overwrite)
         # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
         history, seconds = folder.load_checkpoint(model)
         if placement.name == "multiworker":
@@ -171,7 +172,7 @@ def _train(
         _logger.info(_stated(placement, batch_size, given(config.learning_rate)))
         if history:
             _logger.info("Going on after epoch %d of %s.", len(history), epochs)
-        recorder = _recorder.Recorder(folder, history, seconds, instruments)
+        recorder = Recorder(folder, history, seconds, instruments)
         every = [*instruments, recorder, *callbacks]
         if len(history) < last:
             _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
@@ -188,7 +189,7 @@ def _train(
             records.draw_learning_curves(history, title, folder.curves)
         else:
             _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
-        summary = _recorder.summary(config, data, model, history, tested, recorder.seconds, placement)
+        summary = summarize(config, data, model, history, tested, recorder.seconds, placement)
         if drawn:
             summary["test_draws"] = drawn
         if ticket:
@@ -258,7 +259,7 @@ def _fit(
         epochs=last_epoch,
         validation=(validation, validation_steps) if validation else None,
         callbacks=callbacks,
-        steps_between_logs=_recorder.STEPS_BETWEEN_LOSS_CHECKS,
+        steps_between_logs=STEPS_BETWEEN_LOSS_CHECKS,
         verbose=verbose,
     )
 
