@@ -25,14 +25,10 @@ _MODULES = (
     "initializers",
     "layers",
     "models",
-    "ranges",
     "search",
-    "search_config",
-    "search_report",
     "selectors",
     "tickets",
     "training",
-    "tuning",
 )
 _NAMES = {
     "TicketError": "tickets",

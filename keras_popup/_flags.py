@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup.search_config import SEARCHED
+from keras_popup.search import SEARCHED
 from keras_popup.training import PROTOCOLS, RunConfig
 
 

@@ -10,10 +10,9 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup import ranges
 from keras_popup._flags import UsageError, define_config_flags, parse, plain_type
 from keras_popup._loading import load
-from keras_popup.search_config import SEARCHED, SearchConfig
+from keras_popup.search import SEARCHED, Range, SearchConfig, parse_values
 from keras_popup.training import RunConfig, layer_fractions
 
 _SEARCH_HELP = """\
@@ -106,15 +105,15 @@ def _config(values: flags.FlagValues) -> SearchConfig:
     for field in dataclasses.fields(RunConfig):
         value = values[field.name].value
         if field.name == "layer_k":
-            space |= {f"k[{pattern}]": each for pattern, each in layer_fractions(value, ranges.parse).items()}
+            space |= {f"k[{pattern}]": each for pattern, each in layer_fractions(value, parse_values).items()}
         elif field.name not in SEARCHED:
             fixed[field.name] = value
         elif value is not None:
             try:
-                each = ranges.parse(value, plain_type(hints[field.name]))
+                each = parse_values(value, plain_type(hints[field.name]))
             except ValueError as error:
                 raise ValueError(f"`{field.name}`: {error}") from None
-            (space if isinstance(each, (tuple, ranges.Range)) else fixed)[field.name] = each
+            (space if isinstance(each, (tuple, Range)) else fixed)[field.name] = each
     budget = None if values.budget is None else _bytes(values.budget)
     if budget is not None and "k" in fixed:
         raise ValueError("With a budget, k follows from the width. Give a range of k, as limits, or leave --k out.")
@@ -135,7 +134,7 @@ def report(arguments: Sequence[str]) -> int:
     path = parse(flags.FlagValues(), "report", arguments, _REPORT_HELP, "SEARCH")
     if path is not None:
         # Plain data: nothing of TensorFlow is needed.
-        from keras_popup.search_report import write_report
+        from keras_popup.search import write_report
 
         print(write_report(path))
     return 0
@@ -143,7 +142,7 @@ def report(arguments: Sequence[str]) -> int:
 
 def _print_best(best: dict[str, Any], out: str) -> None:
     execution = best["executions"][best["execution"]]
-    from keras_popup._search_display import said
+    from keras_popup.search import said
 
     print(f"\nbest trial     {best['trial']}: {said(best)}")
     print(f"validation     {best['score']:.2%}")

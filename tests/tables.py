@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_popup import initializers, layers
-from keras_popup.search_config import SearchConfig
+from keras_popup.search import SearchConfig
 from keras_popup.selectors import registry
 
 

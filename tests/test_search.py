@@ -20,9 +20,8 @@ from tables import TUNERS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import keras_popup
-from keras_popup import _trials, _workers, cli, records, search, search_report, tuning
-from keras_popup.ranges import Range
-from keras_popup.search_config import SearchConfig
+from keras_popup import cli, records, search
+from keras_popup.search import PopupHyperModel, Range, SearchConfig, engine, report, trial, workers
 from keras_popup.training import RunConfig
 
 SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
@@ -221,7 +220,7 @@ class SameProcess:
     """Looks at what a search would, as its child process does, without the seconds that one takes to start."""
 
     def ask(self, task, seconds):
-        return _trials.look(task)
+        return trial.look(task)
 
 
 WIDTHS = {"width": (0.1, 0.2)}
@@ -252,13 +251,13 @@ IMPOSSIBLE = {
 def test_what_cannot_be_is_found_before_the_first_trial(changes, run, message):
     config = SearchConfig(**{"run": RunConfig(**{"model": "fc", "epochs": 9, **run}), **changes})
     with pytest.raises(ValueError, match=re.escape(message)):
-        search._checked_space(config, SameProcess(), here=True)
+        engine._checked_space(config, SameProcess(), here=True)
 
 
 def test_widths_that_do_not_fit_are_left_out(caplog):
     run = RunConfig(model="fc", epochs=9)
     config = SearchConfig(run=run, space={"width": (0.1, 0.5, 4.0), "k": Range(0.3, 0.7)}, budget=5000)
-    space = search._checked_space(config, SameProcess(), here=True)
+    space = engine._checked_space(config, SameProcess(), here=True)
     assert space == {"width": (0.1, 0.5), "branch": ("sparse", "dense")}
     assert "Left out, as no ticket fits into the budget: width 4." in caplog.text
 
@@ -266,7 +265,7 @@ def test_widths_that_do_not_fit_are_left_out(caplog):
 def test_a_branch_on_which_a_width_does_not_fit_is_left_out():
     space = {"width": (0.1, 0.5), "k": Range(0.4, 0.95)}
     config = SearchConfig(run=RunConfig(model="fc", epochs=9), space=space, budget=2500)
-    assert search._checked_space(config, SameProcess(), here=True) == {"width": (0.1, 0.5), "branch": "dense"}
+    assert engine._checked_space(config, SameProcess(), here=True) == {"width": (0.1, 0.5), "branch": "dense"}
 
 
 @pytest.mark.parametrize(
@@ -305,7 +304,7 @@ def test_what_cannot_be_leaves_nothing_behind(capsys, tmp_path):
 def test_nothing_of_ray_or_tensorflow_is_imported_for_one_worker():
     code = (
         "import sys, keras_popup._search_commands; assert 'plotly' not in sys.modules; "
-        "import keras_popup.search_report; assert not {'tensorflow', 'keras', 'ray'} & set(sys.modules); "
+        "import keras_popup.search; assert not {'tensorflow', 'keras', 'ray'} & set(sys.modules); "
         "import keras_popup.search; assert 'ray' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -330,7 +329,7 @@ def test_the_page_in_a_browser(failing, budgeted):
     try:
         for folder, plots in ((failing[0], 7), (budgeted[0], 7)):
             trials = [record for record in lines(folder) if record["score"] is not None]
-            search_report.write_report(folder)
+            report.write_report(folder)
             driver.get((folder / "report.html").as_uri())
             # Drawn, all of it: a busy machine may return from get() before the page is there.
             drawn = (
@@ -359,7 +358,7 @@ def test_a_reader_changes_nothing(failing, tmp_path):
     with open(folder / "trials.jsonl", "a") as file:
         file.write('{"trial": 4, "half')
     before = (folder / "trials.jsonl").read_bytes()
-    search_report.write_report(folder)
+    report.write_report(folder)
     assert (folder / "trials.jsonl").read_bytes() == before
     assert len(records.SearchFolder(folder).lines("trials.jsonl", repair=True)) == 3
     assert (folder / "trials.jsonl").read_bytes() == (failing[0] / "trials.jsonl").read_bytes()
@@ -444,7 +443,7 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
     def build(width):
         return keras_popup.models.FullyConnected((8, 8, 1), width=width)
 
-    hypermodel = tuning.PopupHyperModel(
+    hypermodel = PopupHyperModel(
         build,
         k={"dense*": Range(0.1, 0.9), "*": 0.5},
         width=[0.1, 0.2],
@@ -497,13 +496,13 @@ def test_hypermodel_in_every_tuner(tuner, tmp_path):
 )
 def test_bad_hypermodels(arguments, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
-        tuning.PopupHyperModel(keras_popup.models.FullyConnected, **arguments)
+        PopupHyperModel(keras_popup.models.FullyConnected, **arguments)
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(("selector", "rate", "l2"), [("top_k", 0.1, 1e-4), ("bernoulli", 50.0, 0.0)])
 def test_each_selector_has_its_own_defaults(selector, rate, l2):
-    hypermodel = tuning.PopupHyperModel(keras_popup.models.FullyConnected, selector=["top_k", "bernoulli"])
+    hypermodel = PopupHyperModel(keras_popup.models.FullyConnected, selector=["top_k", "bernoulli"])
     hp = keras_tuner.HyperParameters()
     hp.Fixed("selector", selector)
     model = hypermodel.build(hp)
@@ -708,7 +707,5 @@ def test_memory_of_fifty_trials(tmp_path):
     own = [sizes[number] for number in sorted(sizes) if number >= 5]
     assert max(own) - own[0] < 50, sizes  # MiB
     peaks = [record["peak_memory_mb"] for record in trials]
-    renewed = [
-        peaks[start : start + _workers.TRIALS_PER_PROCESS] for start in range(0, 50, _workers.TRIALS_PER_PROCESS)
-    ]
+    renewed = [peaks[start : start + workers.TRIALS_PER_PROCESS] for start in range(0, 50, workers.TRIALS_PER_PROCESS)]
     assert max(max(part) for part in renewed) - max(renewed[0]) < 100, peaks

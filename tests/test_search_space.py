@@ -11,10 +11,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tables import TUNERS
 
-from keras_popup import _proposals, _workers, ranges, search_config
-from keras_popup._runner import Runner
-from keras_popup.ranges import Range
-from keras_popup.search_config import SearchConfig
+from keras_popup.search import SEARCHED, Range, SearchConfig, ranges, workers
+from keras_popup.search.proposals import Proposals
+from keras_popup.search.runner import Runner
 from keras_popup.tickets import size
 from keras_popup.training import RunConfig, config
 
@@ -25,13 +24,13 @@ NUMBERS = st.floats(-1e6, 1e6).filter(lambda value: value == 0 or abs(value) > 1
 def test_a_range_is_read_as_written(low, high, log):
     assume(low < high and (not log or low > 0))
     space = Range(low, high, "log" if log else "linear")
-    assert ranges.parse(ranges.written(space)) == space
+    assert ranges.parse_values(ranges.written(space)) == space
 
 
 @given(st.lists(NUMBERS, min_size=1, max_size=6, unique=True))
 def test_values_are_read_as_written(values):
     space = ranges.several(values)
-    assert ranges.parse(ranges.written(space)) == space
+    assert ranges.parse_values(ranges.written(space)) == space
     assert set(ranges.ends(space)) == set(values)
 
 
@@ -39,7 +38,7 @@ def test_values_are_read_as_written(values):
 @example(15, 64)
 def test_steps_end_at_the_end(steps, thousandths):
     end = f"{0.02 + steps * thousandths / 1000:.6f}"
-    space = ranges.parse(f"0.02:{end}:{thousandths / 1000}")
+    space = ranges.parse_values(f"0.02:{end}:{thousandths / 1000}")
     assert len(space) == steps + 1
     assert space[-1] == pytest.approx(float(end), abs=1e-9)
 
@@ -50,7 +49,7 @@ def test_steps_end_at_the_end(steps, thousandths):
 )
 def test_bad_ranges(text):
     with pytest.raises(ValueError, match="Received"):
-        ranges.parse(text)
+        ranges.parse_values(text)
 
 
 @pytest.mark.parametrize("text", ["0.1:0.9:log:3", "nan", "inf", "1:inf", "0:1:1e-9", ":", "0.1:"])
@@ -158,7 +157,7 @@ def proposals(tuner, **changes):
     space = {"k": (0.1, 0.3, 0.5, 0.7) if tuner == "grid" else Range(0.02, 0.98), "width": (0.5, 1.0, 2.0)}
     trials = 12 if tuner in ("random", "bayesian") else None
     search = SearchConfig(**{"run": FC, "space": space, "tuner": tuner, "max_trials": trials, **changes})
-    return _proposals.Proposals(search, search.hyperparameters())
+    return Proposals(search, search.hyperparameters())
 
 
 def accuracy(number, values):
@@ -309,9 +308,9 @@ def test_the_smallest_budget_keeps_a_weight_of_every_layer():
     ],
 )
 def test_gpus_of_trials(machines, asked, size, gpus, places):
-    assert _workers.gpus_of_a_trial(machines, asked, size) == gpus
+    assert workers.gpus_of_a_trial(machines, asked, size) == gpus
     if gpus:
-        assert _workers.places_for(machines, gpus) == places
+        assert workers.places_for(machines, gpus) == places
 
 
 @pytest.mark.parametrize(
@@ -320,7 +319,7 @@ def test_gpus_of_trials(machines, asked, size, gpus, places):
 )
 def test_gpus_that_trials_cannot_have(machines, asked, message):
     with pytest.raises(ValueError, match=message):
-        _workers.gpus_of_a_trial(machines, asked, None)
+        workers.gpus_of_a_trial(machines, asked, None)
 
 
 class Pool:
@@ -364,4 +363,4 @@ def test_a_trial_that_has_not_begun_is_not_stuck(tmp_path):
 
 def test_every_searched_argument_is_a_runs():
     names = {field.name for field in dataclasses.fields(RunConfig)}
-    assert set(search_config.SEARCHED) < names
+    assert set(SEARCHED) < names

@@ -113,7 +113,7 @@ def summarize(
         },
         "devices": {"strategy": placement.name, "names": placement.devices, "replicas": placement.replicas},
         "config": dataclasses.asdict(config),
-        "versions": versions(),
+        "versions": find_versions(),
     }
 
 

@@ -25,7 +25,7 @@ class Range:
 
     Example:
 
-    >>> from keras_popup.ranges import Range
+    >>> from keras_popup.search import Range
     >>> str(Range(0.001, 1.0, "log"))
     '0.001:1:log'
     """
@@ -49,7 +49,7 @@ class Range:
         return f"{written(self.low)}:{written(self.high)}" + (":log" if self.sampling == "log" else "")
 
 
-def parse(text: str, kind: type = float) -> Space:
+def parse_values(text: str, kind: type = float) -> Space:
     """Reads a value ("0.5"), several ("0.5,1,2") or a range ("0.1:0.9", "0.1:0.9:0.2" in steps, "1e-3:1:log").
 
     Args:

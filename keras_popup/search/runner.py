@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keras_popup._workers import Workers
 from keras_popup.records import ALIVE
+from keras_popup.search.workers import Workers
 
 _logger = logging.getLogger("keras_popup")
 

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_popup import conversion, initializers, ranges, selectors
-from keras_popup.ranges import Range
+from keras_popup import conversion, initializers, selectors
+from keras_popup.search import ranges
+from keras_popup.search.ranges import Range
 
 __all__ = ["PopupHyperModel", "Range"]
 
@@ -55,7 +56,7 @@ class PopupHyperModel(keras_tuner.HyperModel):
     Example:
 
     >>> import keras_popup, keras_tuner
-    >>> from keras_popup.tuning import PopupHyperModel, Range
+    >>> from keras_popup.search import PopupHyperModel, Range
     >>> hypermodel = PopupHyperModel(keras_popup.models.FullyConnected, k=Range(0.1, 0.9), width=[0.1, 0.2])
     >>> hp = keras_tuner.HyperParameters()
     >>> model = hypermodel.build(hp)

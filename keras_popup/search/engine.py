@@ -12,14 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from keras_popup import __version__, ranges, tickets
+from keras_popup import __version__, tickets
 from keras_popup._files import write_atomically
-from keras_popup._proposals import OBJECTIVE, Proposal, Proposals
-from keras_popup._runner import Runner
-from keras_popup._search_display import Display
-from keras_popup._workers import ChildProcess, RayWorkers, Workers
 from keras_popup.records import RunFolder, SearchFolder, best_trial
-from keras_popup.search_config import BRANCH, EXTENSIBLE, SearchConfig
+from keras_popup.search import ranges
+from keras_popup.search.config import BRANCH, EXTENSIBLE, SearchConfig
+from keras_popup.search.progress import Display
+from keras_popup.search.proposals import OBJECTIVE, Proposal, Proposals
+from keras_popup.search.runner import Runner
+from keras_popup.search.workers import ChildProcess, RayWorkers, Workers
 from keras_popup.training import RunConfig, defaults
 
 __all__ = ["search"]
@@ -295,10 +296,10 @@ class _Search:
         self._folder.write_table("trials.csv", [_row(record) for record in self._ended])
         self._drop_models()
         if self._tensorboard:
-            from keras_popup import _tensorboard
+            from keras_popup.search import tensorboard
 
             for record in self._ended:
-                _tensorboard.write(self._folder.path / "tensorboard", record)
+                tensorboard.write(self._folder.path / "tensorboard", record)
 
     def _folder_of(self, proposal: Proposal) -> str:
         return str(self._folder.trial(proposal.root).relative_to(self._folder.path))
@@ -382,7 +383,7 @@ class _Search:
         if not importlib.util.find_spec("plotly"):
             _logger.warning("No report was written: plotly is missing. Install the extra, 'keras-popup[tuning]'.")
             return
-        from keras_popup.search_report import write_report
+        from keras_popup.search.report import write_report
 
         write_report(self._folder.path)
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from keras_popup import ranges
+from keras_popup.search import ranges
 from keras_popup.training import OF_MASKS, PLACES, RunConfig, check_options, option
 
 SEARCHED = ("k", "width", "learning_rate", "l2", "kernel_initializer", "selector")
@@ -25,7 +25,7 @@ class SearchConfig:
         run: `RunConfig`, what is the same in all trials. Its seed is that of the search: execution number i of
             every trial has `run.seed + i`, so that trials differ in nothing but their hyperparameters.
         space: dict from names in `SEARCHED`, or "k[PATTERN]", to what is chosen from: a tuple of values, or a
-            `keras_popup.ranges.Range`; for "k[PATTERN]" one number as well. With a budget, "k" is the limits
+            `keras_popup.search.Range`; for "k[PATTERN]" one number as well. With a budget, "k" is the limits
             of k, (0, 1] if it is left out.
         tuner, max_trials, executions, budget, baseline, retries: as their texts say.
 
@@ -34,9 +34,9 @@ class SearchConfig:
 
     Example:
 
-    >>> from keras_popup.config import RunConfig
-    >>> from keras_popup.search_config import SearchConfig
-    >>> from keras_popup.ranges import Range
+    >>> from keras_popup.training import RunConfig
+    >>> from keras_popup.search import SearchConfig
+    >>> from keras_popup.search import Range
     >>> config = SearchConfig(run=RunConfig(model="fc"), space={"k": Range(0.1, 0.9), "width": (0.5, 1.0)})
     >>> config.arguments()["k"]
     '0.1:0.9'

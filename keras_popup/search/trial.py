@@ -1,7 +1,7 @@
 """What a worker of a search does: one trial at a time, each by the library's own training run.
 
-`python -m keras_popup._trials` reads tasks from standard input, a line of JSON each, and writes results to standard
-output. It ends with its standard input: a search that was killed leaves no trial behind.
+`python -m keras_popup.search.trial` reads tasks from standard input, a line of JSON each, and writes results to
+standard output. It ends with its standard input: a search that was killed leaves no trial behind.
 """
 
 import contextlib

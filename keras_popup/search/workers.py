@@ -98,7 +98,7 @@ class ChildProcess:
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
         # What a library logs while it is imported is nobody's business: a trial has a log of its own.
         self._process = process = subprocess.Popen(
-            [sys.executable, "-m", "keras_popup._trials"],
+            [sys.executable, "-m", "keras_popup.search.trial"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -294,6 +294,6 @@ def _check_address(address: str) -> None:
 
 def _run_on_ray(task: dict[str, Any]) -> dict[str, Any]:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from keras_popup import _trials
+    from keras_popup.search import trial
 
-    return _trials.run(task)
+    return trial.run(task)

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_popup import ranges
-from keras_popup.search_config import SearchConfig
+from keras_popup.search import ranges
+from keras_popup.search.config import SearchConfig
 
 try:
     import keras_tuner

@@ -14,7 +14,7 @@ try:
 except ImportError:
     raise ImportError("A report needs plotly. Install the extra: pip install 'keras-popup[tuning]'.") from None
 
-from keras_popup import _search_figures as figures
+from keras_popup.search import figures as figures
 
 __all__ = ["write_report"]
 

@@ -1,0 +1,8 @@
+from .config import SEARCHED as SEARCHED
+from .config import SearchConfig as SearchConfig
+from .engine import search as search
+from .hypermodel import PopupHyperModel as PopupHyperModel
+from .progress import said as said
+from .ranges import Range as Range
+from .ranges import parse_values as parse_values
+from .report import write_report as write_report
