@@ -25,8 +25,8 @@ from typing import Any
 
 from pairs import processor
 
-from keras_popup import cli
 from keras_popup._files import write_atomically
+from keras_popup.cli.train import DIVERGED
 from keras_popup.records import RunFolder
 from keras_popup.training import PLACES, RunConfig
 
@@ -262,7 +262,7 @@ def run(row: Row, places: dict[str, str], more: list[str]) -> bool:
     command = [*row.command(places), *more]
     print(f"\n{row.name}\n  keras-popup {shlex.join(command)}", flush=True)
     status = subprocess.run([sys.executable, "-m", "keras_popup", *command], check=False).returncode
-    if status not in (0, cli.DIVERGED):
+    if status not in (0, DIVERGED):
         return False
     folder = RunFolder(row.folder)
     finished = folder.summary()

@@ -3,7 +3,9 @@
 import importlib
 import os
 import sys
-from typing import Any
+from pathlib import Path
+
+import lazy_loader
 
 if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
     raise ImportError(
@@ -13,52 +15,10 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 
 __version__ = "0.1.0"
 
-# Where each public name lives. Resolved on first use, so that `import keras_popup`, `--help` and
-# `--version` do not wait for TensorFlow.
-_MODULES = (
-    "callbacks",
-    "conversion",
-    "criteria",
-    "datasets",
-    "draws",
-    "exports",
-    "initializers",
-    "layers",
-    "models",
-    "search",
-    "selectors",
-    "tickets",
-    "training",
-)
-_NAMES = {
-    "TicketError": "tickets",
-    "evaluate_draws": "draws",
-    "export": "exports",
-    "load_ticket": "tickets",
-    "mask_model": "conversion",
-    "mask_summary": "conversion",
-    "register_maskable": "layers",
-    "save_ticket": "tickets",
-    "strip_masks": "conversion",
-    "ticket_info": "tickets",
-    "verify_ticket": "tickets",
-}
+# The names of `__init__.pyi`, each imported when it is first used.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = [*_MODULES, *_NAMES, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"keras_popup.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"keras_popup.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'keras_popup' has no attribute {name!r}. Public names: {__all__}.")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
-if "keras" in sys.modules:
-    # Registers the layers, so that keras.models.load_model finds them. It costs nothing more here.
+# Registers the layers, so that `keras.models.load_model` finds them whichever is imported first. The command line does
+# not wait for it, as Keras takes seconds: `keras-popup` or `python -m keras_popup` (whose name is "-m" until it runs).
+if Path(sys.argv[0] if sys.argv else "").stem not in ("keras-popup", "keras-popup-script", "-m"):
     importlib.import_module("keras_popup.layers")

@@ -1,12 +1,14 @@
 """The command line, and what `import keras_popup` costs."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from keras_popup import __version__, cli
+from keras_popup import RunConfig, __version__, cli
 
 
 def run(capsys, *arguments):
@@ -26,7 +28,7 @@ def test_help(capsys, arguments):
 def test_help_of_train_names_every_argument(capsys, flag):
     status, out, _ = run(capsys, "train", flag)
     assert status == 0
-    for name in (*cli.RunConfig.__dataclass_fields__, "out", "resume", "overwrite"):
+    for name in (*RunConfig.__dataclass_fields__, "out", "resume", "overwrite"):
         assert f"--{name}\n" in out
     assert "examples:" in out
 
@@ -134,18 +136,33 @@ def python(code, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**environment, "PATH": ""}, timeout=120)
 
 
-def test_import_and_help_load_no_tensorflow():
-    code = (
-        "import sys, keras_popup; from keras_popup import cli; "
-        "assert cli.main(['train', '--help']) == 0; assert cli.main(['--version']) == 0; dir(keras_popup); "
-        "assert not {'tensorflow', 'keras'} & sys.modules.keys()"
-    )
-    result = python(code)
-    assert result.returncode == 0, result.stderr
+COMMAND = os.path.join(os.path.dirname(sys.executable), "keras-popup")
 
 
-def test_load_model_finds_the_layers_after_importing_both(tmp_path):
-    code = "import keras, keras_popup, sys\nassert 'keras_popup>MaskedDense' in keras.saving.get_custom_objects()"
+@pytest.mark.parametrize("program", [[COMMAND], [sys.executable, "-m", "keras_popup"]], ids=["keras-popup", "-m"])
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["train", "--k", "2", "--out", "x"]])
+def test_commands_answer_without_tensorflow(program, arguments, tmp_path):
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    result = subprocess.run([*program, *arguments], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    imported = set(re.findall(r"\| +([a-z_]+)$", result.stderr, re.MULTILINE))
+    assert result.returncode == (2 if "2" in arguments else 0), result.stderr[-1000:]
+    assert "keras_popup" in imported
+    assert not {"tensorflow", "keras"} & imported
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import keras, keras_popup",
+        "import keras_popup, keras",
+        "import keras_popup.selectors, keras",
+        "from keras_popup import RunConfig; import keras",
+        "import keras_popup.records; import keras",
+    ],
+)
+def test_load_model_finds_the_layers_whatever_is_imported_first(imports):
+    code = f"{imports}\nassert 'keras_popup>MaskedDense' in keras.saving.get_custom_objects()\n"
+    code += "assert keras.Model(*2 * [keras.Input((2,))]).name == 'functional', 'an automatic name was used up'"
     result = python(code)
     assert result.returncode == 0, result.stderr
 
@@ -179,7 +196,7 @@ def test_another_backend_is_refused():
 def test_unknown_public_name():
     import keras_popup
 
-    with pytest.raises(AttributeError, match="Public names"):
+    with pytest.raises(AttributeError, match="masks"):
         keras_popup.masks  # noqa: B018
     for name in keras_popup.__all__:
         assert getattr(keras_popup, name) is not None

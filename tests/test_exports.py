@@ -242,6 +242,7 @@ def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
 
 def test_command_line(tmp_path, capsys, monkeypatch):
     from keras_popup import cli
+    from keras_popup.cli.export import EXPORT_NAMES
 
     run = str(tmp_path / "run")
     assert (
@@ -252,7 +253,7 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     assert cli.main(["export", run, "--format", "all"]) == 0
     out = capsys.readouterr().out
     assert "compared on 32 images of the run's test set" in out
-    for name, file in cli._EXPORT_NAMES.items():
+    for name, file in EXPORT_NAMES.items():
         assert name in out
         assert os.path.exists(os.path.join(run, file))
     assert cli.main(["export", f"{run}/model.keras", "--format", "onnx", "--out", str(tmp_path / "my.onnx")]) == 0

@@ -301,15 +301,6 @@ def test_what_cannot_be_leaves_nothing_behind(capsys, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-def test_nothing_of_ray_or_tensorflow_is_imported_for_one_worker():
-    code = (
-        "import sys, keras_popup._search_commands; assert 'plotly' not in sys.modules; "
-        "import keras_popup.search; assert not {'tensorflow', 'keras', 'ray'} & set(sys.modules); "
-        "import keras_popup.search; assert 'ray' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 def browser():
     if not shutil.which("chromedriver"):
         assert not os.environ.get("KERAS_POPUP_NEEDS_BROWSER"), "chromedriver is missing"

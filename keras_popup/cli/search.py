@@ -10,8 +10,8 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup._flags import UsageError, define_config_flags, parse, plain_type
-from keras_popup._loading import load
+from keras_popup.cli.flags import UsageError, define_config_flags, parse, plain_type
+from keras_popup.cli.quiet import import_quietly
 from keras_popup.search import SEARCHED, Range, SearchConfig, parse_values
 from keras_popup.training import RunConfig, layer_fractions
 
@@ -86,7 +86,9 @@ def search(arguments: Sequence[str]) -> int:
     names = ("resume", "overwrite", "refit", "workers", "ray_address", "gpus_per_worker", "tensorboard")
     options = {name: values[name].value for name in (*names, "stall_minutes")}
     try:
-        best = load("search").search(config, values.out, **options)
+        with import_quietly():
+            from keras_popup.search import search as run_search
+        best = run_search(config, values.out, **options)
     except KeyboardInterrupt:
         print(
             "\nkeras-popup: interrupted. The same command with --resume goes on: trials that have ended are kept, one "

@@ -1,0 +1,30 @@
+from . import callbacks as callbacks
+from . import conversion as conversion
+from . import criteria as criteria
+from . import datasets as datasets
+from . import exports as exports
+from . import initializers as initializers
+from . import layers as layers
+from . import models as models
+from . import search as search
+from . import selectors as selectors
+from . import tickets as tickets
+from . import training as training
+from .conversion import mask_model as mask_model
+from .conversion import mask_summary as mask_summary
+from .conversion import strip_masks as strip_masks
+from .draws import evaluate_draws as evaluate_draws
+from .exports import export as export
+from .layers import register_maskable as register_maskable
+from .search import PopupHyperModel as PopupHyperModel
+from .search import Range as Range
+from .search import SearchConfig as SearchConfig
+from .tickets import TicketError as TicketError
+from .tickets import load_ticket as load_ticket
+from .tickets import save_ticket as save_ticket
+from .tickets import ticket_info as ticket_info
+from .tickets import verify_ticket as verify_ticket
+from .training import RunConfig as RunConfig
+from .training import train as train
+
+__version__: str

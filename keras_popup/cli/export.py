@@ -1,0 +1,108 @@
+"""The command `export`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_popup.cli.flags import UsageError, parse
+from keras_popup.cli.models import find_model_file, load_model
+from keras_popup.cli.quiet import import_quietly
+from keras_popup.training import RunConfig
+
+_EXPORT_HELP = """\
+keras-popup export: write a model for TensorFlow Serving, LiteRT or ONNX Runtime
+
+usage:
+  keras-popup export MODEL [flags]     MODEL is a run folder or a .keras file
+
+Masks are baked in. Each file is read back by its runtime and its outputs compared with the model's, on images of
+the run's test set where MODEL is a run folder; a file that computes something else is removed. The runtimes are
+installed by pip install 'keras-popup[export]'.
+
+examples:
+  keras-popup export runs/first                             writes runs/first/saved_model
+  keras-popup export runs/first --format litert_int8,onnx   writes runs/first/model_int8.tflite and model.onnx
+  keras-popup export model.keras --format litert --out phone.tflite
+"""
+
+
+# How `export` names what it writes beside a model.
+EXPORT_NAMES = {
+    "saved_model": "saved_model",
+    "litert": "model.tflite",
+    "litert_sparse": "model_sparse.tflite",
+    "litert_int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+
+
+_COMPARED = 32  # test images
+
+
+def export(arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    names = ", ".join(EXPORT_NAMES)
+    flags.DEFINE_list(
+        "format",
+        None,
+        f"What to write: one or more of {names}, or all. By the ending of --out if that is given, else saved_model.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "out", None, "The file or folder, for one format. Beside the model if not given.", flag_values=values
+    )
+    flags.DEFINE_float(
+        "tolerance",
+        None,
+        "The largest difference of outputs to accept, in units of the largest output. By default 1e-4, and 0.1 for "
+        "int8 kernels that had to be rounded.",
+        lower_bound=0.0,
+        flag_values=values,
+    )
+    path = parse(values, "export", arguments, _EXPORT_HELP, "MODEL")
+    if path is None:
+        return 0
+    # Without a format, `export` goes by the ending of --out.
+    formats = list(EXPORT_NAMES) if values.format == ["all"] else list(dict.fromkeys(values.format or [None]))
+    if unknown := [name for name in formats if name and name not in EXPORT_NAMES]:
+        raise UsageError(f"--format must be one or more of {names}, or all. Received: {', '.join(unknown)}.")
+    if values.out and len(formats) > 1:
+        raise UsageError(
+            f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
+        )
+    file = find_model_file(path)
+    with import_quietly():
+        from keras_popup import exports
+    model = load_model(file)
+    inputs = _test_images(path) if os.path.isdir(path) else None
+    source = "made-up numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
+    print(f"compared on {source}:")
+    failed = False
+    for name in formats:
+        out = values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "saved_model"])
+        try:
+            result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
+        except (exports.ExportError, ImportError, OSError) as error:
+            print(f"keras-popup: {error}", file=sys.stderr)
+            failed = True
+            continue
+        difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
+        print(f"{result.format:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
+    return int(failed)
+
+
+def _test_images(folder: str) -> Any:
+    """Returns some test images of a run, None if its data are gone."""
+    from keras_popup.records import RunFolder
+    from keras_popup.training import load_data
+
+    config = RunConfig(**RunFolder(folder).read("config.json", "config")["config"])
+    try:
+        images, _ = next(iter(load_data(config).evaluation_batches("test", _COMPARED)))
+    except (OSError, ValueError, ImportError) as error:
+        print(f"keras-popup: comparing on made-up images, as the run's cannot be read: {error}", file=sys.stderr)
+        return None
+    return images.numpy()

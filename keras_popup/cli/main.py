@@ -1,0 +1,66 @@
+"""The command line. Thin: flags are made from `RunConfig`, work is done by other modules."""
+
+import sys
+from collections.abc import Sequence
+
+from keras_popup import __version__
+from keras_popup.cli.export import export
+from keras_popup.cli.flags import UsageError
+from keras_popup.cli.search import report, search
+from keras_popup.cli.summary import summary
+from keras_popup.cli.ticket import ticket
+from keras_popup.cli.train import train
+
+_USAGE = """\
+keras-popup: find subnetworks of randomly weighted networks
+
+usage:
+  keras-popup train [flags]     train a network and leave a run folder
+  keras-popup search [flags]    search over k, width and more, or for what fits into some bytes
+  keras-popup report SEARCH     one HTML page about a search
+  keras-popup summary MODEL     what is masked in a model, and how large its masks are
+  keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
+  keras-popup ticket pack MODEL write a model as its seeds and masks, about one bit per weight
+  keras-popup ticket unpack|info|verify TICKET
+  keras-popup COMMAND --help    all flags of a command
+  keras-popup --version
+
+MODEL is a run folder or a .keras file.
+
+a first try, in under a minute:
+  keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/first
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Returns:
+        The exit status: 0, 1 for a run that failed, 2 for wrong arguments, 3 for a loss that diverged.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h", "help"):
+        print(_USAGE, end="")
+        return 0
+    if command == "--version":
+        print(f"keras-popup {__version__}")
+        return 0
+    commands = {
+        "train": train,
+        "search": search,
+        "report": report,
+        "summary": summary,
+        "export": export,
+        "ticket": ticket,
+    }
+    try:
+        if command not in commands:
+            raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
+        return commands[command](arguments[1:])
+    except UsageError as error:
+        print(f"keras-popup: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
+        print(f"keras-popup: {error}", file=sys.stderr)
+        return 1

@@ -1,0 +1,32 @@
+"""The command `summary`."""
+
+from collections.abc import Sequence
+
+from absl import flags
+
+from keras_popup.cli.flags import parse
+from keras_popup.cli.models import find_model_file, load_model
+from keras_popup.cli.quiet import import_quietly
+
+_SUMMARY_HELP = """\
+keras-popup summary: what is masked in a model, and how large its masks are
+
+usage:
+  keras-popup summary MODEL     MODEL is a run folder or a .keras file
+
+A row per layer that has weights: how many, how many the mask keeps, the fraction k, the seed of the kernel, and
+why a layer is not masked. Below, the bytes of all masks at one bit per weight and at the entropy limit.
+
+example:
+  keras-popup summary runs/first
+"""
+
+
+def summary(arguments: Sequence[str]) -> int:
+    path = parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")
+    if path is not None:
+        file = find_model_file(path)
+        with import_quietly():
+            from keras_popup.conversion import mask_summary
+        mask_summary(load_model(file))
+    return 0

@@ -1,0 +1,115 @@
+"""The commands `ticket pack`, `unpack`, `info` and `verify`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from keras_popup._files import write_atomically
+from keras_popup.cli.flags import UsageError, parse
+from keras_popup.cli.models import find_model_file, load_model
+from keras_popup.cli.quiet import import_quietly
+
+_TICKET_HELP = """\
+keras-popup ticket: a network as its seeds and its masks, in about one bit per weight or less
+
+usage:
+  keras-popup ticket pack MODEL [flags]       MODEL is a run folder or a .keras file
+  keras-popup ticket unpack TICKET [flags]    writes the plain model, as a .keras file
+  keras-popup ticket info TICKET              what takes how many bytes, and where the ticket comes from
+  keras-popup ticket verify TICKET            unpacks all weights and checks them
+
+A ticket may come from a stranger: nothing in it is run, and a damaged one is an error.
+keras-popup ticket COMMAND --help prints the flags of a command.
+
+examples:
+  keras-popup ticket pack runs/first            writes runs/first/model.ticket
+  keras-popup ticket unpack runs/first/model.ticket   writes runs/first/model_plain.keras
+"""
+
+
+def ticket(arguments: Sequence[str]) -> int:
+    commands = {"pack": _pack, "unpack": _unpack, "info": _inspect, "verify": _inspect}
+    command = arguments[0] if arguments else "--help"
+    if command in ("--help", "-h", "help"):
+        print(_TICKET_HELP, end="")
+        return 0
+    if command not in commands:
+        raise UsageError(
+            f"Unknown command 'ticket {command}'. Expected: {', '.join(commands)}. See keras-popup ticket --help."
+        )
+    return commands[command](command, arguments[1:])
+
+
+def _pack(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_string("out", None, "The file. Beside the model if not given.", flag_values=values)
+    flags.DEFINE_string("dataset", None, "What the model was trained on. The run's if not given.", flag_values=values)
+    flags.DEFINE_string("notes", None, "Text for whoever reads the ticket.", flag_values=values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")
+    if path is None:
+        return 0
+    file = find_model_file(path)
+    out = Path(values.out or Path(file).with_suffix(".ticket"))
+    dataset, metrics = values.dataset, None
+    if os.path.isdir(path):
+        from keras_popup.records import RunFolder
+
+        run = RunFolder(path)
+        dataset = dataset or run.read("config.json", "config")["config"].get("dataset")
+        metrics = run.read("summary.json", "test")["test"]
+    with import_quietly():
+        from keras_popup.tickets import save_ticket
+    print(save_ticket(load_model(file), out, dataset=dataset, metrics=metrics, notes=values.notes))
+    print(f" Written: {out}")
+    return 0
+
+
+def _unpack(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    flags.DEFINE_string(
+        "out", None, "The .keras file. By default beside the ticket, such as model_plain.keras.", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "masked", False, "Keep the masks, for further training. Their scores are new ones.", flag_values=values
+    )
+    flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
+    flags.DEFINE_list(
+        "trust", [], "Installed packages whose layers the ticket may have, such as keras_hub.", flag_values=values
+    )
+    _define_max_bytes(values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
+    if path is None:
+        return 0
+    kind = "masked" if values.masked else "plain"
+    out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
+    if out.suffix != ".keras":
+        raise UsageError(f"--out must end in .keras. Received: '{out}'.")
+    if out.exists() and not values.overwrite:
+        raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
+    with import_quietly():
+        from keras_popup.tickets import load_ticket
+    model = load_ticket(path, masked=values.masked, trust=values.trust, max_bytes=values.max_bytes)
+    write_atomically(out, model.save)
+    print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
+    return 0
+
+
+def _inspect(command: str, arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    _define_max_bytes(values)
+    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
+    if path is not None:
+        with import_quietly():
+            from keras_popup.tickets import ticket_info, verify_ticket
+        inspect = verify_ticket if command == "verify" else ticket_info
+        print(inspect(path, max_bytes=values.max_bytes))
+        if command == "verify":
+            print(" Verified: all masks, kernels and other weights are those that were saved")
+    return 0
+
+
+def _define_max_bytes(values: flags.FlagValues) -> None:
+    text = "How many bytes the weights may take unpacked. Raise it for large models that you trust."
+    flags.DEFINE_integer("max_bytes", 1 << 30, text, lower_bound=0, flag_values=values)

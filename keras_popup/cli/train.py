@@ -1,0 +1,81 @@
+"""The command `train`."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from keras_popup.cli.flags import UsageError, define_config_flags, parse
+from keras_popup.cli.quiet import import_quietly
+from keras_popup.training import RunConfig
+
+DIVERGED = 3  # exit status
+
+
+_TRAIN_HELP = """\
+keras-popup train: train a network and leave a run folder
+
+Finds the fraction k of a random network's weights that does best, by edge-popup (arXiv 1911.13299), or learns the
+weights of the same network with --method dense. What is not given follows the paper's protocol for the model.
+
+examples:
+  keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/digits
+  keras-popup train --model conv4 --dataset cifar10 --k 0.5 --epochs 100 --seed 1 --out runs/a
+  keras-popup train --model resnet18 --dataset pets --data_dir photos --image_size 64 --out runs/b
+  keras-popup train ... --out runs/a --resume     goes on with a run that was interrupted
+  keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; all GPUs are the default
+  keras-popup train ... --strategy multiworker    on each machine that TF_CONFIG names
+
+the run folder:
+  config.json, history.csv, curves.png, model.keras, summary.json
+"""
+
+
+def train(arguments: Sequence[str]) -> int:
+    values = flags.FlagValues()
+    define_config_flags(values, RunConfig)
+    flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
+    flags.DEFINE_boolean("resume", False, "Go on with the run in --out, on other devices too.", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
+    if parse(values, "train", arguments, _TRAIN_HELP) is None:
+        return 0
+    if not values.out:
+        raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
+    try:
+        config = RunConfig(**{field.name: values[field.name].value for field in dataclasses.fields(RunConfig)})
+        config.with_protocol()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    with import_quietly():
+        from keras_popup import training
+    try:
+        summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
+    except KeyboardInterrupt:
+        print(
+            "\nkeras-popup: interrupted. The same command with --resume goes on after the last epoch.", file=sys.stderr
+        )
+        return 130
+    except training.DivergenceError as error:
+        print(f"keras-popup: {error}", file=sys.stderr)
+        return DIVERGED
+    _print_summary(summary, values.out)
+    return 0
+
+
+def _print_summary(summary: dict[str, Any], out: str) -> None:
+    share = summary["kept"] / summary["weights"]
+    if summary["test"]:
+        print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
+    else:  # of a search, whose trials are not tested
+        print(f"\nvalidation accuracy  {summary['validation']['accuracy']:.2%}")
+    print(f"weights kept   {summary['kept']:,} of {summary['weights']:,} ({share:.1%})")
+    print(f"time           {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
+    if not os.path.isdir(out):
+        return  # of a worker whose folder another one keeps
+    print(f"run folder     {out}")
+    curves = os.path.join(out, "curves.png")
+    if os.path.exists(curves):
+        print(f"curves         {curves}")
