@@ -22,7 +22,7 @@ test-all: .venv/installed
 # TensorFloat-32 would round more than the tests allow for.
 test-gpu: .venv/installed
 	KERAS_POPUP_TEST_DEVICES=$(GPUS) TF_FORCE_GPU_ALLOW_GROWTH=true NVIDIA_TF32_OVERRIDE=0 \
-		$(BIN)/pytest -n 0 -m '' tests/test_distribution.py
+		$(BIN)/pytest -n 0 -m '' tests/distribution
 	$(BIN)/python benchmarks/devices.py --devices $(GPUS)
 
 lint: .venv/installed

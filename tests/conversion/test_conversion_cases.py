@@ -6,8 +6,8 @@ import blocks
 import keras
 import numpy as np
 import pytest
+from converted import fit_once, masked_layers, moved
 from tables import plain_model
-from test_conversion import fit_once, masked_layers, moved
 
 from keras_popup import layers, mask_model, strip_masks
 from keras_popup.exports import api

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_popup import cli, training
 from keras_popup.training import RunConfig, defaults
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import reproduce  # noqa: E402

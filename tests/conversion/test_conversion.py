@@ -9,6 +9,7 @@ import blocks
 import keras
 import numpy as np
 import pytest
+from converted import fit_once, masked_layers, moved, outputs_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import INITIALIZERS, MODELS, plain_model
@@ -17,10 +18,6 @@ from keras_popup import initializers, layers, mask_model, mask_summary, models, 
 from keras_popup.conversion import masked_kernels
 from keras_popup.layers import tree
 from keras_popup.layers.maskable import kernels_of
-
-
-def masked_layers(model):
-    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, layers.MaskedLayer)]
 
 
 @pytest.mark.parametrize("name", models._MODELS)
@@ -88,25 +85,6 @@ def test_arguments_reach_the_layers(name):
 @pytest.fixture(params=MODELS, ids=lambda case: case.name)
 def case(request):
     return request.param
-
-
-def moved(model):
-    """The model, every weight a little away from where it began, biases and statistics too."""
-    rng = np.random.default_rng(1)
-    for weight in model.weights:
-        weight.assign_add(0.1 * np.abs(rng.standard_normal(weight.shape)))
-    return model
-
-
-def outputs_of(model, inputs):
-    outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
-    return outputs if isinstance(outputs, list) else [outputs]
-
-
-def fit_once(model, inputs):
-    targets = [np.ones_like(output) for output in outputs_of(model, inputs)]
-    model.compile(keras.optimizers.SGD(0.1), ["mse"] * len(targets))
-    model.fit(inputs if len(inputs) > 1 else inputs[0], targets if len(targets) > 1 else targets[0], verbose=0)
 
 
 @pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")

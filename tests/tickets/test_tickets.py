@@ -20,7 +20,7 @@ from keras_popup import load_ticket, mask_model, models, save_ticket, strip_mask
 from keras_popup.layers import tree
 
 SLOW = pytest.mark.slow  # of round trips, those that hardly differ from others
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 # Small inputs: a smaller one than 32 x 32 leaves nothing of a ResNet's last stage.
 LIBRARY = {name: (32, 32, 3) if "resnet" in name else (8, 8, 3) for name in models._MODELS} | {"conv8": (16, 16, 3)}
@@ -495,7 +495,7 @@ def test_a_selector_must_know_its_scores(tmp_path):
         First().scores_for(np.zeros(3), np.zeros(3))
 
 
-@pytest.mark.parametrize("name", sorted(keras_popup.selectors._SELECTORS))
+@pytest.mark.parametrize("name", sorted(keras_popup.SELECTORS))
 @pytest.mark.parametrize("start", ["uniform", "zeros", "constant", "negative zeros"])
 @pytest.mark.parametrize("kept", [1, 5, 96, 97])
 def test_selectors_choose_a_mask_again(name, start, kept):

@@ -13,7 +13,7 @@ from golden import golden_blocks
 import keras_popup
 import keras_popup.layers
 
-FOLDER = Path(__file__).parent / "golden" / "models-v1"
+FOLDER = Path(__file__).parents[1] / "golden" / "models-v1"
 NOTES = json.loads((FOLDER / "models.json").read_text())
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")
