@@ -495,7 +495,7 @@ def test_a_selector_must_know_its_scores(tmp_path):
         First().scores_for(np.zeros(3), np.zeros(3))
 
 
-@pytest.mark.parametrize("name", sorted(keras_popup.SELECTORS))
+@pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("start", ["uniform", "zeros", "constant", "negative zeros"])
 @pytest.mark.parametrize("kept", [1, 5, 96, 97])
 def test_selectors_choose_a_mask_again(name, start, kept):
