@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import ticket_reader
 from keras.src.applications.convnext import LayerScale
-from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, plain_model, small_model
+from tables import INITIALIZERS, LAYERS, MODELS, POLICIES, SELECTORS, plain_model, small_model
 
 import keras_popup
 from keras_popup import load_ticket, mask_model, models, save_ticket, strip_masks, tickets
