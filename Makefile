@@ -50,7 +50,7 @@ wheel: .venv/installed
 .venv/installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[all]'
+	$(BIN)/pip install --quiet --editable '.[all,dev]'
 	touch $@
 
 clean:
