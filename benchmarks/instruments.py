@@ -11,7 +11,7 @@ import argparse
 from pairs import Table, compare, parser, timed
 from train_step import build
 
-from keras_popup.callbacks import KSchedule, MaskStatistics, linear
+from keras_popup.callbacks import KSchedule, Linear, MaskStatistics
 
 SHORT = 10  # steps in a run of steps
 
@@ -42,7 +42,7 @@ def measure(name: str, arguments: argparse.Namespace) -> dict[str, dict[str, flo
                 schedule.on_train_batch_end(step)
         model.optimizer.iterations.numpy()
 
-    schedule, statistics = KSchedule(linear(0.5, 10**6)), MaskStatistics()
+    schedule, statistics = KSchedule(Linear(0.5, 10**6)), MaskStatistics()
     for callback in (schedule, statistics):
         callback.set_model(model)
         callback.set_params({"steps": 10**6})

@@ -16,6 +16,71 @@ from keras_popup import conversion, selectors
 _logger = logging.getLogger("keras_popup")
 
 
+class Schedule:
+    """A fraction k as a function of the training step: from 1 down to `k` in `steps` steps, where it stays.
+
+    Subclass it for a schedule of your own that is saved with a config, as `keras.optimizers.schedules` are.
+
+    Args:
+        k: float in (0, 1], the fraction at the end.
+        steps: int, 1 or more, the step at which the end is reached.
+
+    Call arguments:
+        step: int, counted from 0.
+
+    Raises:
+        ValueError: if `k` is outside (0, 1], or `steps` is not a positive integer.
+    """
+
+    def __init__(self, k: float, steps: int) -> None:
+        if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
+            raise ValueError(f"`steps` must be an integer, 1 or more. Received: {steps=}.")
+        self.k = selectors.check_k(k)
+        self.steps = int(steps)
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError(f"{type(self).__name__} must implement __call__(step).")
+
+    def get_config(self) -> dict[str, Any]:
+        return {"k": self.k, "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Schedule":
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class Linear(Schedule):
+    """k falls in a straight line: `1 - (1 - k) * t / steps`."""
+
+    def __call__(self, step: int) -> float:
+        return self.k + (1 - self.k) * (1 - step / self.steps) if step < self.steps else self.k
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class Cubic(Schedule):
+    """k falls quickly at first: `k + (1 - k) * (1 - t / steps)**3`.
+
+    Reference:
+        Zhu and Gupta, [To prune, or not to prune](https://arxiv.org/abs/1710.01878).
+    """
+
+    def __call__(self, step: int) -> float:
+        return self.k + (1 - self.k) * (1 - step / self.steps) ** 3 if step < self.steps else self.k
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+class Geometric(Schedule):
+    """k falls by the same factor at every step: `k**(t / steps)`."""
+
+    def __call__(self, step: int) -> float:
+        return self.k ** min(1.0, step / self.steps)
+
+
+SCHEDULES = {"linear": Linear, "cubic": Cubic, "geometric": Geometric}
+"""The ready-made schedules, by name."""
+
+
 class KSchedule(keras.callbacks.Callback):
     """Sets the fraction kept of all masked layers, for every step of training.
 
@@ -24,22 +89,18 @@ class KSchedule(keras.callbacks.Callback):
     knows how many steps an epoch has. With `steps_per_execution`, k is that of the first of the steps run at once.
 
     Args:
-        schedule: a function of the step, an int counted from 0, which returns k in (0, 1]: one of `linear`, `cubic`
-            and `geometric` of this module, your own, or a
-            `keras.optimizers.schedules.LearningRateSchedule`.
+        schedule: a function of the step, an int counted from 0, that returns k in (0, 1]: a `Linear`, `Cubic` or
+            `Geometric` of this module, your own function, or a `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
         TypeError: if `schedule` cannot be called.
         ValueError: as training begins if no layer has a k: none is masked, or selectors draw their masks. During
             training if the schedule returns a k that is outside (0, 1], or keeps no weight of a layer.
 
-    Reference:
-        Zhu and Gupta, [To prune, or not to prune](https://arxiv.org/abs/1710.01878), for the cubic schedule.
-
     Example:
 
     >>> from keras_popup import callbacks
-    >>> schedule = callbacks.cubic(k=0.3, steps=100)
+    >>> schedule = callbacks.Cubic(k=0.3, steps=100)
     >>> [round(schedule(step), 4) for step in (0, 50, 100, 200)]
     [1.0, 0.3875, 0.3, 0.3]
     >>> callback = callbacks.KSchedule(schedule)
@@ -82,47 +143,6 @@ class KSchedule(keras.callbacks.Callback):
 def _number(value: Any) -> float:
     # The float32 nearest to 0.7 is below it, and would keep 3 of 5 weights instead of 4.
     return float(str(np.float32(value))) if getattr(value, "dtype", None) == np.float32 else float(value)
-
-
-def linear(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule that falls in a straight line from 1 to `k` in so many steps, and stays there.
-
-    Raises:
-        ValueError: if `k` is outside (0, 1], or `steps` is no positive integer.
-    """
-    return _falling(lambda t: 1 - t, k, steps)
-
-
-def cubic(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule `k + (1 - k) * (1 - t / steps)**3`, from 1 down to `k`, where it stays.
-
-    Raises as `linear`.
-    """
-    return _falling(lambda t: (1 - t) ** 3, k, steps)
-
-
-def geometric(k: float, steps: int) -> Callable[[int], float]:
-    """Returns the schedule `k**(t / steps)`, from 1 down to `k`, where it stays.
-
-    Raises as `linear`.
-    """
-    k, steps = _checked(k, steps)
-    return lambda step: k ** min(1.0, step / steps)
-
-
-SCHEDULES = {"linear": linear, "cubic": cubic, "geometric": geometric}
-"""The ready-made schedules, by name: each takes `k` and `steps`."""
-
-
-def _falling(shape: Callable[[float], float], k: float, steps: int) -> Callable[[int], float]:
-    k, steps = _checked(k, steps)
-    return lambda step: k + (1 - k) * shape(step / steps) if step < steps else k
-
-
-def _checked(k: Any, steps: Any) -> tuple[float, int]:
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or steps < 1:
-        raise ValueError(f"`steps` must be an integer, 1 or more. Received: {steps=}.")
-    return selectors.check_k(k), int(steps)
 
 
 class MaskStatistics(keras.callbacks.Callback):

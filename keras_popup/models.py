@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_popup._workarounds import take_every_other_pixel
+
 # The weights of a model as built serve the dense baseline only; mask_model draws its own.
 _KERNEL_INITIALIZER = "he_normal"
 
@@ -248,8 +250,7 @@ def _conv_norm(x: Any, filters: int, size: int, name: str, strides: int = 1, act
 def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
     if x.shape[-1] != branch.shape[-1] or strides > 1:
         if strides > 1:
-            # Every other pixel, then a plain convolution: oneDNN crashes on strided 1x1 convolutions of few channels.
-            x = keras.layers.MaxPooling2D(1, strides, name=f"{name}_shortcut_pixels")(x)
+            x = take_every_other_pixel(x, strides, f"{name}_shortcut_pixels")
         x = _conv_norm(x, branch.shape[-1], 1, f"{name}_shortcut")
     x = keras.layers.Add(name=f"{name}_add")([branch, x])
     return keras.layers.Activation("relu", name=f"{name}_relu")(x)

@@ -63,7 +63,7 @@ def test_ready_made_schedules(name):
 @pytest.mark.parametrize(
     "schedule",
     [
-        callbacks.linear(0.5, STEPS),
+        callbacks.Linear(0.5, STEPS),
         lambda step: 0.9 if step < 2 else 0.7,
         keras.optimizers.schedules.PiecewiseConstantDecay([1, 3], [0.9, 0.7, 0.3]),
         keras.optimizers.schedules.PolynomialDecay(1.0, STEPS, 0.7),
@@ -88,7 +88,7 @@ def test_float32_schedules_keep_as_many_as_their_decimals():
 def test_steps_at_once_and_a_second_fit():
     model = network()
     model.compile(keras.optimizers.SGD(0.5), "mse", steps_per_execution=3)
-    schedule = callbacks.linear(0.5, 9)
+    schedule = callbacks.Linear(0.5, 9)
     fit(model, callbacks.KSchedule(schedule), epochs=2)
     assert model.layers[0].k == schedule(6)
     fit(model, callbacks.KSchedule(schedule), initial_epoch=2, epochs=3)
@@ -107,7 +107,7 @@ def test_steps_are_batches(optimizer):
     """Whether or not the optimizer takes a step with each."""
     model, kept = network(), Kept()
     model.compile(optimizer(), "mse")
-    schedule = callbacks.linear(0.5, STEPS)
+    schedule = callbacks.Linear(0.5, STEPS)
     fit(model, callbacks.KSchedule(schedule), kept)
     assert kept.kept == [int(np.floor(schedule(step) * 108 + 0.5)) for step in range(STEPS)]
 
@@ -117,7 +117,7 @@ def test_batches_of_unknown_number():
     model, kept = network(), Kept()
     inputs = np.random.default_rng(1).standard_normal((12, 9)).astype(np.float32)
     batches = tf.data.Dataset.from_tensor_slices((inputs, inputs)).batch(4).filter(lambda *_: True)
-    schedule = callbacks.linear(0.5, STEPS)
+    schedule = callbacks.Linear(0.5, STEPS)
     model.fit(batches, epochs=2, callbacks=[callbacks.KSchedule(schedule), kept], verbose=0)
     # Keras begins a batch, too, to find out that there is none.
     assert list(dict.fromkeys(kept.kept))[:STEPS] == [
@@ -159,11 +159,11 @@ def test_schedules_that_cannot_be():
     with pytest.raises(ValueError, match="keeps none"):
         fit(network(), callbacks.KSchedule(lambda step: 1e-6))
     with pytest.raises(ValueError, match="draw their masks"):
-        fit(network(selector="bernoulli"), callbacks.KSchedule(callbacks.linear(0.5, 3)))
+        fit(network(selector="bernoulli"), callbacks.KSchedule(callbacks.Linear(0.5, 3)))
     plain = keras.Sequential([keras.Input((9,)), keras.layers.Dense(9)])
     plain.compile("sgd", "mse")
     for callback, message in (
-        (callbacks.KSchedule(callbacks.linear(0.5, 3)), "not masked"),
+        (callbacks.KSchedule(callbacks.Linear(0.5, 3)), "not masked"),
         (callbacks.MaskStatistics(), "no masked layer"),
     ):
         with pytest.raises(ValueError, match=message):

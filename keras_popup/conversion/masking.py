@@ -42,7 +42,7 @@ def mask_model(
     exclude: Any = (),
     train_biases: bool = False,
     train_norms: bool = False,
-    seed: int,
+    seed: int | None = None,
     copy: bool = True,
 ) -> keras.Model:
     """Masks a model: frozen kernels and trainable scores.
@@ -79,8 +79,9 @@ def mask_model(
         train_biases: bool, whether masked layers have trainable biases, rather than none ("random") or the
             model's own, frozen ("keep").
         train_norms: bool, likewise for gamma and beta of normalizations.
-        seed: integer in [0, 2**64). Every layer's own seed is derived from it and from the layer's place
-            among those that can be masked, so the same model and seed give the same kernels and scores.
+        seed: integer in [0, 2**64). Each layer's seed follows from it and from the layer's place among those that can
+            be masked, so the same model and seed give the same kernels and scores. None draws a seed. The seeds of
+            the layers are kept in the model's config.
         copy: bool. True masks a copy, which Keras makes from the model's config, and which is compared with the model,
             variable by variable. False masks the given model itself, which needs no config; if it fails, the
             model is as it was.
@@ -120,7 +121,7 @@ def mask_model(
         scores_regularizer=keras.regularizers.get(scores_regularizer),
         train_biases=train_biases,
         train_norms=train_norms,
-        seed=initializers.check_seed(seed),
+        seed=initializers.fresh_seed() if seed is None else initializers.check_seed(seed),
     )
     plan = _plan(model, k, exclude, settings)
     if copy:

@@ -85,12 +85,12 @@ class MaskSummary:
         return "\n".join(lines)
 
 
-def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = print) -> MaskSummary:
+def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> MaskSummary:
     """Prints a table of what is masked in a model, what is not and why, and returns it.
 
     Args:
         model: a masked `keras.Model`, built.
-        print_fn: what the table is given to, `print` by default. None prints nothing.
+        print_fn: function that is given the table as text. None prints it, as in `keras.Model.summary`.
 
     Returns:
         A `MaskSummary`: the table's rows and totals.
@@ -103,7 +103,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
 
     >>> import keras_popup
     >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
-    >>> keras_popup.mask_summary(masked, print_fn=None).entropy_bytes
+    >>> keras_popup.mask_summary(masked, print_fn=lambda text: None).entropy_bytes
     29323
     """
     if not isinstance(model, keras.Model):
@@ -140,6 +140,5 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = pri
         entropy_bytes=sum(math.ceil(selectors.entropy_bits(*each) / 8) for each in sizes),
         other_weights=other_weights,
     )
-    if print_fn is not None:
-        print_fn(str(summary))
+    (print_fn or print)(str(summary))
     return summary

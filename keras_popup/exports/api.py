@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import conversion, selectors
+from keras_popup import _workarounds, conversion, selectors
 from keras_popup.conversion import copy_model
 from keras_popup.exports import litert_int8, runtimes
 from keras_popup.layers import walk
@@ -65,7 +65,7 @@ class Export:
 
 def export(
     model: keras.Model,
-    path: str | os.PathLike[str],
+    filepath: str | os.PathLike[str],
     format: str | None = None,
     *,
     inputs: Any = None,
@@ -84,11 +84,11 @@ def export(
     - "onnx": read back by ONNX Runtime.
 
     A model of a mixed precision policy is exported in float32, except to "saved_model". The file is written beside
-    `path` and renamed once it has proved itself; it replaces one that was there.
+    `filepath` and renamed once it has proved itself; it replaces one that was there.
 
     Args:
         model: a `keras.Model`, masked or not, built.
-        path: of the file, ending in ".tflite" or ".onnx", or of the folder of a SavedModel.
+        filepath: of the file, ending in ".tflite" or ".onnx", or of the folder of a SavedModel.
         format: one of `FORMATS`. None chooses by the path's ending: "litert", "onnx", else "saved_model".
         inputs: a batch as `model.predict` takes it, arrays in the model's own structure, to compare the outputs
             on: best, some real ones. None draws uniform numbers in [0, 1) with a fixed seed, for
@@ -116,7 +116,7 @@ def export(
     >>> result.format, result.difference <= result.tolerance
     ('saved_model', True)
     """
-    target = Path(path).resolve()  # of a link, what it leads to is replaced
+    target = Path(filepath).resolve()  # of a link, what it leads to is replaced
     format = _checked_format(target, format)
     if not isinstance(model, keras.Model):
         raise TypeError(f"export takes a keras.Model. Received: {type(model).__name__}.")
@@ -169,7 +169,7 @@ def export(
             )
         size = sum(file.stat().st_size for file in (unproved, *unproved.rglob("*")) if file.is_file())
         _hand_over(unproved, target)
-    return Export(str(path), format, size, difference, tolerance)
+    return Export(str(filepath), format, size, difference, tolerance)
 
 
 def _hand_over(proved: Path, target: Path) -> None:
@@ -283,7 +283,7 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
     elif format == "onnx":
         with _constant_statistics(plain):
             plain.export(str(path), format="onnx", verbose=False)
-        _mend_onnx(path)
+        _workarounds.replace_erfc(path)
     else:
         sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
         plain.export(str(path), format="litert", verbose=False, **sparse)
@@ -335,27 +335,6 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
     module.tables = [layer.lookup_table for _, layer in walk(plain) if hasattr(layer, "lookup_table")]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
-
-
-def _mend_onnx(path: Path) -> None:
-    """Writes erfc(x), of an exact GELU, as 1 - erf(x): tf2onnx 1.17 copies it, and ONNX does not have it."""
-    import onnx
-
-    content = onnx.load(path)
-    nodes = []
-    for node in content.graph.node:
-        if node.op_type != "Erfc":
-            nodes.append(node)
-            continue
-        erf, one = f"{node.output[0]}_erf", f"{node.output[0]}_one"
-        tensor = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, (), [1.0])
-        nodes.append(onnx.helper.make_node("Erf", node.input, [erf]))
-        nodes.append(onnx.helper.make_node("Constant", [], [one], value=tensor))
-        nodes.append(onnx.helper.make_node("Sub", [one, erf], node.output))
-    if len(nodes) > len(content.graph.node):
-        del content.graph.node[:]
-        content.graph.node.extend(nodes)
-        onnx.save(content, path)
 
 
 def _difference(expected: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> float:

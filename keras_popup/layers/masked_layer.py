@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_popup import _keras
+from keras_popup import _keras, _workarounds
 from keras_popup.layers import strategy_checks
 from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel, chosen_once
 
@@ -114,9 +114,9 @@ class MaskedLayer(Mixin):
             frame = frame.f_back
 
     def rematerialized_call(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's, for calls with keyword arguments as well, which TensorFlow's gradients do not take."""
-        rematerialized = super().rematerialized_call(lambda *tensors: fn(*tensors, **kwargs), *args)
-        return lambda *tensors, **_: rematerialized(*tensors)
+        """As Keras's, for calls with keyword arguments as well."""
+        rematerialize = super().rematerialized_call
+        return _workarounds.rematerialize_with_keywords(lambda call: rematerialize(call, *args), fn, kwargs)
 
     # The Keras layers save what their kernel's attribute returns, and know nothing of scores.
     def save_own_variables(self, store: Any) -> None:

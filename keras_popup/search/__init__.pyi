@@ -6,3 +6,5 @@ from .progress import said as said
 from .ranges import Range as Range
 from .ranges import parse_values as parse_values
 from .report import write_report as write_report
+
+__all__ = ["PopupHyperModel", "Range", "SearchConfig", "search", "write_report"]

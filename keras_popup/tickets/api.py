@@ -29,7 +29,7 @@ _SHOW_PROGRESS_FROM = 20_000_000  # weights: about a second of work
 
 def save_ticket(
     model: keras.Model,
-    path: str | os.PathLike[str],
+    filepath: str | os.PathLike[str],
     *,
     dataset: str | None = None,
     metrics: dict[str, float] | None = None,
@@ -44,7 +44,7 @@ def save_ticket(
 
     Args:
         model: a masked `keras.Model`, built.
-        path: of the file. It is replaced once the ticket is whole.
+        filepath: of the file. It is replaced once the ticket is whole.
         dataset: what the model was trained on, for the reader.
         metrics: by their names, for the reader.
         notes: text for the reader, or anything that JSON holds.
@@ -80,7 +80,7 @@ def save_ticket(
     said = {"dataset": dataset, "metrics": metrics, "notes": notes}
     made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
     json.dumps(made)  # a TypeError now rather than after the work
-    target = Path(path)
+    target = Path(filepath)
     if not target.absolute().parent.is_dir() or target.is_dir():
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
@@ -115,7 +115,7 @@ def save_ticket(
 
 
 def load_ticket(
-    path: str | os.PathLike[str],
+    filepath: str | os.PathLike[str],
     masked: bool = False,
     *,
     custom_objects: dict[str, Any] | None = None,
@@ -128,7 +128,7 @@ def load_ticket(
     them, and what was damaged, or would not give the same weights, is an error.
 
     Args:
-        path: of the file.
+        filepath: of the file.
         masked: bool, whether to return a masked model, for further training. Its scores are not those it was
             saved with, which a ticket does not hold, but new ones with the same masks; of pretrained kernels, the
             weights that were not kept are 0.
@@ -150,8 +150,8 @@ def load_ticket(
             random numbers are not those that it was made with.
     """
     trusted = allowlist.import_trusted(trust)
-    with _named(path):
-        ticket = file_format.read(Path(path), max_bytes)
+    with _named(filepath):
+        ticket = file_format.read(Path(filepath), max_bytes)
         plain = architecture.built(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
         files: dict[str, dict[str, bytes]] = {}
@@ -185,26 +185,26 @@ def load_ticket(
             raise TicketError(f"its masked layers cannot be made: {error}") from error
 
 
-def ticket_info(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
+def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
     """Returns what is in a ticket, without unpacking its weights.
 
     Args:
-        path: of the file.
+        filepath: of the file.
         max_bytes: as in `load_ticket`.
 
     Raises:
         OSError: if the file cannot be read.
         TicketError: if it is no ticket, or damaged.
     """
-    with _named(path):
-        return info(Path(path), os.path.getsize(path), file_format.read(Path(path), max_bytes))
+    with _named(filepath):
+        return info(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
 
 
-def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
+def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
     """Unpacks all weights of a ticket and checks them, without building the model.
 
     Args:
-        path: of the file.
+        filepath: of the file.
         max_bytes: as in `load_ticket`.
 
     Returns:
@@ -214,8 +214,8 @@ def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
         OSError: if the file cannot be read.
         TicketError: as `load_ticket` does.
     """
-    with _named(path):
-        ticket = file_format.read(Path(path), max_bytes)
+    with _named(filepath):
+        ticket = file_format.read(Path(filepath), max_bytes)
         with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
                 mask_record.unpacked(record)
@@ -224,7 +224,7 @@ def verify_ticket(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
             file_format.array(tensor)
         for asset in ticket.assets:
             file_format.content(asset)
-        return info(Path(path), os.path.getsize(path), ticket)
+        return info(Path(filepath), os.path.getsize(filepath), ticket)
 
 
 def _read_back(content: bytes, plain: keras.Model) -> None:

@@ -2,4 +2,6 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+# The names of `__init__.pyi`. Those that are not listed here are for other folders of the package.
+__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = ["PROTOCOLS", "DivergenceError", "RunConfig", "train"]

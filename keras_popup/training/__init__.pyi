@@ -12,3 +12,5 @@ from .protocols import PROTOCOLS as PROTOCOLS
 from .recorder import DivergenceError as DivergenceError
 from .run import place as place
 from .run import train as train
+
+__all__ = ["PROTOCOLS", "DivergenceError", "RunConfig", "train"]

@@ -66,7 +66,7 @@ def test_a_model_is_read_as_it_was(name, values):
     note = NOTES[name]
     model = load(name)
     check_outputs(model, values, name)
-    summary = keras_popup.mask_summary(model, print_fn=None)
+    summary = keras_popup.mask_summary(model, print_fn=len)
     assert {row.path: row.kept for row in summary.layers if row.kept is not None} == note["kept"]
     assert math.fsum(map(float, model.losses)) == pytest.approx(note["losses"], rel=1e-5)
     if "trainable_when_loaded" not in note:  # else the version which wrote the file trained more when it read it

@@ -160,7 +160,7 @@ class Writer:
         file = FOLDER / f"{name}{'.weights.h5' if weights_only else '.keras'}"
         model.save_weights(file) if weights_only else model.save(file)
         note = {"file": file.name, "strip": strip, "drawn": drawn, "trainable": trainable(model)}
-        summary = keras_popup.mask_summary(model, print_fn=None)
+        summary = keras_popup.mask_summary(model, print_fn=lambda text: None)
         note["kept"] = {row.path: row.kept for row in summary.layers if row.kept is not None}
         note["losses"] = math.fsum(float(loss) for loss in model.losses)
         if not weights_only and trainable(loaded := keras.models.load_model(file)) != note["trainable"]:

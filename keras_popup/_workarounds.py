@@ -1,0 +1,52 @@
+"""Ways around faults of other packages: what is wrong, where it is reported, and when the way around can go."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+
+
+def replace_erfc(path: Path) -> None:
+    """Replaces erfc(x) in an ONNX file by 1 - erf(x).
+
+    TensorFlow computes an exact GELU by erfc since 2.18. tf2onnx 1.17 copies that operation, and ONNX has none.
+    Reported: https://github.com/onnx/tensorflow-onnx/pull/2463. Remove this when tf2onnx writes GELU without Erfc.
+    """
+    import onnx
+
+    content = onnx.load(path)
+    nodes = []
+    for node in content.graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        erf, one = f"{node.output[0]}_erf", f"{node.output[0]}_one"
+        tensor = onnx.helper.make_tensor("one", onnx.TensorProto.FLOAT, (), [1.0])
+        nodes.append(onnx.helper.make_node("Erf", node.input, [erf]))
+        nodes.append(onnx.helper.make_node("Constant", [], [one], value=tensor))
+        nodes.append(onnx.helper.make_node("Sub", [one, erf], node.output))
+    if len(nodes) > len(content.graph.node):
+        del content.graph.node[:]
+        content.graph.node.extend(nodes)
+        onnx.save(content, path)
+
+
+def take_every_other_pixel(x: Any, strides: int, name: str) -> Any:
+    """Returns the pixels that a 1x1 convolution of this stride would read, for a plain 1x1 convolution.
+
+    oneDNN in TensorFlow 2.21 crashes on strided 1x1 convolutions with few channels, on CPUs. No report of this case is
+    known. Remove this when narrow ResNets (`ResNet50(width=0.1)`) train with strided convolutions.
+    """
+    return keras.layers.MaxPooling2D(1, strides, name=name)(x)
+
+
+def rematerialize_with_keywords(rematerialize: Callable[..., Any], fn: Any, kwargs: dict[str, Any]) -> Any:
+    """Returns what `rematerialize` makes of a call with keyword arguments.
+
+    `tf.recompute_grad` refuses keyword arguments in graphs, and Keras passes them to it under `keras.RematScope`.
+    Reported: https://github.com/keras-team/keras/issues/21207. Remove this when a plain Dense layer trains in a
+    RematScope by `fit`.
+    """
+    rematerialized = rematerialize(lambda *tensors: fn(*tensors, **kwargs))
+    return lambda *tensors, **_: rematerialized(*tensors)
