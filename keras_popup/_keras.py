@@ -130,3 +130,25 @@ def drop_compiled_functions(model: Any) -> None:
     optimizer = getattr(model, "optimizer", None)
     if getattr(model, "compiled", False) and optimizer is not None and getattr(optimizer, "built", False):
         model.compiled = False
+
+
+@contextlib.contextmanager
+def deferred_variables() -> Iterator[list[Any]]:
+    """Collects the variables that are made in a `keras.StatelessScope` and have no values, hence no memory, yet.
+
+    There is no public way to know the size of a model before it takes memory.
+    """
+    before = global_state.get_global_attribute("uninitialized_variables")
+    pending: list[Any] = []
+    global_state.set_global_attribute("uninitialized_variables", pending)
+    try:
+        yield pending
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", before)
+
+
+def initialize(variable: Any, initializer: Any = None) -> None:
+    """Gives a variable of `deferred_variables` its values, by another initializer if one is given."""
+    if initializer is not None:
+        variable._initializer = initializer
+    variable._deferred_initialize()

@@ -146,3 +146,15 @@ def test_other_threads_are_left_alone_while_a_ticket_is_read(tmp_path):
         thread.join()
     assert not failed
     assert type(plain.layers[1]) is keras.layers.Normalization
+
+
+def test_deferred_variables_take_no_memory_until_they_are_initialized():
+    with _keras.deferred_variables() as pending:
+        with keras.StatelessScope(initialize_variables=False):
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        assert [tuple(variable.shape) for variable in pending] == [(3, 2), (2,)]
+        assert all(variable._value is None for variable in pending)
+        _keras.initialize(pending[0], keras.initializers.Constant(7.0))
+        _keras.initialize(pending[1])
+    assert np.array_equal(model.weights[0], np.full((3, 2), 7.0))
+    assert np.array_equal(model.weights[1], np.zeros(2))

@@ -10,15 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 from keras_popup import _keras
 from keras_popup.layers import is_graph, walk
 from keras_popup.tickets import allowlist, file_format, mask_coding
 from keras_popup.tickets.file_format import Asset, Tensor, TicketError
-
-# Keras's list of the variables that are still to be given values.
-_PENDING = "uninitialized_variables"
 
 # Where Keras writes which objects of a file are one.
 _SHARED = "shared_object_id"
@@ -159,34 +155,32 @@ def built(
     Raises:
         TicketError: if the model cannot be built, or is not of these shapes.
     """
-    before = global_state.get_global_attribute(_PENDING)
-    global_state.set_global_attribute(_PENDING, [])
     limit = _LIMIT.set(max_bytes)
     try:
-        try:
-            allowlist.check(ticket.model, custom_objects, max_bytes, trust)
+        with _keras.deferred_variables() as pending:
             try:
-                with keras.StatelessScope(initialize_variables=False):
+                allowlist.check(ticket.model, custom_objects, max_bytes, trust)
+                try:
+                    with keras.StatelessScope(initialize_variables=False):
+                        model, variables = _build(ticket, custom_objects)
+                except (TypeError, ValueError) as error:
+                    # Code of the user's own may make a variable of an array, which takes its memory at once.
+                    if "stateless scope" not in str(error):
+                        raise
+                    if not allowlist.names_own_code(ticket.model, custom_objects):
+                        raise
                     model, variables = _build(ticket, custom_objects)
-            except (TypeError, ValueError) as error:
-                # Code of the user's own may make a variable of an array, which takes its memory at once.
-                if "stateless scope" not in str(error) or not allowlist.names_own_code(ticket.model, custom_objects):
-                    raise
-                model, variables = _build(ticket, custom_objects)
-        except Exception as error:  # any kind: what is called is chosen by the file
-            raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
-        _check_shapes(ticket, variables)
-        pending = global_state.get_global_attribute(_PENDING)
-        size = sum(file_format.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
-        if size > max_bytes:
-            raise TicketError(f"its model would take {size:,} bytes, and max_bytes={max_bytes:,}")
-        listed = {id(variable) for variable in variables.values()}
-        for variable in pending if initialized else ():
-            if id(variable) in listed:  # to be overwritten: what the file wants done for its initial value is not
-                variable._initializer = _zeros
-            variable._deferred_initialize()
+            except Exception as error:  # any kind: what is called is chosen by the file
+                raise TicketError(f"its model cannot be built: {_shortened(error)}") from error
+            _check_shapes(ticket, variables)
+            size = sum(file_format.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
+            if size > max_bytes:
+                raise TicketError(f"its model would take {size:,} bytes, and max_bytes={max_bytes:,}")
+            listed = {id(variable) for variable in variables.values()}
+            for variable in pending if initialized else ():
+                # Of one to be overwritten, what the file wants done for its initial value is not done.
+                _keras.initialize(variable, _zeros if id(variable) in listed else None)
     finally:
-        global_state.set_global_attribute(_PENDING, before)
         _LIMIT.reset(limit)
     return model
 

@@ -483,13 +483,13 @@ def test_a_changed_generator_is_noticed(original, kind, tmp_path, monkeypatch):
 WRITER = """
     import itertools, sys
     from pathlib import Path
-    from keras_popup import _ticket_file
+    from keras_popup.tickets import file_format
     path = Path(sys.argv[1])
-    ticket = _ticket_file.read(path, 1 << 30)
+    ticket = file_format.read(path, 1 << 30)
     print("ready", flush=True)
     for number in itertools.count():
         ticket.made["notes"] = [number, "x" * 3_000_000]
-        _ticket_file.write(path, _ticket_file.written(ticket))
+        file_format.write(path, file_format.written(ticket))
 """
 
 
