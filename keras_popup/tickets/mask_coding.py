@@ -36,6 +36,7 @@ PROBABILITIES = np.round(_ONE / (1.0 + np.exp(-_CODES / 12.0))).astype(np.int64)
 _NO_STARTS, _STARTS = b"\0", b"\1"
 
 # What the encoder's choices are made by; a decoder needs none of it.
+# So a better model of masks needs no new version of the format.
 _LABEL_STEP = 0.5  # of logits, or of the factor of their logarithm
 _LABEL_BITS = 4.0  # what a label that is not 0 must save
 _CODE_BITS = 6.0  # likewise a code unlike its neighbour's
