@@ -134,6 +134,7 @@ def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset) -> Call
         if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = _all_or_none_finite(gradients)
         model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+        # The logged loss is the mean over images: not scaled, weighted by the images of this replica.
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
