@@ -84,6 +84,7 @@ class Dataset:
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
 
+        # One stream over all epochs, each a function of seed and epoch alone: so resuming is exact.
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches)
         return self._finished(batches)
 
