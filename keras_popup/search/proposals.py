@@ -178,6 +178,7 @@ class Proposals:
         told = 0
         if self._oracle.max_trials:  # which may be fewer now
             self._oracle.max_trials = max(self._oracle.max_trials, len(started))
+        # The oracle's answers depend on nothing else than how many trials had ended before each question.
         for record in started:
             for each in ended[told : record["after"]]:
                 self.tell(each["trial"], each["score"], each["error"])
