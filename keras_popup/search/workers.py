@@ -97,6 +97,7 @@ class ChildProcess:
     def _begin(self) -> None:
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
         # What a library logs while it is imported is nobody's business: a trial has a log of its own.
+        # Not `multiprocessing`: it would import the user's main module again.
         self._process = process = subprocess.Popen(
             [sys.executable, "-m", "keras_popup.search.trial"],
             stdin=subprocess.PIPE,
