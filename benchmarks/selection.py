@@ -38,8 +38,8 @@ INPUTS = {
 
 
 def choose(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    threshold = thresholds.threshold(scores, kept, hint)
-    return tf.cast(thresholds.above(scores, threshold), tf.float32), threshold
+    threshold = thresholds.find_threshold(scores, kept, hint)
+    return tf.cast(thresholds.is_above(scores, threshold), tf.float32), threshold
 
 
 class Choices:
@@ -55,8 +55,8 @@ class Choices:
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
         self.kept = tf.constant(counts.count_kept(k, values.size))
-        self.choose = programs.compiled(choose, self.scores.shape)
-        self.right_hint = programs.compiled(thresholds.threshold, self.scores.shape)(self.scores, self.kept)
+        self.choose = programs.compile_once(choose, self.scores.shape)
+        self.right_hint = programs.compile_once(thresholds.find_threshold, self.scores.shape)(self.scores, self.kept)
         self.last_hint = self.right_hint
 
     def call(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import keras
 import reproduce
+from reproduction.rows import GROUPS, Row
 
 from keras_popup import criteria, datasets
 from keras_popup._files import write_atomically
@@ -30,7 +31,7 @@ def initial_network(config: RunConfig) -> tuple[keras.Model, datasets.Dataset]:
     return experiment.build_model(config, data.image_shape, len(data.classes)), data
 
 
-def masked(row: reproduce.Row, data_dir: str | None) -> list[dict]:
+def masked(row: Row, data_dir: str | None) -> list[dict]:
     config = dataclasses.replace(row.config.with_protocol(), data_dir=data_dir)
     initial, data = initial_network(config)
     final = keras.models.load_model(row.folder / "model.keras")
@@ -52,7 +53,7 @@ def main() -> None:
     reproduce.add_data_dir(parser)
     arguments = parser.parse_args()
     places = reproduce.places(arguments.data_dir)
-    rows = [row for row in reproduce.GROUPS["methods"] if row.config.method == "dense"]
+    rows = [row for row in GROUPS["methods"] if row.config.method == "dense"]
     found = [each for row in rows for each in masked(row, places.get(row.config.dataset))]
     text = json.dumps({"rows": found}) + "\n"
     write_atomically(RESULT, lambda path: path.write_text(text))
