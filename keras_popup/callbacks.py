@@ -253,7 +253,7 @@ class MaskStatistics(keras.callbacks.Callback):
 
 
 def _mask(kernel: Any) -> Any:
-    with selectors.interpreted():
+    with selectors.without_compiling():
         return kernel.mask().numpy().astype(bool)
 
 

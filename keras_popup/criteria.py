@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from keras_popup import initializers, selectors
 from keras_popup.conversion import copy_model
-from keras_popup.layers import kernels_of, structure
+from keras_popup.layers import kernels_of, walk_parts
 
 Array = NDArray[Any]
 
@@ -140,5 +140,5 @@ def mask_trained(
 
 def _kernels(model: keras.Model) -> list[Any]:
     """Returns the variables of the kernels that could be masked."""
-    found = [(layer, spec) for layer in (model, *(part for _, part in structure(model))) for spec in kernels_of(layer)]
+    found = [(layer, spec) for layer in (model, *(part for _, part in walk_parts(model))) for spec in kernels_of(layer)]
     return [spec.plain_variable(layer) for layer, spec in found if layer.built]

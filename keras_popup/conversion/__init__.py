@@ -1,12 +1,12 @@
 """Conversion of models: masks go in, are looked at, and are baked in again."""
 
 from keras_popup.conversion.copying import copy_model as copy_model
-from keras_popup.conversion.copying import different_arrays as different_arrays
+from keras_popup.conversion.copying import find_different_arrays as find_different_arrays
 from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
 from keras_popup.conversion.inspection import masked_layers as masked_layers
 from keras_popup.conversion.masking import mask_model
-from keras_popup.conversion.patterns import unmatched_kernels as unmatched_kernels
+from keras_popup.conversion.patterns import find_unmatched_kernels as find_unmatched_kernels
 from keras_popup.conversion.stripping import strip_masks
 from keras_popup.conversion.summary import mask_summary
 

@@ -13,7 +13,17 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras
-from keras_popup.layers import is_bookkeeping, is_graph, pairs, parts, put, settle, stock_of, structure, uncompiled
+from keras_popup.layers import (
+    get_parts,
+    hide_compilation,
+    is_bookkeeping,
+    is_graph,
+    pair_layers,
+    put_part,
+    settle,
+    stock_of,
+    walk_parts,
+)
 
 _logger = logging.getLogger("keras_popup")
 
@@ -61,7 +71,7 @@ def copy_model(
 
 
 def _all(model: Any) -> list[Any]:
-    return [model, *(layer for _, layer in structure(model))]
+    return [model, *(layer for _, layer in walk_parts(model))]
 
 
 def _make(layer: Any, made: Twins, change: Any) -> Any:
@@ -89,7 +99,7 @@ def _clone(graph: Any, made: Twins, change: Any) -> Any:
     inputs = None  # a Sequential model's are cloned well; a Functional one's would lose their names
     if not isinstance(graph, keras.Sequential):
         inputs = keras.tree.map_structure(lambda x: _of_class(x._keras_history.operation).output, graph.input)
-    with uncompiled(graph):
+    with hide_compilation(graph):
         twin = keras.models.clone_model(graph, inputs, clone_function=lambda layer: _make(layer, made, change))
     if type(twin) is not type(graph):
         _logger.warning(
@@ -141,13 +151,13 @@ def _reaches_layers(value: Any) -> bool:
 
 def _from_config(layer: Any, made: Twins, change: Any) -> Any:
     try:
-        with uncompiled(layer):
+        with hide_compilation(layer):
             twin = _of_class(layer, made, change)
             if _build_before_call(layer):
                 _build_like(layer, twin)
     except Exception as error:  # of code that is not ours
         own = [value for name, value in vars(layer).items() if not is_bookkeeping(name)]
-        if not layer.variables and not parts(layer) and not any(map(_reaches_layers, own)):
+        if not layer.variables and not get_parts(layer) and not any(map(_reaches_layers, own)):
             return layer  # there is nothing that two models could not share
         raise CopyError(
             f"{type(layer).__name__} '{layer.name}' cannot be copied from its config: {error} Its `get_config` must "
@@ -164,17 +174,17 @@ def _build_before_call(layer: Any) -> bool:
 
 def _share(layer: Any, twin: Any, made: Twins, change: Any) -> None:
     """Puts the copies of layers that are there already in the place of those that a copy has made for itself."""
-    here, there = parts(layer), parts(twin)
+    here, there = get_parts(layer), get_parts(twin)
     for place, part in here.items():
         if place not in there:
             continue
-        if id(part) not in made and is_graph(part) and any(id(inner) in made for _, inner in structure(part)):
+        if id(part) not in made and is_graph(part) and any(id(inner) in made for _, inner in walk_parts(part)):
             _make(part, made, change)  # a graph cannot be given other layers afterwards
         if id(part) not in made:
             made[id(part)] = there[place]
             _share(part, there[place], made, change)
         elif made[id(part)] is not there[place] and not isinstance(layer, (keras.Sequential, _keras.Functional)):
-            put(twin, place, made[id(part)])
+            put_part(twin, place, made[id(part)])
 
 
 def _build_like(layer: Any, twin: Any) -> None:
@@ -194,7 +204,7 @@ def _with_tuples(value: Any) -> Any:
 
 def _match(model: Any, twin: Any) -> Iterator[tuple[int, Any]]:
     """Yields the ids of all layers of a model with their twins, which are built where the layers are."""
-    for layer, other in pairs(model, twin):
+    for layer, other in pair_layers(model, twin):
         if not isinstance(other, keras.layers.Layer) or _kind(layer) != _kind(other):
             raise ValueError(f"The copy of layer '{layer.name}' ({type(layer).__name__}) is a {type(other).__name__}.")
         try:
@@ -259,7 +269,7 @@ def _load_what_it_saves(layer: Any, twin: Any) -> None:
             twin.load_assets(folder)
 
 
-def different_arrays(layer: Any, twin: Any) -> Iterator[tuple[str, Any]]:
+def find_different_arrays(layer: Any, twin: Any) -> Iterator[tuple[str, Any]]:
     """Yields (name, value) of the arrays and TensorFlow's own variables that a layer keeps in attributes.
 
     Keras knows nothing of them. Those are left out which its twin has as well.
@@ -275,7 +285,7 @@ def different_arrays(layer: Any, twin: Any) -> Iterator[tuple[str, Any]]:
 
 def _carry_attributes(layer: Any, twin: Any) -> None:
     """Carries over the numbers and arrays that a layer keeps in attributes, and TensorFlow's own variables."""
-    for name, value in different_arrays(layer, twin):
+    for name, value in find_different_arrays(layer, twin):
         other = vars(twin).get(name)
         if isinstance(value, np.ndarray):
             setattr(twin, name, value.copy())

@@ -1,5 +1,6 @@
 """What is in a model: its masked layers and kernels, and why others have no mask."""
 
+import weakref
 from typing import Any
 
 import keras
@@ -8,14 +9,14 @@ from keras_popup.conversion import patterns
 from keras_popup.layers import (
     NORMS,
     MaskedKernel,
+    get_parts,
     is_graph,
     maskable_base,
     overridden,
     own_weights,
-    parts,
     stock_of,
-    structure,
     walk_masked,
+    walk_parts,
 )
 
 
@@ -48,11 +49,11 @@ def check_model(model: Any, function: str) -> None:
 
 def find_in_code(model: Any) -> set[int]:
     """Returns the ids of the layers that are held by code, or by what is held by code."""
-    everything = [model, *(layer for _, layer in structure(model))]
+    everything = [model, *(layer for _, layer in walk_parts(model))]
     in_code: set[int] = set()
     for layer in everything:
         if not is_graph(layer):
-            in_code |= {id(part) for _, part in structure(layer)}
+            in_code |= {id(part) for _, part in walk_parts(layer)}
     return in_code if is_graph(model) else in_code | {id(model)}
 
 
@@ -76,8 +77,19 @@ def masked_kernels(model: Any) -> list[tuple[str, MaskedKernel]]:
     return list(found.items())
 
 
-def why_not(layer: Any) -> str:
-    """Returns why a layer that has weights of its own is not masked, as far as its class tells."""
+# Why `mask_model` has left layers out, where it had a reason that their class does not tell.
+_REASONS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+
+
+def note_reason(layer: Any, reason: str) -> None:
+    """Notes why a layer is not masked, for `reason_not_masked`."""
+    _REASONS[layer] = reason
+
+
+def reason_not_masked(layer: Any) -> str:
+    """Returns why a layer that has weights of its own is not masked."""
+    if layer in _REASONS:
+        return _REASONS[layer]
     kind = stock_of(layer)
     if kind in NORMS:
         return "a normalization"
@@ -86,6 +98,6 @@ def why_not(layer: Any) -> str:
         return f"a {base.__name__} with code of its own"
     if base is not None:
         return "left as it is"
-    if parts(layer):
+    if get_parts(layer):
         return f"weights made by its own code ({', '.join(weight.name for weight in own_weights(layer))})"
     return "no masked layer of its kind"

@@ -10,8 +10,8 @@ import keras
 from keras_popup import _keras, initializers, layers, selectors
 from keras_popup.conversion import patterns
 from keras_popup.conversion.copying import copy_model
-from keras_popup.conversion.inspection import check_model, find_in_code, why_not
-from keras_popup.conversion.undo import undone_if_it_fails
+from keras_popup.conversion.inspection import check_model, find_in_code, note_reason, reason_not_masked
+from keras_popup.conversion.undo import undo_on_failure
 from keras_popup.layers import (
     NORMS,
     KernelArguments,
@@ -24,7 +24,7 @@ from keras_popup.layers import (
     mask_layer,
     own_weights,
     remember_parts,
-    structure,
+    walk_parts,
 )
 
 _logger = logging.getLogger("keras_popup")
@@ -128,7 +128,7 @@ def mask_model(
         masked, twins = copy_model(model)
     else:
         masked, twins = model, {id(layer): layer for layer in plan.layers}
-    with contextlib.nullcontext() if copy else undone_if_it_fails(plan.layers, values=not settings.keep):
+    with contextlib.nullcontext() if copy else undo_on_failure(plan.layers, values=not settings.keep):
         _apply(plan, twins, settings)
         remember_parts(masked)
     _keras.drop_compiled_functions(masked)
@@ -221,7 +221,10 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
             left[id(layer)] = "excluded"
             excluded.add(id(layer))
     if not masks:
-        found = [f"{p} ({type(layer).__name__}: {left.get(id(layer)) or why_not(layer)})" for p, layer in paths.found]
+        found = [
+            f"{p} ({type(layer).__name__}: {left.get(id(layer)) or reason_not_masked(layer)})"
+            for p, layer in paths.found
+        ]
         raise ValueError(
             f"Model '{model.name}' has no layer that can be masked. Expected at least one of "
             f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. Received: {found}."
@@ -233,7 +236,7 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
     for layer in everything:
         if id(layer) in masks or id(layer) in norms or not own_weights(layer):
             continue
-        reasons[id(layer)] = left.get(id(layer)) or why_not(layer)
+        reasons[id(layer)] = left.get(id(layer)) or reason_not_masked(layer)
         trainable = {id(weight) for weight in layer.trainable_variables}
         learns = any(id(weight) in trainable for weight in own_weights(layer))
         if id(layer) not in excluded and layer is not model and learns and type(layer) not in NORMS:
@@ -262,7 +265,7 @@ def _left_alone(everything: list[Any]) -> dict[int, str]:
     constants = {id(variable) for layer in everything for variable in _constants(layer)}
     for layer in everything:
         if isinstance(layer, keras.layers.SpectralNormalization):
-            left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in structure(layer)}
+            left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in walk_parts(layer)}
         if getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
             left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
         for spec in kernels_of(layer):
@@ -300,7 +303,7 @@ def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
             continue  # a part without weights that a copy makes when it needs it
         in_code = id(layer) in plan.in_code
         if reason := plan.reasons.get(id(layer)):
-            object.__setattr__(twin, "_not_masked_because", reason)
+            note_reason(twin, reason)
         if id(layer) in plan.masks:
             if not settings.keep:
                 _begin_bias_anew(twin, in_code, settings.train_biases)
@@ -328,7 +331,7 @@ def _holders_of_what_learns(plan: _Plan, settings: _Settings) -> set[int]:
     return {
         id(layer)
         for layer in plan.layers
-        if id(layer) not in plan.excluded and any(id(part) in learns for _, part in structure(layer))
+        if id(layer) not in plan.excluded and any(id(part) in learns for _, part in walk_parts(layer))
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_popup import selectors
-from keras_popup.layers import is_graph, kernels_of, parts, structure, walk
+from keras_popup.layers import get_parts, is_graph, kernels_of, walk, walk_parts
 
 Kernel = tuple[Any, str]
 """A layer, and the name of one of its kernels."""
@@ -68,7 +68,7 @@ class Paths:
 def _attribute_paths(model: Any, path: str = "", seen: set[int] | None = None) -> Iterable[tuple[int, str]]:
     """Yields (id, path) of all layers: the steps are names in graphs, and elsewhere attributes."""
     seen = set() if seen is None else seen
-    for place, part in parts(model).items():
+    for place, part in get_parts(model).items():
         if id(part) not in seen:
             seen.add(id(part))
             step = part.name if is_graph(model) else "/".join(map(str, place))
@@ -100,7 +100,7 @@ def find_excluded(paths: Paths, kernels: list[Kernel], exclude: Any) -> tuple[se
         chosen += [item for item in several if not isinstance(item, str)]
         if strangers := [layer.name for layer in chosen if not any(layer is other for _, other in paths.found)]:
             raise ValueError(f"`exclude` has layers that are not the model's. Received: {strangers}.")
-    layers = {id(part) for layer in chosen for part in (layer, *(held for _, held in structure(layer)))}
+    layers = {id(part) for layer in chosen for part in (layer, *(held for _, held in walk_parts(layer)))}
     single = {
         (id(layer), name)
         for layer, name in kernels
@@ -109,7 +109,7 @@ def find_excluded(paths: Paths, kernels: list[Kernel], exclude: Any) -> tuple[se
     return layers, single
 
 
-def unmatched_kernels(model: Any, patterns: Iterable[str]) -> list[str]:
+def find_unmatched_kernels(model: Any, patterns: Iterable[str]) -> list[str]:
     """Returns the paths of the maskable layers of a plain model that no pattern matches."""
     paths, several = Paths(model), list(patterns)
     kernels = [(layer, spec.name) for _, layer in paths.found for spec in kernels_of(layer)]

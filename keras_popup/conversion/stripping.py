@@ -8,17 +8,17 @@ import keras
 from keras_popup import _keras
 from keras_popup.conversion.copying import copy_model
 from keras_popup.conversion.inspection import check_model, find_in_code, masked_layers
-from keras_popup.conversion.undo import undone_if_it_fails
+from keras_popup.conversion.undo import undo_on_failure
 from keras_popup.layers import (
     MaskedComposite,
     MaskedLayer,
     forget,
+    get_parts,
     is_constructed,
     is_graph,
-    parts,
     strip_layer,
-    structure,
     take_back,
+    walk_parts,
 )
 
 
@@ -61,15 +61,15 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
                 f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on "
                 "top of a masked layer's. No stock layer does what it does."
             )
-    for layer in (model, *(part for _, part in structure(model))):
+    for layer in (model, *(part for _, part in walk_parts(model))):
         if not (is_graph(layer) or isinstance(layer, (MaskedComposite, MaskedLayer))) and _makes_masks(layer):
             raise ValueError(
                 f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: its own code makes "
                 "masked layers. Make stock layers there, and mask them with mask_model."
             )
     plain = copy_model(model)[0] if copy else model
-    everything = [plain, *(part for _, part in structure(plain))]
-    with contextlib.nullcontext() if copy else undone_if_it_fails(everything):
+    everything = [plain, *(part for _, part in walk_parts(plain))]
+    with contextlib.nullcontext() if copy else undo_on_failure(everything):
         for layer in masked_layers(plain):
             if layer.built:
                 strip_layer(layer)
@@ -84,7 +84,7 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
 
 def _makes_masks(layer: Any) -> bool:
     """Tells whether the code of a layer makes masked ones, rather than being given them."""
-    held = [part for part in parts(layer).values() if isinstance(part, MaskedLayer)]
+    held = [part for part in get_parts(layer).values() if isinstance(part, MaskedLayer)]
     if not held:
         return False
     told = str(layer.get_config())

@@ -128,7 +128,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = Non
             other_weights += weights
         elif weights:
             other_weights += weights
-            why = getattr(layer, "_not_masked_because", "") or inspection.why_not(layer)
+            why = inspection.reason_not_masked(layer)
             rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=why))
     sizes = [(row.weights, row.kept) for row in rows if row.kept is not None]
     summary = MaskSummary(

@@ -8,7 +8,7 @@ from keras_popup import _keras
 
 
 @contextlib.contextmanager
-def undone_if_it_fails(layers: list[Any], values: bool = True) -> Iterator[None]:
+def undo_on_failure(layers: list[Any], values: bool = True) -> Iterator[None]:
     """Restores the classes, attributes, variables and `values` of layers if what is done inside raises."""
     snapshots = [_Snapshot(layer, values) for layer in layers]
     try:

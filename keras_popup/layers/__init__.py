@@ -39,15 +39,15 @@ from keras_popup.layers.masked_kernel import MaskedKernel
 from keras_popup.layers.masked_layer import MaskArguments as MaskArguments
 from keras_popup.layers.masked_layer import MaskedLayer, stock_class
 from keras_popup.layers.masked_layer import stock_of as stock_of
+from keras_popup.layers.tree import get_parts as get_parts
+from keras_popup.layers.tree import hide_compilation as hide_compilation
 from keras_popup.layers.tree import is_bookkeeping as is_bookkeeping
 from keras_popup.layers.tree import is_graph as is_graph
 from keras_popup.layers.tree import own_weights as own_weights
-from keras_popup.layers.tree import pairs as pairs
-from keras_popup.layers.tree import parts as parts
-from keras_popup.layers.tree import put as put
-from keras_popup.layers.tree import structure as structure
-from keras_popup.layers.tree import uncompiled as uncompiled
+from keras_popup.layers.tree import pair_layers as pair_layers
+from keras_popup.layers.tree import put_part as put_part
 from keras_popup.layers.tree import walk as walk
+from keras_popup.layers.tree import walk_parts as walk_parts
 
 _CONSTRUCTED: tuple[Any, ...] = (
     MaskedDense,

@@ -23,10 +23,10 @@ from keras_popup.layers.frozen_weights import (
 )
 from keras_popup.layers.in_place import change_to_masked
 from keras_popup.layers.maskable import is_constructed, masked_class
-from keras_popup.layers.masked_kernel import chosen_once
-from keras_popup.layers.masked_layer import MaskArguments, MaskedLayer, Mixin, stock_class, stock_of, training_of
+from keras_popup.layers.masked_kernel import choose_once
+from keras_popup.layers.masked_layer import MaskArguments, MaskedLayer, Mixin, is_training, stock_class, stock_of
 from keras_popup.layers.stock_configs import to_stock
-from keras_popup.layers.tree import is_graph, own_weights, parts, structure
+from keras_popup.layers.tree import get_parts, is_graph, own_weights, walk_parts
 
 
 def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> None:
@@ -41,7 +41,7 @@ def walk_masked(layer: Any) -> Iterator[Any]:
     """Yields the masked layers that a layer holds at any depth, itself among them."""
     if isinstance(layer, MaskedLayer):
         yield layer
-    yield from (part for _, part in structure(layer) if isinstance(part, MaskedLayer))
+    yield from (part for _, part in walk_parts(layer) if isinstance(part, MaskedLayer))
 
 
 def remember(layer: Any) -> None:
@@ -68,7 +68,7 @@ def remember_parts(root: Any, in_code: bool = False) -> None:
     is_own = _must_remember(root) and (not in_code or isinstance(root, keras.layers.SpectralNormalization))
     if not told and (is_own or _holds_something_to_tell(root)):
         remember(root)
-    for part in parts(root).values():
+    for part in get_parts(root).values():
         remember_parts(part, in_code or not told)
 
 
@@ -77,7 +77,7 @@ def _must_remember(layer: Any) -> bool:
 
 
 def _holds_something_to_tell(layer: Any) -> bool:
-    return any(isinstance(part, MaskedLayer) or _must_remember(part) for _, part in structure(layer))
+    return any(isinstance(part, MaskedLayer) or _must_remember(part) for _, part in walk_parts(layer))
 
 
 # The config of a composite:
@@ -142,7 +142,7 @@ def _tables(root: Any) -> dict[str, Any]:
     """Returns what a layer's config tells of what is in it."""
     masks, frozen, without = [], [], []
     silent: set[int] = set()
-    for path, layer in [((), root), *structure(root)]:
+    for path, layer in [((), root), *walk_parts(root)]:
         if isinstance(layer, MaskedLayer):
             masks.append([list(path), MaskArguments.of(layer).to_json()])
         if names := getattr(layer, "_popup_without", {}):
@@ -151,7 +151,7 @@ def _tables(root: Any) -> dict[str, Any]:
             continue
         if not layer.trainable:
             frozen.append([list(path), "layer"])
-            silent |= {id(part) for _, part in structure(layer)}
+            silent |= {id(part) for _, part in walk_parts(layer)}
         elif getattr(layer, "_popup_frozen", False):
             frozen.append([list(path), "weights"])
         elif numbers := [
@@ -200,7 +200,7 @@ class _Pending:
 
     def apply(self, root: Any) -> None:
         """Does what can be done by now."""
-        there = {(): root, **dict(structure(root))}
+        there = {(): root, **dict(walk_parts(root))}
         ready = {path: layer for path, layer in there.items() if layer.built or own_weights(layer)}
         for path in [path for path in self.without if path in ready]:
             for name in self.without.pop(path):
@@ -238,7 +238,7 @@ def settle(layer: Any, finished: bool = False) -> None:
     if not pending:
         del vars(layer)["_popup_pending"]
     elif finished:
-        there = {(), *(path for path, _ in structure(layer))}
+        there = {(), *(path for path, _ in walk_parts(layer))}
         if missing := sorted("/".join(map(str, path)) for path in pending.masks if path not in there):
             raise ValueError(
                 f"Layer '{layer.name}' ({stock_of(layer).__name__}) makes no layers at {missing}, where masked ones "
@@ -251,7 +251,7 @@ def _of_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
     masks, frozen, without = [], [], []
     for place, serialized in config["exchange"]:
         part = keras.saving.deserialize_keras_object(serialized)
-        for path, layer in [((), part), *structure(part)]:
+        for path, layer in [((), part), *walk_parts(part)]:
             whole = [*place, *path]
             inner = vars(layer).get("_popup_pending")
             if inner is not None:
@@ -303,7 +303,7 @@ def _choosing_once(call: Any) -> Any:
     @functools.wraps(call)
     def choosing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
         kernels = [kernel for layer in walk_masked(self) for kernel in layer.masked_kernels.values()]
-        with chosen_once(kernels, training_of(kwargs)):
+        with choose_once(kernels, is_training(kwargs)):
             return call(self, *args, **kwargs)
 
     return choosing_call

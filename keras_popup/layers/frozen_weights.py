@@ -7,7 +7,7 @@ import keras
 
 from keras_popup import _keras
 from keras_popup.layers.masked_layer import stock_of
-from keras_popup.layers.tree import is_graph, structure
+from keras_popup.layers.tree import is_graph, walk_parts
 
 # The arguments of a layer that say whether it has a weight, and what they are if not.
 _SWITCHES: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def freeze_layer(layer: Any, in_code: bool) -> None:
     if not (in_code or is_graph(layer) or stock_of(layer).__module__.startswith("keras.")):
         # Of some such layers Keras loads the weights as trainable ones.
         object.__setattr__(layer, "_popup_must_remember", True)
-    for part in (layer, *(part for _, part in structure(layer))):
+    for part in (layer, *(part for _, part in walk_parts(layer))):
         if isinstance(part, keras.layers.SpectralNormalization):  # which changes its kernel all the same
             object.__setattr__(part, "_popup_must_remember", True)
 

@@ -318,7 +318,7 @@ class MaskedKernel:
 
     def baked(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        with selectors.interpreted():
+        with selectors.without_compiling():
             return self.masked(dtype=self.kernel.dtype) + 0.0
 
     def choose(self, training: bool) -> tf.Tensor:
@@ -352,7 +352,7 @@ class MaskedKernel:
 
 
 @contextlib.contextmanager
-def chosen_once(kernels: list[MaskedKernel], training: bool) -> Iterator[None]:
+def choose_once(kernels: list[MaskedKernel], training: bool) -> Iterator[None]:
     """Chooses the weights of kernels once, for all that reads them inside: not anew at every time step, say."""
     made = []
     try:

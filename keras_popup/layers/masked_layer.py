@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_popup import _keras, _workarounds
 from keras_popup.layers import strategy_checks
-from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel, chosen_once
+from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel, choose_once
 
 # What the mixin's `self` and `super()` are, in every class that is used.
 if TYPE_CHECKING:
@@ -155,13 +155,13 @@ def _choosing(stock: Any) -> Any:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_exporter()
         strategy_checks.check_training_step()
-        with chosen_once(self.kernels_of_call(*args, **kwargs), training_of(kwargs)):
+        with choose_once(self.kernels_of_call(*args, **kwargs), is_training(kwargs)):
             return stock.call(self, *args, **kwargs)
 
     return call
 
 
-def training_of(kwargs: dict[str, Any]) -> bool:
+def is_training(kwargs: dict[str, Any]) -> bool:
     """Tells whether a call is one in training: as it is told, or else as the layers around it are."""
     training = kwargs.get("training")
     if training is None and (context := _keras.call_context()) is not None:

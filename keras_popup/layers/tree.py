@@ -39,7 +39,7 @@ def is_graph(layer: Any) -> bool:
     )
 
 
-def parts(layer: Any) -> dict[Place, Any]:
+def get_parts(layer: Any) -> dict[Place, Any]:
     """Returns the layers that a layer holds directly, by their places.
 
     A place is the number of the layer in a Sequential or Functional model, and elsewhere the attribute, with index or
@@ -72,7 +72,7 @@ def _held(value: Any) -> Iterator[tuple[Place, Any]]:
                     yield (key, *path), part
 
 
-def put(layer: Any, place: Place, part: Any) -> None:
+def put_part(layer: Any, place: Place, part: Any) -> None:
     """Puts a layer at a place in one that holds others, instead of what is there."""
 
     def exchange_in(value: Any, path: Place) -> Any:
@@ -86,20 +86,20 @@ def put(layer: Any, place: Place, part: Any) -> None:
         return value
 
     name, *path = place
-    before = parts(layer)[place]
+    before = get_parts(layer)[place]
     with _keras.unlocked(layer):
         _keras.exchange_sublayer(layer, before, part)
         setattr(layer, name, exchange_in(getattr(layer, name), tuple(path)))
 
 
-def structure(layer: Any, path: Place = (), seen: set[int] | None = None) -> Iterator[tuple[Place, Any]]:
+def walk_parts(layer: Any, path: Place = (), seen: set[int] | None = None) -> Iterator[tuple[Place, Any]]:
     """Yields (path, layer) for all that a layer holds at any depth, each once: the steps of a path are places."""
     seen = {id(layer)} if seen is None else seen
-    for place, part in parts(layer).items():
+    for place, part in get_parts(layer).items():
         if id(part) not in seen:
             seen.add(id(part))
             yield (*path, *place), part
-            yield from structure(part, (*path, *place), seen)
+            yield from walk_parts(part, (*path, *place), seen)
 
 
 def walk(
@@ -117,7 +117,7 @@ def walk(
     seen = set() if seen is None else seen
     named = shown and isinstance(layer, _GRAPHS) and not is_graph(layer)
     in_code = in_code or not is_graph(layer)
-    for place, part in parts(layer).items():
+    for place, part in get_parts(layer).items():
         if id(part) not in seen:
             seen.add(id(part))
             # A recurrent layer of Keras names its cell itself.
@@ -136,7 +136,7 @@ def is_name_made_up(layer: Any) -> bool:
     return stem in names | {name.removeprefix("masked") for name in names}
 
 
-def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
+def pair_layers(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple[Any, Any]]:
     """Yields (layer, its twin) for a layer and all it holds that its twin holds at the same place, each layer once.
 
     Raises:
@@ -147,7 +147,7 @@ def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple
         return
     seen.add(id(layer))
     yield layer, twin
-    here, there = parts(layer), parts(twin)
+    here, there = get_parts(layer), get_parts(twin)
     if len(here) != len(there) and not layer.variables and not twin.variables:
         # Such as those of a tokenizer, which makes some as they are needed.
         here = {place: part for place, part in here.items() if place in there}
@@ -160,7 +160,7 @@ def pairs(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator[tuple
     if set(here) != set(there):
         there = dict(zip(here, there.values(), strict=True))
     for place, part in here.items():
-        yield from pairs(part, there[place], seen)
+        yield from pair_layers(part, there[place], seen)
 
 
 def is_bookkeeping(attribute: str) -> bool:
@@ -170,12 +170,12 @@ def is_bookkeeping(attribute: str) -> bool:
 
 def own_weights(layer: Any) -> list[Any]:
     """Returns the weights of a layer without those of the layers it holds."""
-    below = {id(weight) for part in parts(layer).values() for weight in part.weights}
+    below = {id(weight) for part in get_parts(layer).values() for weight in part.weights}
     return [weight for weight in layer.weights if id(weight) not in below]
 
 
 @contextlib.contextmanager
-def uncompiled(layer: Any) -> Iterator[None]:
+def hide_compilation(layer: Any) -> Iterator[None]:
     """Hides from Keras that a model is compiled, so that it does not compile a copy, which takes an optimizer."""
     compiled = getattr(layer, "compiled", False)
     try:

@@ -147,7 +147,7 @@ def _checked_space(config: SearchConfig, child: ChildProcess, *, here: bool) -> 
     for width, layout in zip(widths, answer["layouts"], strict=True):
         for branch, of_branch in fits.items():
             try:
-                tickets.Layout(**layout).fitting_k(config.budget, branch, *config.k_limits())
+                tickets.TicketSize(**layout).fitting_k(config.budget, branch, *config.k_limits())
                 of_branch.append(width)
             except tickets.BudgetError as error:
                 smallest.append((error.smallest, width, branch))

@@ -196,11 +196,11 @@ def _most_bytes(weight: Any) -> int:
 
 
 @functools.lru_cache(maxsize=16)
-def _known_layout(arguments: str) -> tickets.Layout | None:
+def _known_layout(arguments: str) -> tickets.TicketSize | None:
     config = RunConfig(**json.loads(arguments)).with_protocol()
     data = training.load_data(config)
     found = _layout(config, data.image_shape, len(data.classes), measured=True)
-    return tickets.Layout(**found) if found else None
+    return tickets.TicketSize(**found) if found else None
 
 
 class _Alive(keras.callbacks.Callback):

@@ -6,7 +6,7 @@ from keras_popup.selectors.counts import check_k as check_k
 from keras_popup.selectors.counts import check_kept as check_kept
 from keras_popup.selectors.counts import count_kept as count_kept
 from keras_popup.selectors.counts import entropy_bits as entropy_bits
-from keras_popup.selectors.programs import interpreted as interpreted
+from keras_popup.selectors.programs import without_compiling as without_compiling
 from keras_popup.selectors.registry import deserialize, get, serialize
 from keras_popup.selectors.top_k import TopK
 

@@ -66,7 +66,7 @@ class Selector:
 
     def kept(self, scores: Any, k: float) -> int:
         """Returns how many weights are kept outside of training. Override it where that is known without choosing."""
-        with programs.interpreted():
+        with programs.without_compiling():
             return int(np.count_nonzero(self(scores, k, False)))
 
     def factor(self, kept: int, size: int) -> np.float32:

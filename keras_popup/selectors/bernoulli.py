@@ -74,7 +74,7 @@ class Bernoulli(Selector):
 
     def __call__(self, scores: Any, k: Any = None, training: bool = False, seed: Any = None) -> tf.Tensor:
         scores = _checked_scores(scores)
-        return drawing.masked(False, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
+        return drawing.mask_kernel(False, "float32", tf.ones_like(scores), scores, _checked_seed(training, seed))
 
     def masked_kernel(
         self,
@@ -87,7 +87,7 @@ class Bernoulli(Selector):
         seed: Any = None,
     ) -> tf.Tensor:
         seeds = _checked_seed(training, seed)
-        return drawing.masked(self.rescale, dtype, kernel, _checked_scores(scores), seeds)
+        return drawing.mask_kernel(self.rescale, dtype, kernel, _checked_scores(scores), seeds)
 
     def factor(self, kept: int, size: int) -> np.float32:
         """Returns n / sum(m) with `rescale`, as float32 numbers are divided; 1 without, or if none is kept."""

@@ -7,7 +7,9 @@ import tensorflow as tf
 from keras_popup.selectors import programs
 
 
-def masked(rescale: bool, dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed: tuple[tf.Tensor, ...]) -> tf.Tensor:
+def mask_kernel(
+    rescale: bool, dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed: tuple[tf.Tensor, ...]
+) -> tf.Tensor:
     """Returns a kernel times its mask in `dtype`, with the gradients of `selectors.Bernoulli`.
 
     Args:
@@ -18,7 +20,7 @@ def masked(rescale: bool, dtype: str, kernel: tf.Tensor, scores: tf.Tensor, seed
         seed: an int64 tensor of shape (2,) to draw by; empty for the mask of p >= 1/2.
     """
     # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
-    compiled = programs.program if seed else programs.compiled
+    compiled = programs.compile_always if seed else programs.compile_once
     forward, backward = (_rescaled_kernel, _rescaled_gradient) if rescale else (_masked_kernel, _draw_gradient)
     key = scores.shape, dtype, len(seed)
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 _interpreting = contextvars.ContextVar("interpreting", default=False)
 
 
-def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
+def compile_once(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
     """Returns `function` as a small XLA program, which may run inside a graph that is not compiled.
 
     Args:
@@ -19,18 +19,18 @@ def compiled(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]
         key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
             trace anew for every layer.
     """
-    return function if _interpreting.get() else program(function, *key)
+    return function if _interpreting.get() else compile_always(function, *key)
 
 
 @functools.cache
-def program(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
+def compile_always(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
     """Returns `function` as `compiled` does, inside `interpreted` too."""
     # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
     return tf.function(functools.partial(function), jit_compile=True, autograph=False)
 
 
 @contextlib.contextmanager
-def interpreted() -> Iterator[None]:
+def without_compiling() -> Iterator[None]:
     """Has eager choices made without a program, of top-k by NumPy: slower in the long run, but nothing is compiled."""
     token = _interpreting.set(True)
     try:
@@ -39,7 +39,7 @@ def interpreted() -> Iterator[None]:
         _interpreting.reset(token)
 
 
-def by_numpy() -> bool:
+def use_numpy() -> bool:
     """Tells whether to choose by NumPy, here and now."""
     return _interpreting.get() and tf.executing_eagerly()
 

@@ -58,7 +58,7 @@ def count_kept_tensor(k: tf.Tensor, n: int) -> tf.Tensor:
     return tf.cast(tf.minimum(half_up, n), tf.int32)
 
 
-def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+def choose(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
     """Tells which are the `kept` scores of largest magnitude.
 
     Args:
@@ -69,12 +69,12 @@ def chosen(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
         bool tensor of the shape of `scores`, true exactly `kept` times. Of equal magnitudes the lower flat
         index (C order) wins; NaN ranks below every number.
     """
-    if programs.by_numpy():
+    if programs.use_numpy():
         return tf.constant(_partitioned(scores.numpy(), int(kept))[1])
-    return above(scores, threshold(scores, kept))
+    return is_above(scores, find_threshold(scores, kept))
 
 
-def above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+def is_above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     """Tells which scores are at or above a threshold: bool tensor of their shape.
 
     Args:
@@ -89,7 +89,7 @@ def above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
     return tf.reshape((ranks > rank) | (tf.equal(ranks, rank) & (index < end)), scores.shape)
 
 
-def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None) -> tf.Tensor:
+def find_threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None) -> tf.Tensor:
     """Finds a threshold, as in `above`, that exactly `kept` scores are above.
 
     Args:
@@ -99,7 +99,7 @@ def threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None)
     """
     size = programs.static_size(scores)
     flat = tf.reshape(scores, [-1])
-    if programs.by_numpy():
+    if programs.use_numpy():
         return tf.constant(_partitioned(flat.numpy(), int(kept))[0], tf.int64)
     left_out = size - kept
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])

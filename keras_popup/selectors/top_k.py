@@ -106,7 +106,7 @@ def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * tf.sign(scores), None
 
-    return programs.compiled(_mask, scores.shape)(scores, kept), gradient
+    return programs.compile_once(_mask, scores.shape)(scores, kept), gradient
 
 
 def _straight_through_kernel(
@@ -115,21 +115,21 @@ def _straight_through_kernel(
     @tf.custom_gradient
     def masked(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
-            of_scores = programs.compiled(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
+            of_scores = programs.compile_once(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
             return None, of_scores, *[None] * (len(inputs) - 2)
 
-        return programs.compiled(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
+        return programs.compile_once(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
 
     return masked(kernel, scores, kept, *hint)
 
 
 def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.cast(thresholds.chosen(scores, kept), tf.float32)
+    return tf.cast(thresholds.choose(scores, kept), tf.float32)
 
 
 def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:
-    threshold = thresholds.threshold(scores, kept, *hint)
-    return tf.cast(kernel * tf.cast(thresholds.above(scores, threshold), kernel.dtype), dtype), threshold
+    threshold = thresholds.find_threshold(scores, kept, *hint)
+    return tf.cast(kernel * tf.cast(thresholds.is_above(scores, threshold), kernel.dtype), dtype), threshold
 
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

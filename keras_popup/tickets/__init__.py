@@ -6,7 +6,7 @@ from keras_popup.tickets.info import TicketInfo, TicketRow
 from keras_popup.tickets.size import DENSE as DENSE
 from keras_popup.tickets.size import SPARSE as SPARSE
 from keras_popup.tickets.size import BudgetError as BudgetError
-from keras_popup.tickets.size import Layout as Layout
+from keras_popup.tickets.size import TicketSize as TicketSize
 
 __all__ = [
     "MAX_BYTES",

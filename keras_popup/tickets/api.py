@@ -16,11 +16,11 @@ import rich.console
 import rich.progress
 
 from keras_popup import _keras, conversion, selectors
-from keras_popup.conversion import different_arrays
-from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pairs, remember_parts
+from keras_popup.conversion import find_different_arrays
+from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
 from keras_popup.tickets import allowlist, architecture, file_format, mask_record
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
-from keras_popup.tickets.info import TicketInfo, info
+from keras_popup.tickets.info import TicketInfo, describe
 
 _logger = logging.getLogger("keras_popup")
 
@@ -85,33 +85,33 @@ def save_ticket(
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
     plain = conversion.strip_masks(model)
-    plain_architecture = architecture.serialized(plain)
-    twins = {id(twin): layer for layer, twin in pairs(model, plain)}
+    plain_architecture = architecture.serialize_plain(plain)
+    twins = {id(twin): layer for layer, twin in pair_layers(model, plain)}
     masks: list[file_format.Mask] = []
     tensors: list[file_format.Tensor] = []
     assets: list[file_format.Asset] = []
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
     with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
-        for where, twin in architecture.places(plain):
+        for where, twin in architecture.list_places(plain):
             layer, variables = twins.get(id(twin), twin), architecture.own_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
                     key = architecture.key_of(variables, kernel.spec.plain_variable(twin))
-                    masks.append(mask_record.packed(kernel, where, key))
+                    masks.append(mask_record.encode_kernel(kernel, where, key))
                     del variables[key]
                     advance(masks[-1].size)
             if names := _frozen(layer):
                 frozen[where] = names
             untrainable += [] if layer.trainable else [where]
-            tensors += architecture.tensors(where, variables)
-            assets += architecture.assets(where, twin)
+            tensors += architecture.collect_tensors(where, variables)
+            assets += architecture.collect_assets(where, twin)
     content_parts = tuple(masks), tuple(tensors), tuple(assets)
     ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *content_parts)
-    content = file_format.written(ticket)
+    content = file_format.to_bytes(ticket)
     _read_back(content, plain)
     file_format.write(target, content)
-    return info(target, len(content), ticket)
+    return describe(target, len(content), ticket)
 
 
 def load_ticket(
@@ -152,7 +152,7 @@ def load_ticket(
     trusted = allowlist.import_trusted(trust)
     with _named(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
-        plain = architecture.built(ticket, custom_objects, max_bytes, trust=trusted)
+        plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
         files: dict[str, dict[str, bytes]] = {}
         for tensor in ticket.tensors:
@@ -164,10 +164,10 @@ def load_ticket(
             records.setdefault(record.layer, []).append(record)
         masks: dict[tuple[str, str], Any] = {}
         with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
-            for where, layer in architecture.places(plain):
+            for where, layer in architecture.list_places(plain):
                 store = stores.pop(where, {})
                 for record in records.get(where, ()):
-                    mask, store[record.key] = mask_record.unpacked(record)
+                    mask, store[record.key] = mask_record.decode_kernel(record)
                     masks[where, record.key] = np.packbits(mask)
                     del mask
                     advance(record.size)
@@ -197,7 +197,7 @@ def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
         TicketError: if it is no ticket, or damaged.
     """
     with _named(filepath):
-        return info(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
+        return describe(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
 
 
 def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
@@ -218,13 +218,13 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
         ticket = file_format.read(Path(filepath), max_bytes)
         with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
-                mask_record.unpacked(record)
+                mask_record.decode_kernel(record)
                 advance(record.size)
         for tensor in ticket.tensors:
             file_format.array(tensor)
         for asset in ticket.assets:
             file_format.content(asset)
-        return info(Path(filepath), os.path.getsize(filepath), ticket)
+        return describe(Path(filepath), os.path.getsize(filepath), ticket)
 
 
 def _read_back(content: bytes, plain: keras.Model) -> None:
@@ -233,14 +233,16 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     Raises:
         ValueError: if not.
     """
-    classes = architecture.own_classes(plain)
+    classes = architecture.find_own_classes(plain)
 
     def attempt(max_bytes: int) -> None:
-        model = architecture.built(file_format.parsed(content, max_bytes), classes, max_bytes, initialized=False)
-        for layer, twin in pairs(plain, model):
+        model = architecture.build_plain(
+            file_format.from_bytes(content, max_bytes), classes, max_bytes, initialized=False
+        )
+        for layer, twin in pair_layers(plain, model):
             if type(layer).__module__.startswith("keras."):
                 continue  # which knows what it needs
-            if lost := [name for name, _ in different_arrays(layer, twin)]:
+            if lost := [name for name, _ in find_different_arrays(layer, twin)]:
                 raise TicketError(
                     f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or "
                     "tf.Variable, which neither its config tells nor Keras saves. Make a weight of it, by add_weight"
@@ -282,7 +284,7 @@ def _freeze(layer: Any, names: list[str]) -> None:
 
 def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any) -> keras.Model:
     """Masks the plain model of a ticket, in place, as the model was that it was made of."""
-    at = dict(architecture.places(model))
+    at = dict(architecture.list_places(model))
     for where in dict.fromkeys(record.layer for record in ticket.masks):
         records = [record for record in ticket.masks if record.layer == where]
         layer = at[where]
@@ -294,7 +296,7 @@ def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], 
             if record.from_seed:
                 kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
-            with selectors.interpreted():
+            with selectors.without_compiling():
                 if not np.array_equal(kernel.mask().numpy(), mask):
                     raise TicketError(f"the selector of layer '{where}' does not choose its mask again")
     for where, layer in at.items():

@@ -20,7 +20,7 @@ from keras_popup.tickets.file_format import Asset, Tensor, TicketError
 _SHARED = "shared_object_id"
 
 
-def serialized(model: keras.Model) -> dict[str, Any]:
+def serialize_plain(model: keras.Model) -> dict[str, Any]:
     """Returns a plain model as Keras serializes it, without what is not needed to build it.
 
     Raises:
@@ -76,7 +76,7 @@ def _number_shared(serialized: Any) -> Any:
     return number(serialized)
 
 
-def places(model: Any) -> list[tuple[str, Any]]:
+def list_places(model: Any) -> list[tuple[str, Any]]:
     """Returns (path, layer) for a model, whose path is "", and all it holds."""
     found = [("", model), *walk(model)]
     if len(dict(found)) != len(found):
@@ -116,14 +116,14 @@ def key_of(variables: dict[str, Any], variable: Any) -> str:
     raise ValueError(f"A layer does not save its weight '{variable.path}', so no ticket can hold it.")
 
 
-def tensors(where: str, variables: dict[str, Any]) -> Iterable[Tensor]:
+def collect_tensors(where: str, variables: dict[str, Any]) -> Iterable[Tensor]:
     """Yields the records of what a layer saves."""
     for name, value in variables.items():
         array = value.numpy() if hasattr(value, "numpy") else value
         yield Tensor(where, name, array.shape, array.dtype.name, file_format.pack(array))
 
 
-def assets(where: str, layer: Any) -> list[Asset]:
+def collect_assets(where: str, layer: Any) -> list[Asset]:
     """Returns the records of the files that a layer saves."""
     if not hasattr(layer, "save_assets"):
         return []
@@ -133,13 +133,13 @@ def assets(where: str, layer: Any) -> list[Asset]:
     return [Asset(where, name, len(content), mask_coding.deflate(content)) for name, content in files.items()]
 
 
-def own_classes(model: keras.Model) -> dict[str, Any]:
+def find_own_classes(model: keras.Model) -> dict[str, Any]:
     """Returns the classes of a model's layers that are neither Keras's nor this library's, by name."""
-    kinds = [type(layer) for _, layer in places(model)]
+    kinds = [type(layer) for _, layer in list_places(model)]
     return {kind.__name__: kind for kind in kinds if kind.__module__.partition(".")[0] not in ("keras", "keras_popup")}
 
 
-def built(
+def build_plain(
     ticket: file_format.Ticket,
     custom_objects: Any,
     max_bytes: int,
@@ -217,11 +217,13 @@ def _build(ticket: file_format.Ticket, custom_objects: Any) -> tuple[keras.Model
         model = keras.saving.deserialize_keras_object(_bounded(ticket.model), custom_objects, safe_mode=True)
     if not isinstance(model, keras.Model):
         raise TypeError(f"It is a {type(model).__name__}, no keras.Model.")
-    for _, layer in places(model):
+    for _, layer in list_places(model):
         if type(layer) is BoundedNormalization:
             layer.__class__ = keras.layers.Normalization
     return model, {
-        (where, name): variable for where, layer in places(model) for name, variable in own_variables(layer).items()
+        (where, name): variable
+        for where, layer in list_places(model)
+        for name, variable in own_variables(layer).items()
     }
 
 

@@ -195,7 +195,7 @@ def write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def written(ticket: Ticket) -> bytes:
+def to_bytes(ticket: Ticket) -> bytes:
     """Returns the bytes of a ticket."""
     manifest: dict[str, Any] = {name: getattr(ticket, name) for name in _WHOLE}
     for group, kind in _KINDS.items():
@@ -228,7 +228,7 @@ def read(path: Path, max_bytes: int) -> Ticket:
         size = os.fstat(file.fileno()).st_size
         header = file.read(_HEADER.size)
         _check_header(header, size, max_bytes)
-        return parsed(header + file.read(size - len(header)), max_bytes)
+        return from_bytes(header + file.read(size - len(header)), max_bytes)
 
 
 def _check_header(header: bytes, size: int, max_bytes: int) -> None:
@@ -248,7 +248,7 @@ def _check_header(header: bytes, size: int, max_bytes: int) -> None:
         raise TicketError(f"it has {size:,} bytes, and max_bytes={max_bytes:,}. Raise that if you trust it")
 
 
-def parsed(content: bytes, max_bytes: int) -> Ticket:
+def from_bytes(content: bytes, max_bytes: int) -> Ticket:
     """Returns the ticket of a file's content, whose header is a good one. Raises as `read` does."""
     size = len(content)
     *_, expected, packed_size, text_size = _HEADER.unpack(content[: _HEADER.size])

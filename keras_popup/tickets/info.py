@@ -109,7 +109,7 @@ class TicketInfo:
         return printable("\n".join(lines))
 
 
-def info(path: Path, size: int, ticket: Ticket) -> TicketInfo:
+def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
     """Returns what is in a ticket of `size` bytes."""
     masked = {mask.layer for mask in ticket.masks}
     own = dict.fromkeys(masked, 0)

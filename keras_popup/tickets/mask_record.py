@@ -16,14 +16,14 @@ from keras_popup.tickets.file_format import Mask, TicketError
 _FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
 
 
-def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
+def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
     """Returns the record of a masked kernel.
 
     Args:
         where: its layer's path in the model.
         key: under which the stock layer saves it.
     """
-    with selectors.interpreted():
+    with selectors.without_compiling():
         mask = kernel.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
@@ -81,7 +81,7 @@ def packed(kernel: MaskedKernel, where: str, key: str) -> Mask:
     )
 
 
-def unpacked(record: Mask) -> tuple[Any, Any]:
+def decode_kernel(record: Mask) -> tuple[Any, Any]:
     """Returns (mask, masked kernel) of a record: the inverse of `packed`.
 
     Raises:

@@ -40,7 +40,7 @@ class BudgetError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class TicketSize:
     """What the size of a network's ticket depends on beside k.
 
     Attributes:

@@ -73,7 +73,7 @@ def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float
     fractions = layer_fractions(config.layer_k)
     if not fractions:
         return config.k
-    unmatched = conversion.unmatched_kernels(model, fractions)
+    unmatched = conversion.find_unmatched_kernels(model, fractions)
     return {**fractions, "*": config.k} if unmatched else fractions
 
 

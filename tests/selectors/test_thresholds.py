@@ -25,22 +25,24 @@ def sorted_mask(scores: np.ndarray, kept: int) -> np.ndarray:
 
 
 def by_numpy(scores, kept):
-    with programs.interpreted():
-        return thresholds.chosen(scores, kept)
+    with programs.without_compiling():
+        return thresholds.choose(scores, kept)
 
 
 def by_numpy_and_threshold(scores, kept):
-    with programs.interpreted():
-        return thresholds.above(scores, thresholds.threshold(scores, kept))
+    with programs.without_compiling():
+        return thresholds.is_above(scores, thresholds.find_threshold(scores, kept))
 
 
 PATHS = [
     pytest.param(by_numpy, id="numpy"),
     pytest.param(by_numpy_and_threshold, id="numpy_threshold"),
-    pytest.param(thresholds.chosen, id="eager"),
-    pytest.param(tf.function(thresholds.chosen), id="graph"),
-    pytest.param(tf.function(thresholds.chosen, jit_compile=True), id="xla"),
-    pytest.param(lambda scores, kept: programs.compiled(thresholds.chosen, scores.shape)(scores, kept), id="program"),
+    pytest.param(thresholds.choose, id="eager"),
+    pytest.param(tf.function(thresholds.choose), id="graph"),
+    pytest.param(tf.function(thresholds.choose, jit_compile=True), id="xla"),
+    pytest.param(
+        lambda scores, kept: programs.compile_once(thresholds.choose, scores.shape)(scores, kept), id="program"
+    ),
 ]
 
 SHAPES = [(1,), (2,), (3, 3, 2, 5), (256,), (5, 70)]  # a few only: XLA compiles anew for each
@@ -65,7 +67,7 @@ def test_where_passes_do_not_end_early(size, monkeypatch):
     """As on a GPU, which would have to be waited for to end them."""
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda *_: ["GPU:0"])
     rng = np.random.default_rng(size)
-    topk = tf.function(thresholds.chosen)
+    topk = tf.function(thresholds.choose)
     for values in ([np.inf], [np.inf, 1.0], [np.nan], [3.4e38, np.inf, 0.0], _AWKWARD, np.linspace(-1, 1, 1000)):
         scores = rng.choice(np.array(values, np.float32), size)
         for kept in (1, 2, size // 2, size):
@@ -139,7 +141,7 @@ def test_few_passes_are_usual(k):
         scores = rng.uniform(-1, 1, 50_000).astype(np.float32)
         kept = counts.count_kept(k, scores.size)
         passes.append(passes_of(scores, kept))
-        right = int(thresholds.threshold(tf.constant(scores), tf.constant(kept)))
+        right = int(thresholds.find_threshold(tf.constant(scores), tf.constant(kept)))
         assert passes_of(scores, kept, right) == 1
         # Fewer still from a threshold that is nearly right, as after a step of training.
         scores[rng.integers(0, scores.size, 500)] *= 1.01
@@ -154,15 +156,19 @@ def test_few_passes_are_usual(k):
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_hint_never_changes_the_mask(hint, scores, kept):
-    threshold = programs.compiled(thresholds.threshold, "hint")(scores, tf.constant(kept), tf.constant(hint, tf.int64))
-    np.testing.assert_array_equal(thresholds.above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept))
+    threshold = programs.compile_once(thresholds.find_threshold, "hint")(
+        scores, tf.constant(kept), tf.constant(hint, tf.int64)
+    )
+    np.testing.assert_array_equal(
+        thresholds.is_above(tf.constant(scores), threshold).numpy(), sorted_mask(scores, kept)
+    )
 
 
 @pytest.mark.parametrize("make", LARGE)
 def test_passes_of_a_fixed_number(make, monkeypatch):
     # What runs where a GPU is visible: the end of the loop does not depend on the scores.
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
-    topk = tf.function(thresholds.chosen, jit_compile=True)
+    topk = tf.function(thresholds.choose, jit_compile=True)
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
     for kept in (1, 200, 10_005, 20_011):
         mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
@@ -211,7 +217,7 @@ def test_no_sort_and_no_retracing():
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
     # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = programs.compiled(thresholds.threshold, scores.shape, 1)
+    program = programs.compile_once(thresholds.find_threshold, scores.shape, 1)
     text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
     assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
     operations = operations_of(select.get_concrete_function(scores, tf.constant(0.5, tf.float64)))

@@ -61,7 +61,7 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     from keras_popup.selectors import programs
 
-    return programs.interpreted()
+    return programs.without_compiling()
 
 
 def masked_layers(model: Any) -> list[Any]:

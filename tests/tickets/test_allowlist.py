@@ -489,7 +489,7 @@ WRITER = """
     print("ready", flush=True)
     for number in itertools.count():
         ticket.made["notes"] = [number, "x" * 3_000_000]
-        file_format.write(path, file_format.written(ticket))
+        file_format.write(path, file_format.to_bytes(ticket))
 """
 
 
