@@ -188,6 +188,8 @@ class MaskedKernel:
             prefix: bool, whether the variables are named after the kernel: the layer has several.
         """
         layer, trainable = self.layer, _keras.own_variables(self.layer, _keras.TRAINABLE)
+        # Keras saves variables by their position in these two lists. The kernel moves to the second one, as
+        # `trainable = False` alone would be undone by setting `trainable` on the model.
         place = next((i for i, variable in enumerate(trainable) if variable is kernel), len(trainable))
         before = [other for other in layer.masked_kernels.values() if other.kernel is not None]
         others = sum(3 if other.draws is not None else 2 for other in before)
