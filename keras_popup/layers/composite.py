@@ -80,6 +80,9 @@ def _holds_something_to_tell(layer: Any) -> bool:
     return any(isinstance(part, MaskedLayer) or _must_remember(part) for _, part in walk_parts(layer))
 
 
+# All such classes are registered under one name, `MaskedComposite`. Layers inside are found by places (attributes and
+# indices), never by names, because Keras makes up other names each time the code runs.
+#
 # The config of a composite:
 #   layer: the stock layer, serialized
 #   masks: [[path, arguments], ...] of all masked layers in it
