@@ -77,6 +77,7 @@ def _all(model: Any) -> list[Any]:
 def _make(layer: Any, made: Twins, change: Any) -> Any:
     if not isinstance(layer, keras.layers.Layer):
         return layer  # an operation without weights, such as keras.ops.relu
+    # Each layer is copied once, so that a layer that is shared stays shared.
     if id(layer) not in made:
         made[id(layer)] = _clone(layer, made, change) if is_graph(layer) else _copy_code(layer, made, change)
     return made[id(layer)]
