@@ -84,6 +84,8 @@ def save_ticket(
     if not target.absolute().parent.is_dir() or target.is_dir():
         raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
 
+    # The plain model's architecture is stored, and the arguments of masked layers beside their masks: a reader needs
+    # stock layers only, in Keras's safe mode. `masked=True` is then a conversion like any other.
     plain = conversion.strip_masks(model)
     plain_architecture = architecture.serialize_plain(plain)
     twins = {id(twin): layer for layer, twin in pair_layers(model, plain)}
