@@ -25,6 +25,7 @@ MAX_BYTES = 1 << 30
 """How much the weights of a ticket may take unpacked, if nothing else is said: 1 GiB."""
 
 _MAGIC = b"\x89KPT\r\n\x1a\n"  # not text, and damaged by what converts line ends
+# A change of the layout of the bytes needs a new version, which must read this one too.
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version, bytes of the file, of the manifest, of it decompressed
 _DIGEST = 32  # SHA-256
