@@ -188,7 +188,8 @@ def build_plain(
 _LIMIT: contextvars.ContextVar[int] = contextvars.ContextVar("_LIMIT")
 
 
-# A class of its own, which becomes Keras's after reading: changing Keras's method would change it for other threads too.
+# A class of our own, which becomes Keras's once the file is read.
+# To change Keras's method would change it for other threads too.
 @keras.saving.register_keras_serializable("keras_popup")
 class BoundedNormalization(keras.layers.Normalization):
     """A Normalization while a ticket is read: it makes arrays, not variables, of as many numbers as the file says."""
