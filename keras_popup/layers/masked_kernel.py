@@ -320,6 +320,7 @@ class MaskedKernel:
 
     def baked(self) -> tf.Tensor:
         """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
+        # A compiled program would be used only once, and compiling it takes longer than NumPy's choice.
         with selectors.without_compiling():
             return self.masked(dtype=self.kernel.dtype) + 0.0
 
