@@ -283,7 +283,7 @@ def test_what_nobody_could_load_is_not_written(make, match, tmp_path):
 
 
 def test_it_says_that_a_ticket_is_large(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(tickets, "MAX_BYTES", 10_000)
+    monkeypatch.setattr("keras_popup.tickets.api.MAX_BYTES", 10_000)
     save_ticket(mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k=0.5, seed=1), tmp_path / "x.ticket")
     assert "load_ticket needs max_bytes, with more than 10,000" in caplog.text
 
