@@ -1,7 +1,7 @@
-"""Times a training step against the reference method in PyTorch: an autograd function that sorts the scores.
+"""Times a training step against the reference method in PyTorch, an autograd function that sorts the scores.
 
-Same network (no bias), same batch size, same optimizer, both in one process, in turn, on the processor. Needs the
-extra `pytorch`: pip install 'keras-popup[pytorch]'
+Both have the same network (without biases), batch size and optimizer. They run in turn, in one process, on the CPU.
+The script needs PyTorch: pip install 'keras-popup[pytorch]'
 
 python benchmarks/against_pytorch.py --models fc,conv2,conv4 --precisions float32,mixed_bfloat16
 """
@@ -18,7 +18,7 @@ CONVOLUTIONS = {"conv2": (64, 64), "conv4": (64, 64, 128, 128)}
 
 
 class Subnet(torch.autograd.Function):
-    """The mask of the k best scores by a full sort; the gradient goes straight through."""
+    """The mask of the fraction k of best scores, by a full sort. The gradient passes straight through."""
 
     @staticmethod
     def forward(context, scores, k):
@@ -34,7 +34,7 @@ class Subnet(torch.autograd.Function):
 
 
 class Masked(torch.nn.Module):
-    """A layer with a frozen kernel and learned scores, and optionally a 2 by 2 pooling after it."""
+    """A dense or convolutional layer with a frozen kernel and learned scores."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ def network(name: str) -> torch.nn.Module:
 
 
 def reference(name: str, precision: str, batch_size: int, steps: int):
-    """Returns a function that trains for some steps in PyTorch."""
+    """Returns a function that trains in PyTorch for a number of steps."""
     torch.manual_seed(1)
     model = network(name)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1, 0.9, weight_decay=1e-4)

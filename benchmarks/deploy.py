@@ -1,8 +1,7 @@
-"""Sizes and latencies of each exported format, and of the stripped model against the dense one.
+"""Measures sizes and latencies of each exported format.
 
-Each row times a runtime against Keras's own predict_on_batch of the network with all its weights, in turn, on the
-same batch. The exported files are kept in --out. The masks are those of untrained scores: size and time depend on k,
-not on which weights are kept.
+Each row times a runtime against predict_on_batch of the unmasked Keras model, in turn, on the same batch. The masks
+are those of untrained scores: size and time depend on k, not on which weights are kept.
 
 python benchmarks/deploy.py --models conv6,resnet50 --k 0.3
 """
@@ -24,7 +23,7 @@ FILES = {"litert": "f.tflite", "litert_sparse": "s.tflite", "litert_int8": "i.tf
 
 
 def runner(runtime: str, path: str, images: np.ndarray) -> Callable[[], object]:
-    """Returns a function that runs an exported file once, on two threads."""
+    """Returns a function that runs an exported file once. LiteRT and ONNX Runtime use two threads."""
     if runtime == "saved_model":
         serve = tf.saved_model.load(path).signatures["serving_default"]
         (name,) = serve.structured_input_signature[1]
@@ -54,7 +53,7 @@ def runner(runtime: str, path: str, images: np.ndarray) -> Callable[[], object]:
 
 
 def size(path: Path) -> tuple[int, int]:
-    """Returns the bytes of a file or folder, and those of it compressed by gzip."""
+    """Returns the bytes of a file or folder, and its bytes after compression with gzip."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     contents = [file.read_bytes() for file in files]
     return sum(map(len, contents)), sum(len(gzip.compress(content, 6)) for content in contents)

@@ -1,10 +1,11 @@
-"""Times a training step on several devices against the same batch on the first of them, and the choice on each.
+"""Times a training step on several devices, and the choice of weights on each device.
 
-The step is that of `keras-popup train --devices ...`: the same global batch, divided. The choice is one from nothing,
-against an elementwise pass; "GB/s" are the bytes of scores that it chooses from in a second.
+The step is that of `keras-popup train --devices ...`, which divides the batch. It is timed against a step on the first
+device with the whole batch. The choice starts without a previous threshold. It is timed against an elementwise pass;
+"GB/s" are the bytes of scores that it reads in a second.
 
-python benchmarks/devices.py                             all GPUs
-python benchmarks/devices.py --devices CPU:0,CPU:1 --threads 1     two parts of a CPU, one core each
+python benchmarks/devices.py                                      use all GPUs
+python benchmarks/devices.py --devices CPU:0,CPU:1 --threads 1    divide a CPU into two devices of one core each
 """
 
 import keras
@@ -18,7 +19,7 @@ from keras_popup.training import RunConfig, experiment
 
 
 def stepper(config: RunConfig, strategy: tf.distribute.Strategy, steps: int):
-    """Returns a function that trains for some steps and waits for the last, compiled and ready."""
+    """Returns a function, compiled and ready, that trains for a number of steps and waits for the last."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     images = rng.standard_normal((config.batch_size, 32, 32, 3)).astype(np.float32)
@@ -54,13 +55,19 @@ def choice(device: str, n: int, runs: int) -> dict[str, float]:
 
 def main() -> None:
     arguments = parser(__doc__, runs=16)
-    arguments.add_argument("--devices", help="such as GPU:0,GPU:1 (default: all GPUs)")
+    arguments.add_argument("--devices", help="the devices, such as GPU:0,GPU:1 (default: all GPUs)")
     arguments.add_argument("--models", default="conv2,conv4")
     arguments.add_argument("--precision", default="float32")
-    arguments.add_argument("--batch_size", type=int, default=128, help="over all devices (default: %(default)s)")
-    arguments.add_argument("--steps", type=int, default=3, help="in a run (default: %(default)s)")
-    arguments.add_argument("--scores", type=int, default=1 << 24, help="to choose from (default: %(default)s)")
-    arguments.add_argument("--threads", type=int, help="for an operation, and operations at once a device")
+    arguments.add_argument(
+        "--batch_size", type=int, default=128, help="images in a batch, over all devices (default: %(default)s)"
+    )
+    arguments.add_argument("--steps", type=int, default=3, help="steps in a run (default: %(default)s)")
+    arguments.add_argument(
+        "--scores", type=int, default=1 << 24, help="number of scores to choose from (default: %(default)s)"
+    )
+    arguments.add_argument(
+        "--threads", type=int, help="threads of an operation, and operations at a time on each device"
+    )
     arguments = arguments.parse_args()
     if arguments.threads:
         count = 1 + (arguments.devices or "").count(",")

@@ -1,7 +1,7 @@
-"""Times what the callbacks take against the training that they watch, in turn.
+"""Times the callbacks against the training that they watch, in turn.
 
-For KSchedule: steps of training with k set anew for each, against steps without. For MaskStatistics: what it does at
-the end of an epoch, against an epoch of --steps steps.
+For KSchedule, steps of training with a new k for each step are timed against steps without the callback. For
+MaskStatistics, its work at the end of an epoch is timed against an epoch of --steps steps.
 
 python benchmarks/instruments.py --models fc,conv2
 """
@@ -13,7 +13,8 @@ from train_step import build
 
 from keras_popup.callbacks import KSchedule, Linear, MaskStatistics
 
-SHORT = 10  # steps in a run of steps
+SHORT = 10
+"""Steps in a run that times KSchedule."""
 
 
 def main() -> None:
@@ -21,7 +22,9 @@ def main() -> None:
     arguments.add_argument("--models", default="fc,conv2")
     arguments.add_argument("--precision", default="mixed_bfloat16")
     arguments.add_argument("--batch_size", type=int, default=128)
-    arguments.add_argument("--steps", type=int, default=391, help="in an epoch (default: %(default)s, of CIFAR-10)")
+    arguments.add_argument(
+        "--steps", type=int, default=391, help="steps in an epoch (default: %(default)s, as on CIFAR-10)"
+    )
     arguments = arguments.parse_args()
     table = Table(("model", "callback"), arguments)
     for name in arguments.models.split(","):

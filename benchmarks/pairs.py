@@ -1,4 +1,4 @@
-"""Times things against each other in turn, and prints one table with the ratios first."""
+"""Times two functions in turn and prints a table, with the ratios first."""
 
 import argparse
 import json
@@ -16,12 +16,14 @@ def parser(description: str | None, runs: int) -> argparse.ArgumentParser:
     """Returns a parser with the arguments that all benchmarks share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=runs, help="paired runs (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows, the machine and the versions too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows, the machine and the versions to a file"
+    )
     return parser
 
 
 def timed(function: Callable[[], Any], count: int = 1) -> Callable[[], float]:
-    """Returns a function that calls `function`, which does something `count` times: the milliseconds of one."""
+    """Returns a function that calls `function` and returns its milliseconds divided by `count`."""
 
     def run() -> float:
         start = time.perf_counter()
@@ -32,12 +34,15 @@ def timed(function: Callable[[], Any], count: int = 1) -> Callable[[], float]:
 
 
 def repeated(function: Callable[[], Any], count: int) -> Callable[[], float]:
-    """Returns a function that calls `function` `count` times: the milliseconds of one call."""
+    """Returns a function that calls `function` `count` times and returns the milliseconds of one call."""
     return timed(lambda: [function() for _ in range(count)], count)
 
 
 def compare(run: Callable[[], float], base: Callable[[], float], runs: int) -> dict[str, float]:
-    """Runs the two in turn, after one of each that does not count: ratio with quartiles, milliseconds of each."""
+    """Runs the two in turn and returns the ratio with its quartiles, and the milliseconds of each.
+
+    The first run of each is not counted.
+    """
     run(), base()
     pairs = [(run(), base()) for _ in range(runs)]
     low, ratio, high = statistics.quantiles([a / b for a, b in pairs], n=4)
@@ -46,7 +51,7 @@ def compare(run: Callable[[], float], base: Callable[[], float], runs: int) -> d
 
 
 class Table:
-    """Rows, printed as they come and written as JSON in the end."""
+    """A table that prints each row when it is added, and writes all rows as JSON at the end."""
 
     def __init__(self, columns: Sequence[str], arguments: argparse.Namespace, unit: str = "ms") -> None:
         self.columns = columns
@@ -68,7 +73,7 @@ class Table:
 
 
 def processor() -> str:
-    """Returns the name of the processor, as far as the system tells it."""
+    """Returns the name of the processor, or the type of the machine where the system does not name it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text().splitlines():

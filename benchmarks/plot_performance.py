@@ -1,4 +1,6 @@
-"""Draws the pictures of docs/performance.md: the passes over memory, and the cost over n from a run of selection.py.
+"""Draws the pictures of docs/performance.md.
+
+One shows the passes over memory. The other shows the cost over n, from a file that selection.py wrote.
 
 python benchmarks/plot_performance.py benchmarks/results/selection_sizes.json docs/img
 """
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-# Bytes per weight in mixed_bfloat16: what is read, what is written.
+# Name, bytes read and written per weight in mixed_bfloat16, and whether the pass belongs to the masked layer.
 PASSES = [
     ("choice: count for 4 candidates", 4, 0, True),
     ("choice: again, in a narrower bracket", 4, 0, True),
@@ -51,8 +53,8 @@ def cost(results: Path, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="the JSON of selection.py with several --sizes")
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("results", type=Path, help="the JSON file of selection.py with several --sizes")
+    parser.add_argument("folder", type=Path, help="the folder of the pictures")
     arguments = parser.parse_args()
     passes(arguments.folder / "selection_passes.png")
     cost(arguments.results, arguments.folder / "selection_cost.png")

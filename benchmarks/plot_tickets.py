@@ -1,4 +1,4 @@
-"""Draws the sizes of trained networks at k = 0.5, from the rows that tickets.py has written.
+"""Draws the sizes of trained networks, from a file that tickets.py wrote.
 
 python benchmarks/plot_tickets.py benchmarks/results/ticket_sizes.json docs/img/tickets.png
 """
@@ -20,9 +20,9 @@ KINDS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", type=Path)
-    parser.add_argument("picture", type=Path)
-    parser.add_argument("--k", type=float, default=0.5)
+    parser.add_argument("rows", type=Path, help="the JSON file of tickets.py")
+    parser.add_argument("picture", type=Path, help="the PNG file to write")
+    parser.add_argument("--k", type=float, default=0.5, help="draw networks with this k (default: %(default)s)")
     arguments = parser.parse_args()
     rows = [row for row in json.loads(arguments.rows.read_text())["rows"] if row["k"] == arguments.k]
     figure = Figure(figsize=(8, 3.6), layout="constrained")

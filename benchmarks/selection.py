@@ -1,8 +1,11 @@
-"""Times the choice of the k best of n scores against one elementwise pass over them, `tf.abs(scores) * 2`.
+"""Times the choice of the fraction k of n scores against one elementwise pass, `tf.abs(scores) * 2`.
 
-Four ways: "call" is `TopK()(scores, k)`, a choice from nothing; "step" is a choice as in a step of training, from
-the threshold of the step before, the scores having moved a little; "still" is that of scores that have not moved,
-as in predict; "xla" is a call compiled by XLA, against a pass compiled as well.
+There are four ways:
+- "call" is `TopK()(scores, k)`, without a previous threshold.
+- "step" is a choice in a step of training. It starts from the threshold of the step before, and the scores have
+  changed a little.
+- "still" is a choice as in predict: the scores have not changed.
+- "xla" is a call that XLA compiles, against a pass that XLA compiles.
 
 python benchmarks/selection.py --sizes 4194304 --ks 0.01,0.1,0.5,0.9,0.99
 python benchmarks/selection.py --inputs normal,sorted,equal,two_values,outlier,fools_the_sample --ks 0.5
@@ -43,14 +46,14 @@ def choose(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> tuple[tf.Tens
 
 
 class Choices:
-    """The ways to choose the k best of some values: each a function without arguments."""
+    """The ways to choose the fraction k of values. Each is a method without arguments."""
 
     compiled_call = staticmethod(tf.function(selectors.TopK(), jit_compile=True))
     compiled_pass = staticmethod(tf.function(lambda scores: tf.abs(scores) * 2, jit_compile=True))
 
     def __init__(self, values: np.ndarray, rng: np.random.Generator, k: float) -> None:
         self.k = tf.constant(k, tf.float64)
-        # Each step of training moves some 300 of 4,194,304 scores past the threshold: so does this, for k = 0.5.
+        # A step of training moves about 300 of 4,194,304 scores past the threshold. So does this noise, at k = 0.5.
         moved = values * (1 + 1.5e-4 + 2e-4 * rng.standard_normal(values.size))
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
@@ -82,8 +85,8 @@ def main() -> None:
     arguments = parser(__doc__, runs=16)
     arguments.add_argument("--sizes", default="4194304", help="numbers of scores (default: %(default)s)")
     arguments.add_argument("--ks", default="0.01,0.1,0.5,0.9,0.99")
-    arguments.add_argument("--inputs", default="uniform,normal", help=f"of {', '.join(INPUTS)}")
-    arguments.add_argument("--ways", default="call,step,still,xla", help="of call, step, still, xla")
+    arguments.add_argument("--inputs", default="uniform,normal", help=f"kinds of scores: {', '.join(INPUTS)}")
+    arguments.add_argument("--ways", default="call,step,still,xla", help="ways to choose: call, step, still, xla")
     arguments = arguments.parse_args()
     table = Table(("scores", "input", "k", "way"), arguments)
     rng = np.random.default_rng(1)

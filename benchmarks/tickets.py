@@ -1,8 +1,9 @@
-"""Sizes of trained networks as tickets and as other files, and how long packing and unpacking take.
+"""Measures the sizes of trained networks as tickets and as other files, and the speed of tickets.
 
-Trains what is not in --out yet, and goes on where it was interrupted: Conv2, 4 and 6 on CIFAR-10 for 5 epochs,
-ResNets, for which this takes long, on the small digits for 8. Prints a Markdown table; with --speed, weights per
-second on one core and the memory taken on the way, in units of that of the kernels.
+The script trains the networks that are not in --out yet, and continues interrupted training. Conv2, Conv4 and Conv6
+train on CIFAR-10 for 5 epochs. ResNets would take long there; they train on the small digits for 8 epochs. The script
+prints a Markdown table. With --speed it prints the weights per second on one core, and the memory that is needed, as a
+multiple of the memory of the kernels.
 
 python benchmarks/tickets.py --data_dir cifar10 --out runs/tickets
 """
@@ -41,7 +42,7 @@ def config(model: str, k: float, data_dir: str) -> RunConfig:
 
 
 def sizes(model: keras.Model) -> dict[str, int]:
-    """Returns the bytes of a model as each kind of file, and those of its masks in the ticket."""
+    """Returns the bytes of a model as each kind of file, and the bytes of the masks in its ticket."""
     plain = keras_popup.strip_masks(model)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -62,7 +63,7 @@ def sizes(model: keras.Model) -> dict[str, int]:
 
 
 def measured(function: Callable[[], Any], runs: int) -> tuple[float, float]:
-    """Returns the median of seconds, and the most bytes of memory taken on the way (Linux)."""
+    """Returns the median of the seconds, and the most bytes of memory that a call needed. It works on Linux only."""
     seconds, most = [], 0
     for _ in range(runs):
         Path("/proc/self/clear_refs").write_text("5")
@@ -98,11 +99,13 @@ def speed(model: keras.Model, runs: int) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parser(__doc__, runs=5)
-    arguments.add_argument("--data_dir", required=True, help="CIFAR-10, as keras-popup train takes it")
-    arguments.add_argument("--out", type=Path, default=Path("runs/tickets"), help="the runs (default: %(default)s)")
+    arguments.add_argument("--data_dir", required=True, help="the directory of CIFAR-10, as for keras-popup train")
+    arguments.add_argument(
+        "--out", type=Path, default=Path("runs/tickets"), help="the folder of the runs (default: %(default)s)"
+    )
     arguments.add_argument("--models", default="conv2,conv4,conv6,resnet18,resnet50")
     arguments.add_argument("--k", default="0.5,0.3,0.1")
-    arguments.add_argument("--speed", action="store_true", help="measure times on one core, rather than sizes")
+    arguments.add_argument("--speed", action="store_true", help="measure the speed on one core instead of the sizes")
     arguments = arguments.parse_args()
     if arguments.speed:
         os.sched_setaffinity(0, {0})

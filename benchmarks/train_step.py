@@ -1,8 +1,9 @@
 """Times a training step of a masked network against the same network with learned weights.
 
-The two are measured in turn, in one process, on the same random batch, as `keras-popup train` makes them. With
---memory, on Linux: the peak memory of each instead, in a process of its own; "process" is all of it, "step" leaves
-out what compiling the XLA programs leaves behind.
+Both are built as `keras-popup train` builds them. They run in turn, in one process, on the same random batch.
+
+With --memory the script measures the peak memory instead, each network in its own process. This works on Linux only.
+"process" is the memory of the whole process; "step" does not count what the compilation of XLA programs leaves behind.
 
 python benchmarks/train_step.py --models conv2,conv4 --precisions float32,mixed_bfloat16
 python benchmarks/train_step.py --models conv2,resnet18 --memory
@@ -23,7 +24,7 @@ from keras_popup.training import RunConfig, experiment
 
 
 def build(name: str, precision: str, method: str, batch_size: int) -> tuple[keras.Model, tf.data.Dataset]:
-    """Returns a compiled model and its one batch, again and again."""
+    """Returns a compiled model, and a dataset that repeats one batch."""
     keras.utils.set_random_seed(1)
     rng = np.random.default_rng(1)
     images = rng.standard_normal((batch_size, *((28, 28, 1) if name == "fc" else (32, 32, 3)))).astype(np.float32)
@@ -35,7 +36,7 @@ def build(name: str, precision: str, method: str, batch_size: int) -> tuple[kera
 
 
 def stepper(name: str, precision: str, method: str, batch_size: int, steps: int) -> Callable[[], object]:
-    """Returns a function that trains for some steps, compiled and ready."""
+    """Returns a function, compiled and ready, that trains for a number of steps."""
     model, batches = build(name, precision, method, batch_size)
     model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
     iterator = iter(batches)
@@ -43,14 +44,17 @@ def stepper(name: str, precision: str, method: str, batch_size: int, steps: int)
 
 
 def memory(*case) -> tuple[float, float]:
-    """Returns MB that this process, which does nothing else, held at most: in all, and without what compiling left."""
+    """Returns the peak memory of this process in MB, in total and without what compilation leaves behind.
+
+    The process must do nothing else.
+    """
     model, batches = build(*case)
     built = status("VmRSS")
     model.fit(batches, steps_per_epoch=1, verbose=0, shuffle=False)
     first = status("VmHWM")
     ctypes.CDLL(None).malloc_trim(0)
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # Linux counts the peak from here on
     model.fit(batches, steps_per_epoch=5, verbose=0, shuffle=False)
     return max(first, status("VmHWM")), built + status("VmHWM") - before
 
@@ -65,7 +69,7 @@ def main() -> None:
     arguments.add_argument("--models", default="fc,conv2,conv4")
     arguments.add_argument("--precisions", default="float32,mixed_bfloat16")
     arguments.add_argument("--batch_size", type=int, default=128)
-    arguments.add_argument("--method", default="edge-popup", help="or supermask (default: %(default)s)")
+    arguments.add_argument("--method", default="edge-popup", help="edge-popup or supermask (default: %(default)s)")
     arguments.add_argument("--memory", action="store_true", help="measure memory, in MB, instead of time")
     arguments = arguments.parse_args()
     methods = arguments.method, "dense"

@@ -1,7 +1,7 @@
-"""Masks trained networks by the criteria of Zhou et al., and tests what is left: the networks of the "methods" rows.
+"""Masks trained networks by the criteria of Zhou et al. and tests the masked networks.
 
-Reads the runs that benchmarks/reproduce.py has left in runs/reproduce, writes benchmarks/results/criteria.json, of
-which benchmarks/results_page.py draws the chart.
+The networks are those with learned weights in the group "methods" of benchmarks/reproduce.py, which leaves them in
+runs/reproduce. The accuracies go to benchmarks/results/criteria.json; benchmarks/results_page.py draws them.
 
 python benchmarks/reproduce.py --only methods --again --data_dir fashion_mnist=DIRECTORY
 python benchmarks/trained_masks.py --data_dir fashion_mnist=DIRECTORY
@@ -25,8 +25,8 @@ FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def initial_network(config: RunConfig) -> tuple[keras.Model, datasets.Dataset]:
-    """Returns a network with the weights that its training began with, and the data."""
-    keras.utils.set_random_seed(config.seed)  # as training does
+    """Returns a network with its weights before training, and the data."""
+    keras.utils.set_random_seed(config.seed)  # as in training
     data = experiment.load_data(config)
     return experiment.build_model(config, data.image_shape, len(data.classes)), data
 

