@@ -6,7 +6,7 @@ from typing import Any
 
 import filelock
 
-from keras_popup._files import write_atomically
+from keras_popup._files import UNFINISHED, write_atomically
 
 RESULTS = Path(__file__).parents[1] / "results" / "reproduce"
 
@@ -25,7 +25,8 @@ def read_all(folder: Path | None = None) -> dict[str, Record]:
     """Returns the records of all files in a folder, by name (default: `RESULTS`)."""
     found: dict[str, Record] = {}
     for file in sorted((folder or RESULTS).glob("*.jsonl")):
-        found |= read(file)
+        if not file.name.startswith(UNFINISHED):
+            found |= read(file)
     return found
 
 

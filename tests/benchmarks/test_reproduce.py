@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from keras_popup import cli, training
+from keras_popup._files import UNFINISHED
 from keras_popup.training import RunConfig, defaults
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -130,6 +131,7 @@ def test_stored_lines_are_sorted_and_replaced(tmp_path):
     lines = (tmp_path / "new" / "group.jsonl").read_text().splitlines()
     assert lines == ['{"name": "a", "value": 2}', '{"name": "b", "value": 3}']
     store.put(tmp_path / "new" / "other.jsonl", {"name": "c"})
+    (tmp_path / "new" / f"{UNFINISHED}1-group.jsonl").write_text("half a li")
     assert set(store.read_all(tmp_path / "new")) == {"a", "b", "c"}
 
 
