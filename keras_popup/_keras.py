@@ -1,7 +1,7 @@
-"""All of Keras that is not public and that this library relies on: each name here has a test of what it does.
+"""All private names of Keras that this library uses. A test checks what each of them does.
 
-`Tracker` is Keras's bookkeeping of the variables and sublayers of a layer. A built layer locks it. `Layer.quantize` and
-`Layer.enable_lora`, which change a layer in place as masking does, unlock it in the same way.
+Keras's `Tracker` lists the variables and sublayers of a layer. A built layer locks its tracker. `Layer.quantize` and
+`Layer.enable_lora` change a layer in place, as masking does, and unlock the tracker in the same way.
 """
 
 import contextlib
@@ -9,14 +9,16 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from tensorflow.python.ops import control_flow_util
 
 __all__ = ["ConvLSTMCell", "Functional", "ObjectSharingScope", "SafeModeScope", "functional_like_constructor"]
 
-# Where TensorFlow keeps, in a layer, what it knows of the layer's attributes.
+# The attributes in which TensorFlow tracks the other attributes of a layer.
 TRACKING_OF_TENSORFLOW = {
     "_self_name_based_restores",
     "_self_saveable_object_factories",
@@ -32,14 +34,14 @@ TRAINABLE, NON_TRAINABLE = "trainable_variables", "non_trainable_variables"
 
 
 def own_variables(layer: Any, store: str) -> list[Any]:
-    """Returns the list of the variables that a layer has itself: a live one."""
+    """Returns the list of a layer's own variables, without those of sublayers. Changing the list changes the layer."""
     variables: list[Any] = layer._tracker.config[store][1]
     return variables
 
 
 @contextlib.contextmanager
 def unlocked(layer: Any) -> Iterator[None]:
-    """Lets variables be added to a layer that is built, and taken away."""
+    """Allows variables to be added to a built layer, and removed from it."""
     locked = layer._tracker.locked
     layer._tracker.unlock()
     try:
@@ -49,40 +51,40 @@ def unlocked(layer: Any) -> Iterator[None]:
             layer._tracker.lock()
 
 
-def track(layer: Any, store: str, variable: Any, place: int | None = None) -> None:
-    """Makes a variable one of a layer's, at a place in the order of these; taken from where else the layer has it."""
+def track(layer: Any, store: str, variable: Any, position: int | None = None) -> None:
+    """Adds a variable to a store of a layer, at a position or at the end. Removes it from the other store first."""
     untrack(layer, variable)
     variables = own_variables(layer, store)
-    variables.insert(len(variables) if place is None else place, variable)
+    variables.insert(len(variables) if position is None else position, variable)
     layer._tracker.stored_ids[store].add(id(variable))
 
 
 def untrack(layer: Any, variable: Any) -> tuple[str, int] | None:
-    """Takes a variable away from a layer. Returns the store and the place that it had, None if it had none."""
+    """Removes a variable from a layer. Returns its store and position, or None if the layer does not have it."""
     for store in (TRAINABLE, NON_TRAINABLE):
         variables = own_variables(layer, store)
-        for place, other in enumerate(variables):
+        for position, other in enumerate(variables):
             if other is variable:
-                del variables[place]
+                del variables[position]
                 layer._tracker.stored_ids[store].discard(id(variable))
-                return store, place
+                return store, position
     return None
 
 
 def without_sharing(value: Any) -> Any:
-    """Returns a serialized object without what says that it is one with others of the file.
+    """Returns a serialized object without its `shared_object_id`s, by which Keras marks one object in several places.
 
-    Keras tells objects apart by their ids. Those of objects that are made only to be serialized are soon others' ids.
+    Keras derives them from `id(object)`. Python may reuse the id of an object that is made only to be serialized.
     """
     if isinstance(value, dict):
-        return {key: without_sharing(each) for key, each in value.items() if key != "shared_object_id"}
-    return [without_sharing(each) for each in value] if isinstance(value, list) else value
+        return {key: without_sharing(item) for key, item in value.items() if key != "shared_object_id"}
+    return [without_sharing(item) for item in value] if isinstance(value, list) else value
 
 
 def set_trainable(layer: Any, value: bool) -> None:
-    """Sets `trainable` of a layer, of all it holds and of their variables.
+    """Sets `trainable` of a layer, of all its sublayers and of their variables.
 
-    `layer.trainable = value` does nothing where the layer has this value already, though its variables may not.
+    `layer.trainable = value` does nothing if the layer has this value already, even if its variables have another one.
     """
     type(layer).trainable.fset(layer, value)
     for part in layer._layers:
@@ -90,12 +92,12 @@ def set_trainable(layer: Any, value: bool) -> None:
 
 
 def set_path(variable: Any, path: str) -> None:
-    """Gives a variable the path that it would have, had the layer's `build` made it."""
+    """Sets the path of a variable, to the one that it would have if the layer's `build` had made it."""
     variable._path = path
 
 
 def exchange_sublayer(layer: Any, before: Any, after: Any) -> None:
-    """Has a layer track another sublayer in the place of one."""
+    """Makes a layer track the sublayer `after` instead of `before`."""
     if layer._tracker.is_in_store("layers", after):
         layer._tracker.untrack(before)
     else:
@@ -103,7 +105,7 @@ def exchange_sublayer(layer: Any, before: Any, after: Any) -> None:
 
 
 def refresh_call_signature(layer: Any) -> None:
-    """Has Keras look at the `call` of a layer again, after its class was changed."""
+    """Makes Keras inspect the `call` of a layer again, after the class of the layer has changed."""
     signature = inspect.signature(layer.call)
     names = [parameter.name for parameter in signature.parameters.values()]
     layer._call_signature, layer.call_signature_parameters = signature, names
@@ -112,18 +114,18 @@ def refresh_call_signature(layer: Any) -> None:
 
 
 def call_context() -> Any:
-    """Returns what Keras knows of the outermost call that is going on in this thread, None if there is none."""
+    """Returns Keras's record of the outermost call that is running in this thread, or None outside of calls."""
     return global_state.get_global_attribute("current_call_ctx")
 
 
 def autocast_dtype() -> str | None:
-    """Returns the type that Keras casts the variables to which are read now, None if it casts none."""
+    """Returns the dtype to which Keras casts variables that are read now, or None if it casts none."""
     scope = global_state.get_global_attribute("autocast_scope")
     return None if scope is None or scope.dtype is None else str(scope.dtype)
 
 
 def drop_compiled_functions(model: Any) -> None:
-    """Has a model trace its functions again, and asks for a new `compile` where its optimizer knows other variables."""
+    """Makes a model trace its functions again, and ask for a new `compile` if its optimizer is built already."""
     for name in ("train_function", "test_function", "predict_function"):
         if getattr(model, name, None) is not None:
             setattr(model, name, None)
@@ -134,9 +136,9 @@ def drop_compiled_functions(model: Any) -> None:
 
 @contextlib.contextmanager
 def deferred_variables() -> Iterator[list[Any]]:
-    """Collects the variables that are made in a `keras.StatelessScope` and have no values, hence no memory, yet.
+    """Collects the variables that are made inside. In a `keras.StatelessScope` they have no values and no memory yet.
 
-    There is no public way to know the size of a model before it takes memory.
+    Keras has no public way to find out the size of a model before it takes memory.
     """
     before = global_state.get_global_attribute("uninitialized_variables")
     pending: list[Any] = []
@@ -148,7 +150,14 @@ def deferred_variables() -> Iterator[list[Any]]:
 
 
 def initialize(variable: Any, initializer: Any = None) -> None:
-    """Gives a variable of `deferred_variables` its values, by another initializer if one is given."""
+    """Sets the initial values of a variable of `deferred_variables`, with `initializer` instead of its own if given."""
     if initializer is not None:
         variable._initializer = initializer
     variable._deferred_initialize()
+
+
+def is_traced_for_xla() -> bool:
+    """Tells whether TensorFlow is tracing a function that is compiled as a whole, by `jit_compile=True`."""
+    if tf.executing_eagerly():
+        return False
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))

@@ -19,8 +19,10 @@ def mask_kernel(
         scores: float32 tensor.
         seed: an int64 tensor of shape (2,) to draw by; empty for the mask of p >= 1/2.
     """
+    # Flat, as kernels of one size share a program then. The numbers drawn are the same.
+    shape, kernel, scores = kernel.shape, tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
     # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
-    compiled = programs.compile_always if seed else programs.compile_once
+    traced = programs.compile_always if seed else programs.trace_once
     forward, backward = (_rescaled_kernel, _rescaled_gradient) if rescale else (_masked_kernel, _draw_gradient)
     key = scores.shape, dtype, len(seed)
 
@@ -28,11 +30,11 @@ def mask_kernel(
     def product(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
             # The mask is drawn again, rather than kept from the forward pass.
-            return None, compiled(backward, *key)(upstream, *inputs), *[None] * len(seed)
+            return None, traced(backward, *key)(upstream, *inputs), *[None] * len(seed)
 
-        return compiled(forward, *key)(dtype, *inputs), gradient
+        return traced(forward, *key)(dtype, *inputs), gradient
 
-    return product(kernel, scores, *seed)
+    return tf.reshape(product(kernel, scores, *seed), shape)
 
 
 def _mask(scores: tf.Tensor, *seed: tf.Tensor) -> tf.Tensor:

@@ -8,25 +8,47 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_popup import _keras
+
 _interpreting = contextvars.ContextVar("interpreting", default=False)
 
 
-def compile_once(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as a small XLA program, which may run inside a graph that is not compiled.
+def trace_once(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
+    """Returns `function` as it is best run here, traced once for all kernels of one key.
+
+    On a CPU these are TensorFlow's own operations, which need no compiling; on a GPU, where each of them would be a
+    kernel of its own that reads and writes all weights, one XLA program. In a function that is compiled as a whole
+    (`jit_compile=True`) it becomes a part of that.
 
     Args:
         function: a function of tensors at the top of a module.
-        key: what the program depends on, such as shapes: each gets its own. One tf.function for all would
-            trace anew for every layer.
+        key: what the trace depends on, such as shapes. One tf.function for all would trace anew for every layer.
     """
-    return function if _interpreting.get() else compile_always(function, *key)
+    if _interpreting.get():
+        return function
+    return _function(function, uses_gpu(), is_compiling(), *key)
 
 
-@functools.cache
 def compile_always(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as `compiled` does, inside `interpreted` too."""
+    """Returns `function` as an XLA program, which may run inside a graph that is not compiled."""
+    return _function(function, True, True, *key)
+
+
+# As many as a large network has kernel sizes, for both directions. Those of networks that are gone leave.
+@functools.lru_cache(maxsize=128)
+def _function(function: Callable[..., Any], compiled: bool, within: bool, *key: Hashable) -> Callable[..., Any]:
     # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
-    return tf.function(functools.partial(function), jit_compile=True, autograph=False)
+    return tf.function(functools.partial(function), jit_compile=compiled or None, autograph=False)
+
+
+def uses_gpu() -> bool:
+    """Tells whether TensorFlow has a GPU to run on."""
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def is_compiling() -> bool:
+    """Tells whether a function is being traced that XLA compiles as a whole: then shapes must be known."""
+    return uses_gpu() or _keras.is_traced_for_xla()
 
 
 @contextlib.contextmanager

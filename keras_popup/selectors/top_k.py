@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup.selectors import programs, thresholds
+from keras_popup.selectors import plain, programs, thresholds
 from keras_popup.selectors.base import Selector, _checked_scores
 from keras_popup.selectors.counts import check_kept
 
@@ -51,7 +51,9 @@ class TopK(Selector):
     """
 
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
-        return _straight_through_mask(*_checked(scores, k))
+        scores, kept = _checked(scores, k)
+        # Flat here and below, as scores of one size share a program then.
+        return tf.reshape(_straight_through_mask(tf.reshape(scores, [-1]), kept), scores.shape)
 
     def masked_kernel(
         self,
@@ -65,7 +67,6 @@ class TopK(Selector):
     ) -> tf.Tensor:
         hints = () if hint is None else (tf.convert_to_tensor(hint),)
         scores, kept = _checked(scores, k)
-        # Flat, as kernels of one size share a program then.
         flat = tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
         masked, threshold = _straight_through_kernel(dtype, *flat, kept, *hints)
         if hint is not None:
@@ -106,7 +107,7 @@ def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * tf.sign(scores), None
 
-    return programs.compile_once(_mask, scores.shape)(scores, kept), gradient
+    return programs.trace_once(_mask, scores.shape)(scores, kept), gradient
 
 
 def _straight_through_kernel(
@@ -115,21 +116,31 @@ def _straight_through_kernel(
     @tf.custom_gradient
     def masked(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
-            of_scores = programs.compile_once(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
+            of_scores = programs.trace_once(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
             return None, of_scores, *[None] * (len(inputs) - 2)
 
-        return programs.compile_once(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
+        return programs.trace_once(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
 
     return masked(kernel, scores, kept, *hint)
 
 
 def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.cast(thresholds.choose(scores, kept), tf.float32)
+    return tf.cast(_choose(scores, kept)[0], tf.float32)
 
 
 def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:
-    threshold = thresholds.find_threshold(scores, kept, *hint)
-    return tf.cast(kernel * tf.cast(thresholds.is_above(scores, threshold), kernel.dtype), dtype), threshold
+    mask, threshold = _choose(scores, kept, *hint)
+    return tf.cast(tf.where(mask, kernel, tf.zeros((), kernel.dtype)), dtype), threshold
+
+
+def _choose(scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the mask of flat scores, a bool tensor, and its threshold, the next hint."""
+    if programs.use_numpy() or programs.is_compiling():
+        threshold = thresholds.find_threshold(scores, kept, *hint)
+        return thresholds.is_above(scores, threshold), threshold
+    ranks = plain.rank_scores(scores)
+    found = plain.find_threshold(ranks, kept, *hint)
+    return found.is_above(ranks), found.to_hint()
 
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as npst
 from tables import operations_of
 
 from keras_popup import selectors
-from keras_popup.selectors import counts, programs, thresholds
+from keras_popup.selectors import counts, plain, programs, thresholds
 
 _AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
 
@@ -34,14 +34,36 @@ def by_numpy_and_threshold(scores, kept):
         return thresholds.is_above(scores, thresholds.find_threshold(scores, kept))
 
 
+def by_plain_operations(scores, kept):
+    ranks = plain.rank_scores(tf.reshape(scores, [-1]))
+    return tf.reshape(plain.find_threshold(ranks, kept).is_above(ranks), scores.shape)
+
+
+def by_a_wrong_hint(scores, kept):
+    ranks = plain.rank_scores(tf.reshape(scores, [-1]))
+    found = plain.find_threshold(ranks, kept, tf.constant(0x3F800000 << 31, tf.int64))
+    return tf.reshape(found.is_above(ranks), scores.shape)
+
+
+def by_its_own_hint(scores, kept):
+    ranks = plain.rank_scores(tf.reshape(scores, [-1]))
+    hint = plain.find_threshold(ranks, kept).to_hint()
+    tf.debugging.assert_equal(plain.find_threshold(ranks, kept, hint).to_hint(), hint)
+    return tf.reshape(thresholds.is_above(scores, hint), scores.shape)
+
+
 PATHS = [
+    pytest.param(by_plain_operations, id="plain"),
+    pytest.param(tf.function(by_plain_operations), id="plain_graph"),
+    pytest.param(by_a_wrong_hint, id="plain_wrong_hint"),
+    pytest.param(by_its_own_hint, id="plain_own_hint"),
     pytest.param(by_numpy, id="numpy"),
     pytest.param(by_numpy_and_threshold, id="numpy_threshold"),
     pytest.param(thresholds.choose, id="eager"),
     pytest.param(tf.function(thresholds.choose), id="graph"),
     pytest.param(tf.function(thresholds.choose, jit_compile=True), id="xla"),
     pytest.param(
-        lambda scores, kept: programs.compile_once(thresholds.choose, scores.shape)(scores, kept), id="program"
+        lambda scores, kept: programs.compile_always(thresholds.choose, scores.shape)(scores, kept), id="program"
     ),
 ]
 
@@ -90,8 +112,9 @@ LARGE = [
 @pytest.mark.parametrize("topk", PATHS)
 @pytest.mark.parametrize("make", LARGE)
 @pytest.mark.parametrize("k", [1e-4, 0.5, 1.0])
-def test_large_inputs(topk, make, k):
-    scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
+@pytest.mark.parametrize("size", [20_011, 40_009])  # from a sample, if above 32,768
+def test_large_inputs(topk, make, k, size):
+    scores = make(np.random.default_rng(3), size).astype(np.float32)
     kept = counts.count_kept(k, scores.size)
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
     assert mask.sum() == kept
@@ -156,7 +179,7 @@ def test_few_passes_are_usual(k):
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_hint_never_changes_the_mask(hint, scores, kept):
-    threshold = programs.compile_once(thresholds.find_threshold, "hint")(
+    threshold = programs.compile_always(thresholds.find_threshold, "hint")(
         scores, tf.constant(kept), tf.constant(hint, tf.int64)
     )
     np.testing.assert_array_equal(
@@ -217,7 +240,7 @@ def test_no_sort_and_no_retracing():
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
     # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = programs.compile_once(thresholds.find_threshold, scores.shape, 1)
+    program = programs.compile_always(thresholds.find_threshold, scores.shape, 1)
     text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
     assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
     operations = operations_of(select.get_concrete_function(scores, tf.constant(0.5, tf.float64)))
