@@ -1,4 +1,4 @@
-"""The command line. Thin: flags are made from the configurations, work is done by other folders."""
+"""The command line. It is thin: flags are made from the configurations, and other folders do the work."""
 
 from keras_popup.cli.main import main
 

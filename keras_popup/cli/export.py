@@ -18,9 +18,9 @@ keras-popup export: write a model for TensorFlow Serving, LiteRT or ONNX Runtime
 usage:
   keras-popup export MODEL [flags]     MODEL is a run folder or a .keras file
 
-Masks are baked in. Each file is read back by its runtime and its outputs compared with the model's, on images of
-the run's test set where MODEL is a run folder; a file that computes something else is removed. The runtimes are
-installed by pip install 'keras-popup[export]'.
+The masks are multiplied into the kernels. Each file is read back by its runtime, and its outputs are compared with
+the model's: on images of the run's test set if MODEL is a run folder. A file with other outputs is removed. Install
+the runtimes with pip install 'keras-popup[export]'.
 
 examples:
   keras-popup export runs/first                             writes runs/first/saved_model
@@ -29,7 +29,7 @@ examples:
 """
 
 
-# How `export` names what it writes beside a model.
+# The names of the files that `export` writes beside a model.
 EXPORT_NAMES = {
     "saved_model": "saved_model",
     "litert": "model.tflite",
@@ -48,16 +48,17 @@ def export(arguments: Sequence[str]) -> int:
     flags.DEFINE_list(
         "format",
         None,
-        f"What to write: one or more of {names}, or all. By the ending of --out if that is given, else saved_model.",
+        f"The formats to write: one or more of {names}, or all. The default follows from the ending of --out; without "
+        "--out, it is saved_model.",
         flag_values=values,
     )
     flags.DEFINE_string(
-        "out", None, "The file or folder, for one format. Beside the model if not given.", flag_values=values
+        "out", None, "The file or folder, for one format. The default is beside the model.", flag_values=values
     )
     flags.DEFINE_float(
         "tolerance",
         None,
-        "The largest difference of outputs to accept, in units of the largest output. By default 1e-4, and 0.1 for "
+        "The largest difference of outputs to accept, in units of the largest output. The default is 1e-4, and 0.1 for "
         "int8 kernels that had to be rounded.",
         lower_bound=0.0,
         flag_values=values,
@@ -78,7 +79,7 @@ def export(arguments: Sequence[str]) -> int:
         from keras_popup import exports
     model = load_model(file)
     inputs = _test_images(path) if os.path.isdir(path) else None
-    source = "made-up numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
+    source = "random numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
     print(f"compared on {source}:")
     failed = False
     for name in formats:
@@ -95,14 +96,16 @@ def export(arguments: Sequence[str]) -> int:
 
 
 def _test_images(folder: str) -> Any:
-    """Returns some test images of a run, None if its data are gone."""
+    """Returns some test images of a run; None if its data cannot be read."""
     from keras_popup.records import RunFolder
     from keras_popup.training import load_data
 
-    config = RunConfig(**RunFolder(folder).read("config.json", "config")["config"])
+    config = RunConfig.from_json(RunFolder(folder).config())
     try:
         images, _ = next(iter(load_data(config).evaluation_batches("test", _COMPARED)))
     except (OSError, ValueError, ImportError) as error:
-        print(f"keras-popup: comparing on made-up images, as the run's cannot be read: {error}", file=sys.stderr)
+        print(
+            f"keras-popup: the run's images cannot be read; random numbers are used instead. ({error})", file=sys.stderr
+        )
         return None
     return images.numpy()

@@ -1,4 +1,4 @@
-"""Flags of the command line: made from the configurations, read, explained."""
+"""Flags of the command line: they are made from the configurations, read, and explained."""
 
 import dataclasses
 import logging
@@ -10,18 +10,33 @@ from typing import Any
 
 from absl import flags
 
+from keras_popup.cli.layer_k import LAYER_K_HELP
 from keras_popup.search import SEARCHED
 from keras_popup.training import PROTOCOLS, RunConfig
 
 
 class UsageError(Exception):
-    """The command line cannot be understood."""
+    """The command line has an error."""
 
 
 def parse(
     values: flags.FlagValues, command: str, arguments: Sequence[str], usage: str, positional: str = ""
 ) -> str | None:
-    """Reads the flags. Returns the argument that is no flag, "" where none is to be, or None for --help, printed."""
+    """Reads the flags.
+
+    Args:
+        values: the flags, without values.
+        command: the name of the command.
+        arguments: the arguments of the command.
+        usage: the text for --help.
+        positional: the name of the argument that is not a flag; "" for none.
+
+    Returns:
+        The argument that is not a flag, or "". None if --help was printed.
+
+    Raises:
+        UsageError: if the arguments do not fit.
+    """
     own = list(values)
     flags.DEFINE_boolean("help", False, "Print this.", short_name="h", flag_values=values)
     try:
@@ -44,9 +59,9 @@ def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[
     """Defines a flag for each argument of a configuration.
 
     Args:
-        values: where the flags are defined.
+        values: the flags are added to these.
         config: `RunConfig`, or a dataclass like it.
-        texts: the arguments that are read as text, and not given unless the user does.
+        texts: the arguments that are read as text. Their default is None.
     """
     hints = typing.get_type_hints(config)
     for field in _options(config):
@@ -64,6 +79,8 @@ def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[
             flags.DEFINE_float(field.name, field.default, text, **options)
         else:
             flags.DEFINE_string(field.name, field.default, text, **options)
+        if field.name == "k":
+            flags.DEFINE_string("layer_k", None, LAYER_K_HELP, **options)
 
 
 def _options(config: type) -> list[Any]:
@@ -71,7 +88,7 @@ def _options(config: type) -> list[Any]:
 
 
 def plain_type(hint: Any) -> Any:
-    """Returns int for `int | None`."""
+    """Returns int for `int | None`, and float for `float | dict[str, float]`."""
     if isinstance(hint, types.UnionType):
         return next(part for part in typing.get_args(hint) if part is not type(None))
     return hint
@@ -84,23 +101,22 @@ def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
     if not set(fields) <= set(names):  # other commands have flags of these names
         fields = {}
     searched = "tuner" in names
-    own = [name for name in names if name not in fields]
     lines = []
-    for name in [*own, *fields] if searched else [*fields, *own]:
+    for name in names:
         flag, field = values[name], fields.get(name)
         text = field.metadata["help"] if field else flag.help
-        choices = field.metadata["choices"] if field else None  # others have them in their texts
+        choices = field.metadata["choices"] if field else None  # the texts of other flags name them
         default = field.default if field and not flag.boolean else flag.default
         if choices:
             text += f" One of {', '.join(choices)}."
         if searched and name in SEARCHED:
-            text += " Or several, or a range." if plain_type(hints[name]) is float else " Or several."
+            text += " Or several values" + (", or a range." if plain_type(hints[name]) is float else ".")
         if default is not None and not flag.boolean:
             text += f" Default: {default}."
         elif field and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
-            text += f" By the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
+            text += f" Default: the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
         elif flag.boolean and flag.default:
-            text += f" Default: on, --no{name} switches it off."
+            text += f" Default: on; --no{name} switches it off."
         lines.append(f"  --{name}")
         lines.append(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
     return "\n".join(lines)

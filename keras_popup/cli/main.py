@@ -1,4 +1,4 @@
-"""The command line. Thin: flags are made from `RunConfig`, work is done by other modules."""
+"""The command line: it finds the command, runs it and prints its errors."""
 
 import sys
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ keras-popup: find subnetworks of randomly weighted networks
 
 usage:
   keras-popup train [flags]     train a network and leave a run folder
-  keras-popup search [flags]    search over k, width and more, or for what fits into some bytes
-  keras-popup report SEARCH     one HTML page about a search
-  keras-popup summary MODEL     what is masked in a model, and how large its masks are
+  keras-popup search [flags]    search over k, width and more, or for the best network of a given size
+  keras-popup report SEARCH     write an HTML page about a search
+  keras-popup summary MODEL     show which layers of a model are masked, and how large the masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
   keras-popup ticket pack MODEL write a model as its seeds and masks, about one bit per weight
   keras-popup ticket unpack|info|verify TICKET

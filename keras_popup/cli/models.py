@@ -1,4 +1,4 @@
-"""The models that commands are given."""
+"""Finds and loads the model that a command is given."""
 
 import os
 from typing import Any
@@ -11,13 +11,13 @@ def find_model_file(path: str) -> str:
     """Returns the .keras file of a run's folder, or the path itself. Raises UsageError if there is none."""
     file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
     if not os.path.isfile(file) or not file.endswith(".keras"):
-        hint = "The run in it is not finished." if os.path.exists(os.path.join(path, "config.json")) else ""
+        hint = "The run in this folder is not finished." if os.path.exists(os.path.join(path, "config.json")) else ""
         raise UsageError(f"MODEL must be a finished run's folder or a .keras file. Received: '{path}'. {hint}".rstrip())
     return file
 
 
 def load_model(file: str) -> Any:
-    """Loads a .keras file. Raises ValueError for one that is none."""
+    """Loads a .keras file. Raises ValueError if it cannot be read."""
     with import_quietly():
         import keras
 

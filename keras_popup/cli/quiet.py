@@ -1,4 +1,4 @@
-"""Importing TensorFlow late, and quietly."""
+"""Imports TensorFlow without its log."""
 
 import contextlib
 import os
@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def import_quietly() -> Iterator[None]:
-    """Keeps off the terminal what libraries log while they are imported, TensorFlow's above all.
+    """Hides what libraries log while they are imported, above all TensorFlow.
 
-    Enter it when the arguments are known to be good: it imports TensorFlow and finds the devices, which takes seconds.
+    It imports TensorFlow and finds the devices, which takes seconds. So enter it after the arguments are checked.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # What its libraries log before they have read that level goes to the file descriptor.
+    # Before the libraries have read that level, they log to the file descriptor.
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:

@@ -11,38 +11,39 @@ from typing import Any
 from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, parse, plain_type
+from keras_popup.cli.layer_k import parse_layer_k
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.search import SEARCHED, Range, SearchConfig, parse_values
-from keras_popup.training import RunConfig, layer_fractions
+from keras_popup.records import BestRecord
+from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
+from keras_popup.training import RunConfig
 
 _SEARCH_HELP = """\
-keras-popup search: search over k, width and more, or for what fits into some bytes
+keras-popup search: search over k, width and more, or for the best network of a given size
 
-How many weights, of how wide a network? Each trial is a training run, and Keras Tuner chooses the next by the
-validation accuracies so far. With --budget, the search is for the best network whose ticket fits: k follows from
-the width then.
+Each trial is a training run. Keras Tuner chooses the next trial by the validation accuracies so far. With --budget,
+the search finds the best network whose ticket fits: k then follows from the width.
 
-Several values of an argument are written 0.5,1,2, a range 0.1:0.9, one in steps 0.1:0.9:0.2, a logarithmic one
-0.001:1:log. k, width, learning_rate, l2, kernel_initializer, selector and the fractions of layer_k can have them.
+Write several values as 0.5,1,2, a range as 0.1:0.9, a range in steps as 0.1:0.9:0.2, and a logarithmic range as
+0.001:1:log. This works for k, width, learning_rate, l2, kernel_initializer, selector and the fractions of layer_k.
 
 examples:
   keras-popup search --model conv2 --dataset digits --k 0.1:0.9 --width 0.1,0.2 --epochs 10 --max_trials 8 \\
       --out runs/search
   keras-popup search --model conv4 --dataset cifar10 --k 0.1:0.9 --width 0.5,1,2 --max_trials 30 --epochs 20 \\
       --seed 1 --out runs/s
-  keras-popup search ... --out runs/s --resume              goes on with a search that was interrupted
+  keras-popup search ... --out runs/s --resume              continues a search that was interrupted
   keras-popup search ... --width 0.5:4:log --budget 100kB   the best network whose ticket fits into 100,000 bytes
   keras-popup search ... --workers 4                        four trials at a time
   keras-popup search ... --ray_address auto --gpus_per_worker 2   on a cluster, two GPUs a trial
 
 the search folder:
   trials.csv, trials.jsonl   a line per trial, written as it ends
-  best.keras, best.ticket    the winner, chosen by validation images; best.json says all about it
-  report.html                a page to look at
+  best.keras, best.ticket    the winner, chosen by validation images; best.json is its record
+  report.html                a page about the search
 """
 
 _REPORT_HELP = """\
-keras-popup report: one HTML page about a search
+keras-popup report: write an HTML page about a search
 
 usage:
   keras-popup report SEARCH     SEARCH is the folder of a search, finished or not
@@ -61,20 +62,20 @@ def search(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_string("out", None, "The search folder. Required.", flag_values=values)
     define_config_flags(values, SearchConfig, texts=("budget",))
-    define_config_flags(values, RunConfig, texts=(*SEARCHED, "layer_k"))
     more: dict[str, Any] = {"flag_values": values}
-    flags.DEFINE_boolean("resume", False, "Go on with the search in --out.", **more)
+    flags.DEFINE_boolean("resume", False, "Continue the search in --out.", **more)
     flags.DEFINE_boolean("overwrite", False, "Remove the search in --out first.", **more)
     flags.DEFINE_boolean("refit", False, "Train the winner again on all training images, then test it, once.", **more)
-    text = "How many trials run at once. One if not given; more on Ray, pip install 'keras-popup[cluster]'."
+    text = "How many trials run at once. The default is one. More need Ray: pip install 'keras-popup[cluster]'."
     flags.DEFINE_integer("workers", None, text, **more)
     text = "A Ray cluster whose machines see --out under the same path, such as auto or 10.0.0.1:6379."
     flags.DEFINE_string("ray_address", None, text, **more)
-    text = "GPUs of each trial on Ray; on two or more it is trained by MirroredStrategy."
+    text = "GPUs of each trial on Ray. With two or more, it is trained by MirroredStrategy."
     flags.DEFINE_float("gpus_per_worker", None, text, **more)
     flags.DEFINE_boolean("tensorboard", False, "Write logs for TensorBoard, with hyperparameters.", **more)
-    text = "After how many minutes without progress the process of a trial is taken for lost."
+    text = "After this many minutes without progress, the process of a trial counts as hung."
     flags.DEFINE_float("stall_minutes", 30.0, text, **more)
+    define_config_flags(values, RunConfig, texts=SEARCHED)
     if parse(values, "search", arguments, _SEARCH_HELP) is None:
         return 0
     if not values.out:
@@ -91,8 +92,8 @@ def search(arguments: Sequence[str]) -> int:
         best = run_search(config, values.out, **options)
     except KeyboardInterrupt:
         print(
-            "\nkeras-popup: interrupted. The same command with --resume goes on: trials that have ended are kept, one "
-            "that was running goes on after its last epoch.",
+            "\nkeras-popup: interrupted. The same command with --resume goes on: trials that have ended are kept, and "
+            "a trial that was running goes on after its last epoch.",
             file=sys.stderr,
         )
         return 130
@@ -101,14 +102,13 @@ def search(arguments: Sequence[str]) -> int:
 
 
 def _config(values: flags.FlagValues) -> SearchConfig:
-    space: dict[str, Any] = {}
+    of_layers = parse_layer_k(values.layer_k, parse_values)
+    space: dict[str, Any] = {layer_k_name(pattern): each for pattern, each in of_layers.items()}
     fixed: dict[str, Any] = {}
     hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
         value = values[field.name].value
-        if field.name == "layer_k":
-            space |= {f"k[{pattern}]": each for pattern, each in layer_fractions(value, parse_values).items()}
-        elif field.name not in SEARCHED:
+        if field.name not in SEARCHED:
             fixed[field.name] = value
         elif value is not None:
             try:
@@ -118,7 +118,7 @@ def _config(values: flags.FlagValues) -> SearchConfig:
             (space if isinstance(each, (tuple, Range)) else fixed)[field.name] = each
     budget = None if values.budget is None else _bytes(values.budget)
     if budget is not None and "k" in fixed:
-        raise ValueError("With a budget, k follows from the width. Give a range of k, as limits, or leave --k out.")
+        raise ValueError("With a budget, k follows from the width. Give a range of k as limits, or leave --k out.")
     names = ("tuner", "max_trials", "executions", "baseline", "retries")
     own = {name: values[name].value for name in names}
     return SearchConfig(run=RunConfig(**fixed), space=space, budget=budget, **own)
@@ -132,29 +132,29 @@ def _bytes(text: str) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`keras-popup report SEARCH`: writes the page of a search again, also while it runs, prints its path."""
+    """`keras-popup report SEARCH`: writes the page about a search, which may still run, and prints its path."""
     path = parse(flags.FlagValues(), "report", arguments, _REPORT_HELP, "SEARCH")
     if path is not None:
-        # Plain data: nothing of TensorFlow is needed.
+        # Without TensorFlow: it reads plain data.
         from keras_popup.search import write_report
 
         print(write_report(path))
     return 0
 
 
-def _print_best(best: dict[str, Any], out: str) -> None:
-    execution = best["executions"][best["execution"]]
-    from keras_popup.search import said
+def _print_best(best: BestRecord, out: str) -> None:
+    from keras_popup.search import format_trial
 
-    print(f"\nbest trial     {best['trial']}: {said(best)}")
-    print(f"validation     {best['score']:.2%}")
-    if len(best["executions"]) > 1:
-        print(f"               the mean of {len(best['executions'])}; below, the best of them")
-    if best["test"]:
-        print(f"test accuracy  {best['test']['accuracy']:.2%}, trained again on all training images")
+    execution = best.best_execution
+    print(f"\nbest trial     {best.trial}: {format_trial(best)}")
+    print(f"validation     {best.score:.2%}")
+    if len(best.executions) > 1:
+        print(f"               the mean of {len(best.executions)} runs; below, the best of them")
+    if best.test:
+        print(f"test accuracy  {best.test['accuracy']:.2%}, trained again on all training images")
     else:
-        print("test accuracy  not measured; --resume --refit trains it again on all training images, and tests it")
-    print(f"weights kept   {execution['kept']:,} of {execution['weights']:,}")
+        print("test accuracy  not measured; --resume --refit trains the winner on all training images and tests it")
+    print(f"weights kept   {execution.kept:,} of {execution.weights:,}")
     ticket = os.path.join(out, "best.ticket")
     if os.path.exists(ticket):
         print(f"ticket         {ticket} ({os.path.getsize(ticket):,} bytes)")

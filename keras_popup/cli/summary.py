@@ -9,13 +9,14 @@ from keras_popup.cli.models import find_model_file, load_model
 from keras_popup.cli.quiet import import_quietly
 
 _SUMMARY_HELP = """\
-keras-popup summary: what is masked in a model, and how large its masks are
+keras-popup summary: show which layers of a model are masked, and how large the masks are
 
 usage:
   keras-popup summary MODEL     MODEL is a run folder or a .keras file
 
-A row per layer that has weights: how many, how many the mask keeps, the fraction k, the seed of the kernel, and
-why a layer is not masked. Below, the bytes of all masks at one bit per weight and at the entropy limit.
+Prints a row for each layer with weights: how many weights, how many the mask keeps, the fraction k, the seed of the
+kernel, and the reason if a layer is not masked. The last lines are the bytes of all masks, at one bit per weight and
+at the entropy limit.
 
 example:
   keras-popup summary runs/first

@@ -17,10 +17,10 @@ keras-popup ticket: a network as its seeds and its masks, in about one bit per w
 usage:
   keras-popup ticket pack MODEL [flags]       MODEL is a run folder or a .keras file
   keras-popup ticket unpack TICKET [flags]    writes the plain model, as a .keras file
-  keras-popup ticket info TICKET              what takes how many bytes, and where the ticket comes from
+  keras-popup ticket info TICKET              shows the bytes of each part, and where the ticket comes from
   keras-popup ticket verify TICKET            unpacks all weights and checks them
 
-A ticket may come from a stranger: nothing in it is run, and a damaged one is an error.
+A ticket may come from a stranger: no code in it is run, and a damaged ticket is an error.
 keras-popup ticket COMMAND --help prints the flags of a command.
 
 examples:
@@ -44,8 +44,10 @@ def ticket(arguments: Sequence[str]) -> int:
 
 def _pack(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
-    flags.DEFINE_string("out", None, "The file. Beside the model if not given.", flag_values=values)
-    flags.DEFINE_string("dataset", None, "What the model was trained on. The run's if not given.", flag_values=values)
+    flags.DEFINE_string("out", None, "The file. The default is beside the model.", flag_values=values)
+    flags.DEFINE_string(
+        "dataset", None, "The data that the model was trained on. The default is the run's.", flag_values=values
+    )
     flags.DEFINE_string("notes", None, "Text for whoever reads the ticket.", flag_values=values)
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")
     if path is None:
@@ -57,7 +59,7 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         from keras_popup.records import RunFolder
 
         run = RunFolder(path)
-        dataset = dataset or run.read("config.json", "config")["config"].get("dataset")
+        dataset = dataset or run.config().get("dataset")
         metrics = run.read("summary.json", "test")["test"]
     with import_quietly():
         from keras_popup.tickets import save_ticket
@@ -69,14 +71,14 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
 def _unpack(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     flags.DEFINE_string(
-        "out", None, "The .keras file. By default beside the ticket, such as model_plain.keras.", flag_values=values
+        "out", None, "The .keras file. The default is beside the ticket, such as model_plain.keras.", flag_values=values
     )
     flags.DEFINE_boolean(
-        "masked", False, "Keep the masks, for further training. Their scores are new ones.", flag_values=values
+        "masked", False, "Keep the masks, for further training. The scores are new.", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
     flags.DEFINE_list(
-        "trust", [], "Installed packages whose layers the ticket may have, such as keras_hub.", flag_values=values
+        "trust", [], "Installed packages whose layers the ticket may use, such as keras_hub.", flag_values=values
     )
     _define_max_bytes(values)
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
@@ -111,5 +113,5 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
 
 
 def _define_max_bytes(values: flags.FlagValues) -> None:
-    text = "How many bytes the weights may take unpacked. Raise it for large models that you trust."
+    text = "The most bytes that the unpacked weights may take. Raise it for large models that you trust."
     flags.DEFINE_integer("max_bytes", 1 << 30, text, lower_bound=0, flag_values=values)

@@ -9,6 +9,7 @@ from typing import Any
 from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, parse
+from keras_popup.cli.layer_k import merge_k, parse_layer_k
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.training import RunConfig
 
@@ -18,16 +19,16 @@ DIVERGED = 3  # exit status
 _TRAIN_HELP = """\
 keras-popup train: train a network and leave a run folder
 
-Finds the fraction k of a random network's weights that does best, by edge-popup (arXiv 1911.13299), or learns the
-weights of the same network with --method dense. What is not given follows the paper's protocol for the model.
+Finds the fraction k of a random network's weights that does best, with edge-popup (arXiv 1911.13299). With
+--method dense, it learns the weights of the same network. Flags that are left out follow the paper's protocol.
 
 examples:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/digits
   keras-popup train --model conv4 --dataset cifar10 --k 0.5 --epochs 100 --seed 1 --out runs/a
   keras-popup train --model resnet18 --dataset pets --data_dir photos --image_size 64 --out runs/b
-  keras-popup train ... --out runs/a --resume     goes on with a run that was interrupted
-  keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; all GPUs are the default
-  keras-popup train ... --strategy multiworker    on each machine that TF_CONFIG names
+  keras-popup train ... --out runs/a --resume     continues a run that was interrupted
+  keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; the default is all GPUs
+  keras-popup train ... --strategy multiworker    on all machines that TF_CONFIG names; run it on each
 
 the run folder:
   config.json, history.csv, curves.png, model.keras, summary.json
@@ -38,14 +39,15 @@ def train(arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     define_config_flags(values, RunConfig)
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
-    flags.DEFINE_boolean("resume", False, "Go on with the run in --out, on other devices too.", flag_values=values)
+    flags.DEFINE_boolean("resume", False, "Continue the run in --out, also on other devices.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
     if parse(values, "train", arguments, _TRAIN_HELP) is None:
         return 0
     if not values.out:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
     try:
-        config = RunConfig(**{field.name: values[field.name].value for field in dataclasses.fields(RunConfig)})
+        given = {field.name: values[field.name].value for field in dataclasses.fields(RunConfig)}
+        config = RunConfig(**{**given, "k": merge_k(values.k, parse_layer_k(values.layer_k))})
         config.with_protocol()
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -69,12 +71,12 @@ def _print_summary(summary: dict[str, Any], out: str) -> None:
     share = summary["kept"] / summary["weights"]
     if summary["test"]:
         print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
-    else:  # of a search, whose trials are not tested
+    else:  # a trial of a search is not tested
         print(f"\nvalidation accuracy  {summary['validation']['accuracy']:.2%}")
     print(f"weights kept   {summary['kept']:,} of {summary['weights']:,} ({share:.1%})")
     print(f"time           {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
     if not os.path.isdir(out):
-        return  # of a worker whose folder another one keeps
+        return  # worker 0 has the folder
     print(f"run folder     {out}")
     curves = os.path.join(out, "curves.png")
     if os.path.exists(curves):

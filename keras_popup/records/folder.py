@@ -1,12 +1,13 @@
-"""What the folders of runs and searches share: written so that a kill at any moment leaves them readable."""
+"""What the folders of runs and searches share. A kill at any moment leaves them readable."""
 
 import contextlib
 import csv
+import importlib.metadata
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,22 +16,22 @@ import filelock
 from keras_popup._files import UNFINISHED, write_atomically
 
 History = list[dict[str, float]]
-
+"""A dict of numbers for each epoch."""
 
 _LOCK = ".lock"
 
 
 class Folder:
-    """A folder that is one thing's own, which its file of arguments tells.
+    """A folder that belongs to one run or search. Its file of arguments says so.
 
     Args:
-        path: of the folder, which need not exist.
+        path: path of the folder, which need not exist.
     """
 
     kind: ClassVar[str]
     arguments: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
-    """What is removed before a new start. The arguments last: while they are there, it is known whose it is."""
+    """What a new start removes. The arguments go last, so that an interrupted removal still identifies the folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -42,29 +43,29 @@ class Folder:
         resume: bool,
         overwrite: bool,
         but: Sequence[str] = (),
-        defaults: dict[str, Any] | None = None,
+        read: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         """Checks that a run or search with this configuration may use the folder. Changes nothing.
 
         Args:
-            config: its arguments.
-            resume: whether to go on with the one in it.
+            config: the arguments of the run or search.
+            resume: whether to continue the one in the folder.
             overwrite: whether to start anew.
-            but: the arguments that may differ from those recorded.
-            defaults: of arguments that an earlier version may not have recorded, as it did not have them.
+            but: the arguments that may differ from the recorded ones.
+            read: function that turns recorded arguments, perhaps of an earlier version, into those of this one.
 
         Raises:
-            FileExistsError: if there is something in it, and neither `resume` nor `overwrite`.
-            ValueError: for both, a folder that is another's or cannot be made, damaged records, or `resume`
-                with another configuration.
+            FileExistsError: if the folder is in use, and neither `resume` nor `overwrite` is set.
+            ValueError: if both are set, if the folder is not one of a run or search or cannot be made, if its records
+                are damaged, or if `resume` is set and the recorded configuration is another.
         """
         if resume and overwrite:
-            raise ValueError("Use --resume to go on or --overwrite to start anew, not both.")
+            raise ValueError("Use --resume to continue or --overwrite to start anew, not both.")
         if not self.path.exists():
             parent = next(parent for parent in self.path.absolute().parents if parent.exists())
             if not parent.is_dir() or not os.access(parent, os.W_OK):
                 raise ValueError(
-                    f"Cannot make the {self.kind} folder '{self.path}': '{parent}' is no writable directory."
+                    f"Cannot make the {self.kind} folder '{self.path}': '{parent}' is not a writable directory."
                 )
             return
         if self.path.is_dir() and all(file.name.startswith((UNFINISHED, _LOCK)) for file in self.path.iterdir()):
@@ -72,18 +73,18 @@ class Folder:
         if not self.is_one():
             raise ValueError(
                 f"'{self.path}' exists and is not the folder of a {self.kind}: it has no {self.arguments} of a "
-                f"{self.kind}. Nothing was changed. Name another folder, or move this one away."
+                f"{self.kind}. Nothing was changed. Use another folder, or move this one away."
             )
         if overwrite:
             return
         if not resume:
             raise FileExistsError(
                 f"The {self.kind} folder '{self.path}' exists. Use --resume to go on with it, --overwrite to start it "
-                "anew, or name another folder."
+                "anew, or another folder."
             )
-        recorded = {**(defaults or {}), **self.read(self.arguments)["config"]}
+        recorded = read(self.config())
         names = [name for name in {**recorded, **config} if name not in but]
-        differing = [name for name in names if recorded.get(name) != config.get(name)]
+        differing = [name for name in names if not _equal(recorded.get(name), config.get(name))]
         if differing:
             raise ValueError(
                 f"--resume needs the configuration that '{self.path}' was started with. Differing: "
@@ -92,15 +93,20 @@ class Folder:
             )
 
     def is_one(self) -> bool:
-        """Tells whether there is a run, or search, in the folder."""
+        """Tells whether the folder holds a run, or a search."""
         try:
             self.read(self.arguments, "config", "versions")
         except (OSError, ValueError):
             return False
         return True
 
+    def config(self) -> dict[str, Any]:
+        """Returns the recorded arguments. Raises ValueError if they are damaged."""
+        config: dict[str, Any] = self.read(self.arguments, "config")["config"]
+        return config
+
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
-        """Makes the folder with its arguments. With `overwrite` its old files go, and no others."""
+        """Makes the folder with its arguments. With `overwrite`, its old files are removed, and no others."""
         if self.path.exists():
             self._remove(self.files if overwrite else (f"{UNFINISHED}*",))
         self.path.mkdir(parents=True, exist_ok=True)
@@ -109,13 +115,13 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self, seconds: float = 0.0) -> Iterator[None]:
-        """Holds the folder, so that no other process writes to it. The system lets go of it with the process.
+        """Locks the folder, so that no other process writes to it. The lock ends with the process.
 
         Args:
-            seconds: how long to wait for it.
+            seconds: how long to wait for the lock.
 
         Raises:
-            ValueError: if another process holds it.
+            ValueError: if another process has locked the folder.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path / _LOCK, timeout=seconds)
@@ -139,10 +145,14 @@ class Folder:
                     path.unlink()
 
     def read(self, name: str, *keys: str) -> dict[str, Any]:
-        """Returns a JSON file of the folder, which must hold an object with these keys.
+        """Returns the content of a JSON file of the folder.
+
+        Args:
+            name: the file's name.
+            keys: keys that the file must have.
 
         Raises:
-            ValueError: naming the file, if it does not.
+            ValueError: naming the file, if it holds anything else.
         """
         path = self.path / name
         try:
@@ -150,7 +160,9 @@ class Folder:
         except ValueError as error:
             raise ValueError(f"'{path}' is damaged: {error}. Start again with --overwrite.") from None
         if not isinstance(content, dict) or not set(keys) <= content.keys():
-            raise ValueError(f"'{path}' is damaged: expected {list(keys)} in it. Start again with --overwrite.")
+            raise ValueError(
+                f"'{path}' is damaged: expected an object with {list(keys)}. Start again with --overwrite."
+            )
         return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
@@ -164,3 +176,14 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, lambda temporary: temporary.write_text(table.getvalue()))
+
+
+def package_versions(names: Sequence[str]) -> dict[str, str]:
+    """Returns the versions of installed packages."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _equal(first: Any, second: Any) -> bool:
+    """Tells whether two arguments are equal. In dicts the order counts: the first pattern that matches wins."""
+    in_order = not isinstance(first, dict) or not isinstance(second, dict) or list(first) == list(second)
+    return bool(first == second) and in_order

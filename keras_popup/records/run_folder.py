@@ -1,14 +1,14 @@
 """The folder of a run.
 
-config.json       the full configuration, with the protocol's values, and library versions
+config.json       the full configuration, with the protocol's values, and the versions of libraries
 history.csv       one row per epoch
 checkpoint.json   the last finished epoch, the history up to it and the seconds spent
 checkpoint-*.weights.h5   weights and optimizer of that epoch
 model.keras       the model after the last epoch
-summary.json      final metrics, kept and total counts, time; written last, so it marks a finished run
+summary.json      final metrics, kept and total counts, time; it is written last and marks a finished run
 curves.png        the learning curves
-tensorboard       statistics of the masks, on request
-model.ticket      the network as a ticket, of a run in a search
+tensorboard       statistics of the masks, if they were asked for
+model.ticket      the network as a ticket, for a run of a search
 .lock             held by the process that trains
 """
 
@@ -47,7 +47,7 @@ class RunFolder(Folder):
         self.ticket = self.path / "model.ticket"
 
     def summary(self) -> dict[str, Any] | None:
-        """Returns the summary of a finished run, None before the end."""
+        """Returns the summary of a finished run; None before the end."""
         return self.read("summary.json", "test") if (self.path / "summary.json").exists() else None
 
     def write_history(self, history: History) -> None:
@@ -55,13 +55,13 @@ class RunFolder(Folder):
         write_csv(self.path / "history.csv", history)
 
     def history(self) -> History:
-        """Returns what `write_history` wrote, with numbers in place of their texts."""
+        """Returns the history that `write_history` wrote."""
         with open(self.path / "history.csv", newline="") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         return [{**row, "epoch": int(row["epoch"])} for row in rows]
 
     def save_checkpoint(self, model: Any, history: History, seconds: float) -> None:
-        """Saves a model with its optimizer after `len(history)` epochs, and then forgets the one before."""
+        """Saves a model and its optimizer after `len(history)` epochs, then removes the checkpoint before."""
         weights = self._weights(len(history))
         write_atomically(weights, model.save_weights)
         self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
@@ -69,7 +69,7 @@ class RunFolder(Folder):
         self.write_history(history)
 
     def load_checkpoint(self, model: Any) -> tuple[History, float]:
-        """Restores a compiled model and its optimizer, both built. Returns the history and seconds so far."""
+        """Restores a compiled model and its optimizer, which must be built. Returns the history and seconds so far."""
         if not (self.path / "checkpoint.json").exists():
             return [], 0.0
         state = self.read("checkpoint.json", "epoch", "seconds", "history")
@@ -84,7 +84,7 @@ class RunFolder(Folder):
         return state["history"], state["seconds"]
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Writes the summary and removes the checkpoint, which model.keras replaces."""
+        """Writes the summary and removes the checkpoint: model.keras replaces it."""
         self.write("summary.json", summary)
         self._remove(("checkpoint.json", "checkpoint-*.weights.h5"))
 

@@ -1,4 +1,4 @@
-"""Searches over k, width and more. What needs Keras Tuner or TensorFlow is imported when it is first used."""
+"""Searches over k, width and more. Keras Tuner and TensorFlow are imported when they are first needed."""
 
 import lazy_loader
 

@@ -1,8 +1,9 @@
 from .config import SEARCHED as SEARCHED
 from .config import SearchConfig as SearchConfig
+from .config import layer_k_name as layer_k_name
 from .engine import search as search
 from .hypermodel import PopupHyperModel as PopupHyperModel
-from .progress import said as said
+from .progress import format_trial as format_trial
 from .ranges import Range as Range
 from .ranges import parse_values as parse_values
 from .report import write_report as write_report

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: bars on a terminal, a line per trial everywhere."""
+"""The progress of a search: bars on a terminal, and a line of log per trial."""
 
 import contextlib
 import logging
@@ -9,7 +9,8 @@ from typing import Any
 import rich.console
 import rich.progress
 
-from keras_popup.records import best_trial
+from keras_popup.records import Heartbeat, TrialRecord, best_trial
+from keras_popup.search.ranges import format_values
 
 _logger = logging.getLogger("keras_popup")
 
@@ -18,12 +19,12 @@ class Display:
     """Shows how far a search is.
 
     Args:
-        total: int, how many trials there will be, None if nobody knows.
+        total: int, how many trials there will be; None if that is unknown.
         workers: int, how many run at once.
     """
 
     def __init__(self, total: int | None, workers: int) -> None:
-        self.best: dict[str, Any] | None = None
+        self.best: TrialRecord | None = None
         self._total = total
         self._workers = workers
         self._ended = 0
@@ -49,16 +50,16 @@ class Display:
     def started(self, number: int) -> None:
         self._running[number] = self._bars.add_task(f"  trial {number}", total=None, about="starting")
 
-    def going_on(self, number: int, alive: dict[str, Any]) -> None:
-        """Shows how far a trial is, as it says itself."""
-        epoch, epochs = alive["epoch"], alive["epochs"]
-        self._bars.update(self._running[number], completed=epoch, total=epochs, about=f"epoch {epoch} of {epochs}")
+    def going_on(self, number: int, alive: Heartbeat) -> None:
+        """Shows how far a trial is."""
+        about = f"epoch {alive.epoch} of {alive.epochs}"
+        self._bars.update(self._running[number], completed=alive.epoch, total=alive.epochs, about=about)
 
-    def found(self, record: dict[str, Any]) -> None:
-        """Counts a trial that has ended, at any time."""
+    def count(self, record: TrialRecord) -> None:
+        """Counts a trial that has ended, now or before this start of the search."""
         self._ended += 1
         self.best = best_trial([*([self.best] if self.best else []), record])
-        best = f", best {self.best['score']:.2%} ({said(self.best)})" if self.best else ""
+        best = f", best {self.best.score:.2%} ({format_trial(self.best)})" if self.best else ""
         self._bars.update(
             self._all,
             completed=self._ended,
@@ -66,17 +67,17 @@ class Display:
             about=self._left() + best,
         )
 
-    def ended(self, record: dict[str, Any]) -> None:
-        """Shows a trial that has ended now."""
-        if (bar := self._running.pop(record["trial"], None)) is not None:
+    def ended(self, record: TrialRecord) -> None:
+        """Shows a trial that has just ended."""
+        if (bar := self._running.pop(record.trial, None)) is not None:
             self._bars.remove_task(bar)
             self._new += 1
-        self.found(record)
-        result = f"{record['score']:.2%}" if record["score"] is not None else f"failed: {record['error'].rstrip('.')}"
-        best = f" Best: {self.best['score']:.2%} ({said(self.best)})." if self.best else ""
+        self.count(record)
+        result = f"{record.score:.2%}" if record.score is not None else f"failed: {(record.error or '').rstrip('.')}"
+        best = f" Best: {self.best.score:.2%} ({format_trial(self.best)})." if self.best else ""
         of = f" of {self._total}" if self._total else ""
         left = f" {self._left().capitalize()}." if self._left() else ""
-        text = f"Trial {record['trial']}{of}: {said(record)}: {result}."
+        text = f"Trial {record.trial}{of}: {format_trial(record)}: {result}."
         _logger.info("%s%s%s", text, best, left)
 
     def _left(self) -> str:
@@ -87,12 +88,12 @@ class Display:
         return f"{hours} h {minutes:02d} min left" if hours else f"{minutes} min left" if minutes else "<1 min left"
 
 
-def said(record: dict[str, Any]) -> str:
-    """Returns the hyperparameters of a trial, and the k that follows from a budget, in a few words."""
-    values = dict(record["hyperparameters"])
-    if "branch" in values and record["executions"]:
-        values = {"k": record["executions"][0]["k"], **values}
-    texts = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()]
-    if record["until"]:
-        texts.append(f"{record['until']} epochs")
+def format_trial(record: TrialRecord) -> str:
+    """Returns the hyperparameters of a trial as short text, with the k that follows from a budget."""
+    values = dict(record.hyperparameters)
+    if "branch" in values and record.executions:
+        values = {"k": record.executions[0].k, **values}
+    texts = [format_values(values)] if values else []
+    if record.until:
+        texts.append(f"{record.until} epochs")
     return ", ".join(texts) or "the one configuration"

@@ -1,4 +1,4 @@
-"""What Keras Tuner proposes to try next, and how that is found again after a kill."""
+"""Asks Keras Tuner for trials, and repeats its answers after a kill."""
 
 import logging
 import math
@@ -7,11 +7,12 @@ import sys
 import tempfile
 import warnings
 import weakref
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from keras_popup.records import StartedRecord
 from keras_popup.search import ranges
 from keras_popup.search.config import SearchConfig
 
@@ -25,7 +26,7 @@ except ImportError as error:
 _logger = logging.getLogger("keras_popup")
 
 _DEFAULT_TRIALS = 30
-_FACTOR = 3  # of Hyperband: a third goes on, for three times as many epochs
+_FACTOR = 3  # of Hyperband: a third of the trials continues, for three times as many epochs
 
 OBJECTIVE = "val_accuracy"
 
@@ -36,8 +37,8 @@ class Proposal(NamedTuple):
     Attributes:
         number: int, from 1.
         values: dict, its hyperparameters.
-        until: int, the epoch to stop after, None for all epochs.
-        root: int, the trial whose run it goes on with; itself for a new one.
+        until: int, the epoch to stop after; None for all epochs.
+        root: int, the trial whose run it continues; its own number for a new run.
     """
 
     number: int
@@ -46,15 +47,27 @@ class Proposal(NamedTuple):
     root: int
 
 
-class Proposals:
-    """The oracle of a search.
+class Ended(Protocol):
+    """A trial that has ended, such as a `TrialRecord`."""
 
-    An oracle's own files do not survive a kill while they are written, and lack what Bayesian optimization and
-    grids remember. So nothing of them is used: the same questions, asked in the same order, give the same answers.
+    @property
+    def trial(self) -> int: ...
+    @property
+    def score(self) -> float | None: ...
+    @property
+    def error(self) -> str | None: ...
+
+
+class Proposals:
+    """The trials that Keras Tuner's oracle proposes.
+
+    The oracle's own files are not used. A kill while they are written damages them, and they lack a part of the state
+    of Bayesian optimization and grids. Instead, the same questions are asked again in the same order, and the oracle
+    gives the same answers.
 
     Args:
         config: `SearchConfig`.
-        space: dict of hyperparameters and what each is chosen from.
+        space: dict from hyperparameters to the values that each is chosen from.
     """
 
     def __init__(self, config: SearchConfig, space: Mapping[str, ranges.Space]) -> None:
@@ -62,18 +75,16 @@ class Proposals:
         hp = keras_tuner.HyperParameters()
         self._fixed = {name: each for name, each in space.items() if not isinstance(each, (tuple, ranges.Range))}
         for name, each in space.items():
-            ranges.declare(hp, name, each)
+            ranges.add_hyperparameter(hp, name, each)
         options: dict[str, Any] = {
             "objective": keras_tuner.Objective(OBJECTIVE, "max"),
             "hyperparameters": hp,
             "allow_new_entries": False,
-            # Keras Tuner takes 0 for no seed, and seeds that are near each other for nearly the same trials.
+            # Keras Tuner takes 0 as no seed, and neighbouring seeds give it nearly the same trials.
             "seed": 1 + int(np.random.SeedSequence(config.run.seed).generate_state(1)[0]) % (2**31 - 1),
             "max_consecutive_failed_trials": sys.maxsize,  # the search goes on
         }
-        epochs = config.run.with_protocol().epochs
-        assert epochs is not None
-        self._epochs = epochs
+        self._epochs = epochs = config.run.with_protocol().epochs
         if config.tuner == "hyperband":
             self._oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, factor=_FACTOR, **options)
         else:
@@ -85,22 +96,22 @@ class Proposals:
             number = config.max_trials or (None if config.tuner == "grid" else _DEFAULT_TRIALS)
             self._oracle = kinds[config.tuner](max_trials=number, **options)
         self._oracle.verbose = 0
-        files = tempfile.mkdtemp()  # which nobody reads
+        files = tempfile.mkdtemp()  # the oracle needs a folder; its files are not used
         weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
         self._oracle._set_project_dir(files, "oracle")
         self._trials: dict[int, Any] = {}
-        # Where it does not see to that itself, how many different trials there are to be proposed.
+        # How many different trials there are, for the oracle that does not avoid equal ones itself.
         self._finite = self._count() if config.tuner == "bayesian" else None
         self._choices = hp.space
         self.exhausted = False
         self.total = self._total(config)
         if config.tuner == "hyperband" and (count := self._count()) is not None:
             sizes = [self._oracle._get_size(bracket, 0) for bracket in range(self._oracle._get_num_brackets())]
-            # It draws at random, and ends for good where it meets the same ones again and again.
+            # The oracle draws at random, and stops for good when it draws equal ones several times in a row.
             if count < 2 * sum(sizes):
                 raise ValueError(
                     f"'hyperband' begins with {sum(sizes)} networks for {epochs} epochs, and needs at least twice as "
-                    f"many to choose from. There are {count}. Use 'grid', or give ranges such as 0.1:0.9."
+                    f"many to choose from. The space has {count}. Use 'grid', or give ranges such as 0.1:0.9."
                 )
 
     def _total(self, config: SearchConfig) -> int | None:
@@ -112,13 +123,13 @@ class Proposals:
         return min([count for count in counts if count], default=None)
 
     def _count(self, of_range: int | None = None) -> int | None:
-        """Returns how many different trials there can be, None if they are countless."""
+        """Returns how many different trials there can be; None if there is no limit."""
         choices = [each for name, each in self.space.items() if name not in self._fixed]
         counts = [len(each) if isinstance(each, tuple) else of_range for each in choices]
         return None if None in counts else math.prod(count or 0 for count in counts)
 
     def propose(self) -> Proposal | None:
-        """Returns the next trial. None if there is none now; for good, if `exhausted` says so."""
+        """Returns the next trial, or None if there is none at present. With `exhausted`, there will be none again."""
         if self._finite is not None and len(self._trials) >= self._finite:
             self.exhausted = True
             return None
@@ -138,7 +149,7 @@ class Proposals:
         return self._proposal(number)
 
     def _make_new(self, number: int, finite: int) -> None:
-        """Gives a trial other values where they were tried: Bayesian optimization proposes its favourite again."""
+        """Replaces the values of a trial if they were tried before, which Bayesian optimization proposes again."""
         values = self._trials[number].hyperparameters.values
         tried = [trial.hyperparameters.values for each, trial in self._trials.items() if each != number]
         numbers = np.random.default_rng([self._oracle.seed, number])
@@ -157,7 +168,7 @@ class Proposals:
         return Proposal(number, own, None if until in (None, self._epochs) else until, root)
 
     def tell(self, number: int, score: float | None, error: str | None) -> None:
-        """Ends a trial: with its score, or with None if it has failed."""
+        """Tells the oracle the score of a trial that has ended, or None for one that has failed."""
         trial = self._trials[number]
         if score is not None:
             self._oracle.update_trial(trial.trial_id, {OBJECTIVE: score})
@@ -165,40 +176,44 @@ class Proposals:
         trial.message = error
         self._oracle.end_trial(trial)
 
-    def replay(self, started: list[dict[str, Any]], ended: list[dict[str, Any]]) -> list[Proposal]:
-        """Goes through what was asked and told before. Returns the trials that have not ended.
+    def replay(self, started: Sequence[StartedRecord], ended: Sequence[Ended]) -> list[Proposal]:
+        """Repeats all questions and answers of an earlier start. Returns the trials that have not ended.
 
         Args:
-            started: the records of `record`, in order.
-            ended: "trial", "score" and "error" of those that have ended, in the order in which they did.
+            started: the records that `record` returned, in order.
+            ended: the trials that have ended, in the order in which they did.
 
         Raises:
-            ValueError: if the oracle has no trial where it had one.
+            ValueError: if the oracle proposes no trial where it proposed one before.
         """
         told = 0
-        if self._oracle.max_trials:  # which may be fewer now
+        if self._oracle.max_trials:  # it may be smaller now
             self._oracle.max_trials = max(self._oracle.max_trials, len(started))
         # The oracle's answers depend on nothing else than how many trials had ended before each question.
         for record in started:
-            for each in ended[told : record["after"]]:
-                self.tell(each["trial"], each["score"], each["error"])
-            told = max(told, record["after"])
+            for each in ended[told : record.after]:
+                self.tell(each.trial, each.score, each.error)
+            told = max(told, record.after)
             proposal = self._ask()
             if proposal is None:
                 raise ValueError(
-                    f"Keras Tuner {keras_tuner.__version__} does not propose trial {record['trial']} again. Use the "
+                    f"Keras Tuner {keras_tuner.__version__} does not propose trial {record.trial} again. Use the "
                     "versions that search.json names, or begin in another folder."
                 )
-            recorded = record["values"]
-            if self._trials[proposal.number].hyperparameters.values != recorded:
-                _logger.warning("Trial %d would be another now. The recorded one counts.", proposal.number)
-                self._trials[proposal.number].hyperparameters.values = recorded
+            if self._trials[proposal.number].hyperparameters.values != record.values:
+                _logger.warning("Keras Tuner proposes another trial %d now. The recorded one counts.", proposal.number)
+                self._trials[proposal.number].hyperparameters.values = record.values
         for each in ended[told:]:
-            self.tell(each["trial"], each["score"], each["error"])
-        done = {each["trial"] for each in ended}
+            self.tell(each.trial, each.score, each.error)
+        done = {each.trial for each in ended}
         return [self._proposal(number) for number in self._trials if number not in done]
 
-    def record(self, proposal: Proposal, ended: int) -> dict[str, Any]:
-        """Returns what `replay` needs of a trial that begins after `ended` others have ended."""
+    def record(self, proposal: Proposal, ended: int) -> StartedRecord:
+        """Returns the record from which `replay` repeats this proposal.
+
+        Args:
+            proposal: the last proposal.
+            ended: how many trials have ended.
+        """
         values = self._trials[proposal.number].hyperparameters.values
-        return {"trial": proposal.number, "after": ended, "values": values}
+        return StartedRecord(trial=proposal.number, after=ended, values=values)

@@ -1,12 +1,12 @@
-"""What a search chooses from: one value, several, or a range. Loads no TensorFlow."""
+"""What a search chooses from: one value, several values, or a range. Loads no TensorFlow."""
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Space = Any
-"""A value, which is fixed; a tuple of several; or a `Range`."""
+"""One value, which is fixed; a tuple of values; or a `Range`."""
 
 _MOST_VALUES = 10_000
 
@@ -16,12 +16,12 @@ class Range:
     """All numbers from `low` to `high`.
 
     Args:
-        low: float, the least.
-        high: float, the largest, more than `low`.
-        sampling: "linear", or "log": every factor alike, for positive numbers.
+        low: float, the smallest number.
+        high: float, the largest number, more than `low`.
+        sampling: "linear" or "log". "log" needs positive numbers, and samples their logarithms evenly.
 
     Raises:
-        ValueError: if there is nothing between the ends.
+        ValueError: if no number lies between the ends.
 
     Example:
 
@@ -46,21 +46,21 @@ class Range:
             raise ValueError(f"A logarithmic range must begin above 0. Received: {self}.")
 
     def __str__(self) -> str:
-        return f"{written(self.low)}:{written(self.high)}" + (":log" if self.sampling == "log" else "")
+        return f"{format_space(self.low)}:{format_space(self.high)}" + (":log" if self.sampling == "log" else "")
 
 
 def parse_values(text: str, kind: type = float) -> Space:
-    """Reads a value ("0.5"), several ("0.5,1,2") or a range ("0.1:0.9", "0.1:0.9:0.2" in steps, "1e-3:1:log").
+    """Reads one value ("0.5"), several ("0.5,1,2") or a range ("0.1:0.9", "0.1:0.9:0.2" in steps, "1e-3:1:log").
 
     Args:
-        text: what the user has written.
-        kind: float, or str for names, of which there are no ranges.
+        text: the text of the user.
+        kind: float, or str for names, which have no ranges.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if the text is none of these.
     """
     if kind is str or ":" not in text:
-        return several([_number(part, text) if kind is float else part.strip() for part in text.split(",")])
+        return normalise_values([_number(part, text) if kind is float else part.strip() for part in text.split(",")])
     first, last, *rest = text.split(":")
     low, high = _number(first, text), _number(last, text)
     if not rest:
@@ -68,17 +68,18 @@ def parse_values(text: str, kind: type = float) -> Space:
     if len(rest) == 1 and rest[0] == "log":
         return Range(low, high, "log")
     step = _number(rest[0], text)
-    Range(low, high)  # checked
+    Range(low, high)  # checks the ends
     if len(rest) > 1 or not 0 < step <= high - low or (high - low) / step > _MOST_VALUES:
         raise ValueError(f"Expected a range such as 0.1:0.9, 0.1:0.9:0.2 in steps, or 1e-3:1:log. Received: {text!r}.")
-    return several([round(low + index * step, 12) for index in range(math.floor((high - low) / step + 1e-9) + 1)])
+    count = math.floor((high - low) / step + 1e-9) + 1
+    return normalise_values([round(low + index * step, 12) for index in range(count)])
 
 
-def several(values: Sequence[Any]) -> Space:
-    """Returns a tuple of values, or the one value if there is one.
+def normalise_values(values: Sequence[Any]) -> Space:
+    """Returns a tuple of the values, or the value itself if there is only one.
 
     Raises:
-        ValueError: if there is none, one twice, or neither only numbers nor only names.
+        ValueError: if there is no value, if one occurs twice, or if numbers and names are mixed.
     """
     names = [isinstance(value, str) for value in values]
     good = all(names) or all(type(value) in (int, float) for value in values)
@@ -87,27 +88,33 @@ def several(values: Sequence[Any]) -> Space:
     return tuple(values) if len(values) > 1 else values[0]
 
 
-def written(space: Space) -> str:
-    """Returns the text that `parse` reads."""
+def format_space(space: Space) -> str:
+    """Returns the text that `parse_values` reads as this space. No digit is lost."""
     if isinstance(space, tuple):
-        return ",".join(written(value) for value in space)
+        return ",".join(format_space(value) for value in space)
     return repr(space).removesuffix(".0") if isinstance(space, float) else str(space)
 
 
-def ends(space: Space) -> tuple[Any, ...]:
-    """Returns the values that are checked for all: the ends of a range, or every one of several."""
+def format_values(values: Mapping[str, Any]) -> str:
+    """Returns the hyperparameters of a trial as short text for people, such as "k 0.3142, width 2"."""
+    texts = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in values.items()}
+    return ", ".join(f"{name} {text}" for name, text in texts.items())
+
+
+def endpoints(space: Space) -> tuple[Any, ...]:
+    """Returns the values that stand for all in a check: the ends of a range, or each of several values."""
     if isinstance(space, Range):
         return space.low, space.high
     return space if isinstance(space, tuple) else (space,)
 
 
-def declare(hp: Any, name: str, space: Space) -> Any:
-    """Declares a hyperparameter, unless it is fixed, and returns its value.
+def add_hyperparameter(hp: Any, name: str, space: Space) -> Any:
+    """Adds a hyperparameter, unless it is fixed, and returns its value.
 
     Args:
         hp: a `keras_tuner.HyperParameters`.
-        name: of the hyperparameter.
-        space: what it is chosen from.
+        name: the name of the hyperparameter.
+        space: the values that it is chosen from.
     """
     if isinstance(space, Range):
         return hp.Float(name, float(space.low), float(space.high), sampling=space.sampling)

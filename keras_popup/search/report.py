@@ -1,4 +1,4 @@
-"""One HTML page about a search, from its records. Needs the extra `tuning`; loads no TensorFlow."""
+"""One HTML page about a search, made from its records. Needs the extra `tuning`; loads no TensorFlow."""
 
 import html
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_popup._files import write_atomically
-from keras_popup.records import SearchFolder, best_trial
+from keras_popup.records import BaselineRecord, BestRecord, SearchFolder, TrialRecord, best_trial
 
 try:
     import plotly.offline
@@ -15,10 +15,10 @@ except ImportError:
     raise ImportError("A report needs plotly. Install the extra: pip install 'keras-popup[tuning]'.") from None
 
 from keras_popup.search import figures as figures
+from keras_popup.search.figures import Point
+from keras_popup.search.ranges import format_values
 
 __all__ = ["write_report"]
-
-Record = dict[str, Any]
 
 _ACCURACY = "validation accuracy"
 
@@ -34,24 +34,22 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     """Writes report.html into the folder of a search, finished or not.
 
     Args:
-        path: of the search folder.
+        path: path of the search folder.
 
     Returns:
         The path of the page. It needs no network and no other file.
 
     Raises:
-        ValueError: if it is not the folder of a search, or damaged.
+        ValueError: if it is not the folder of a search, if its files are damaged, or if no trial has ended.
     """
     folder = SearchFolder(path)
     if not folder.is_one():
         raise ValueError(f"SEARCH must be the folder of a search, with a search.json. Received: '{folder.path}'.")
-    trials = folder.lines("trials.jsonl")
+    trials = folder.records(TrialRecord)
     if not trials:
         raise ValueError(f"No trial has ended yet in '{folder.path}'.")
-    config = folder.read("search.json", "config")["config"]
-    baselines = [each for each in folder.lines("baselines.jsonl") if each["score"] is not None]
-    best = folder.read("best.json") if (folder.path / "best.json").exists() else None
-    body = _page(config, trials, baselines, best)
+    config = folder.config()
+    body = _page(config, trials, folder.records(BaselineRecord), folder.best())
     title = f"{config['model']} on {config['dataset']}: a search"
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
@@ -62,89 +60,94 @@ def write_report(path: str | os.PathLike[str]) -> Path:
     return folder.report
 
 
-def _page(config: Record, trials: list[Record], baselines: list[Record], best: Record | None) -> str:
-    good = [_point(record) for record in trials if record["score"] is not None]
-    failed = [record for record in trials if record["score"] is None]
-    full = [point for point in good if point["until"] is None] or good
-    top = best_trial(trials)
-    parts = [_head(config, trials, failed, best, _point(top) if top else None)]
+def _page(
+    config: dict[str, Any], trials: list[TrialRecord], baselines: list[BaselineRecord], best: BestRecord | None
+) -> str:
+    good = [_point(record, record.score) for record in trials if record.score is not None]
+    failed = [record for record in trials if record.score is None]
+    full = [point for point in good if point.until is None] or good
+    winner = best_trial(trials)
+    top = next((point for point in good if winner and point.trial == winner.trial), None)
+    parts = [_head(config, trials, failed, best, top)]
     if top:
-        learned = _baseline_by_width(baselines)
+        learned = {each.width: each.score for each in baselines if each.score is not None}
+        learned = dict(sorted(learned.items()))
         dashed = " Dashed: the same network with learned weights." if learned else ""
         parts += [
             _section("Accuracy over k", f"A point per trial.{dashed}", figures.over_k(full, learned)),
             _section("Accuracy over width", dashed.strip(), figures.over_width(full, learned)),
             _section("The plane of k and width", "", figures.plane(full)),
         ]
-        if any(point["bytes"] for point in full):
-            text = "What a trial's ticket really takes. The line joins those that no smaller one beats."
+        if any(point.bytes for point in full):
+            text = "The bytes of each trial's ticket. The line joins the tickets that no smaller one beats."
             drawn = figures.front_of_bytes(full, config["budget"])
             parts.append(_section("Accuracy against ticket bytes", text, drawn))
         text = "Drag along an axis to choose trials, drag an axis to move it."
         parts += [
             _section("All trials", text, figures.parallel(good)),
-            _section("Learning curves", "The best trial in front.", figures.curves(good, top["trial"])),
-            _section("Kept shares of the best trial's layers", "", figures.layers(_point(top))),
+            _section("Learning curves", "The best trial in front.", figures.curves(good, top.trial)),
+            _section("Kept shares of the best trial's layers", "", figures.layers(top)),
         ]
     if failed:
-        rows = [(record["trial"], _said(record["hyperparameters"]), record["error"]) for record in failed]
+        rows = [(record.trial, format_values(record.hyperparameters), record.error) for record in failed]
         parts.append(f"<h2>Failed trials</h2>\n{_table(('trial', 'hyperparameters', 'error'), rows)}")
     hidden = ("k",) if config["budget"] and config["k"] == 0.5 else ()  # it follows from the width
-    given = [(name, value) for name, value in config.items() if value is not None and name not in hidden]
-    parts.append(f"<h2>All arguments</h2>\n{_table(('argument', 'value'), given)}")
+    used = [(name, value) for name, value in config.items() if value is not None and name not in hidden]
+    parts.append(f"<h2>All arguments</h2>\n{_table(('argument', 'value'), used)}")
     return "\n".join(parts)
 
 
-def _point(record: Record) -> Record:
-    """Returns what is drawn of a trial: means over its executions."""
-    executions = record["executions"]
-    sizes = [each["ticket_bytes"] for each in executions]
-    return {
-        "trial": record["trial"],
-        "values": record["hyperparameters"],
-        "until": record["until"],
-        "k": executions[0]["k"],
-        "width": executions[0]["width"],
-        "accuracy": record["score"],
-        "bytes": sum(sizes) / len(sizes) if None not in sizes else None,
-        "kept": executions[0]["kept"],
-        "weights": executions[0]["weights"],
-        "layers": executions[0]["layers"],
-        "history": executions[0]["history"],
-        "text": html.escape(f"trial {record['trial']}: {_said(record['hyperparameters'])}")
-        + f"<br>k {executions[0]['k']:.4g}, {executions[0]['kept']:,} of {executions[0]['weights']:,} kept",
-    }
+def _point(record: TrialRecord, score: float) -> Point:
+    """Returns a trial as it is drawn."""
+    first = record.executions[0]
+    sizes = [execution.ticket_bytes for execution in record.executions if execution.ticket_bytes is not None]
+    return Point(
+        trial=record.trial,
+        values=record.hyperparameters,
+        until=record.until,
+        k=first.k,
+        width=first.width,
+        accuracy=score,
+        bytes=sum(sizes) / len(sizes) if len(sizes) == len(record.executions) else None,
+        kept=first.kept,
+        weights=first.weights,
+        layers=first.layers,
+        history=first.history,
+        text=html.escape(f"trial {record.trial}: {format_values(record.hyperparameters)}")
+        + f"<br>k {first.k:.4g}, {first.kept:,} of {first.weights:,} kept",
+    )
 
 
-def _said(values: Record) -> str:
-    texts = {name: f"{each:.4g}" if isinstance(each, float) else str(each) for name, each in values.items()}
-    return ", ".join(f"{name} {text}" for name, text in texts.items())
-
-
-def _head(config: Record, trials: list[Record], failed: list[Record], best: Record | None, top: Any) -> str:
-    count = f"{len(trials)} trials" + (f", {len(failed)} of which failed" if failed else "")
+def _head(
+    config: dict[str, Any],
+    trials: list[TrialRecord],
+    failed: list[TrialRecord],
+    best: BestRecord | None,
+    top: Point | None,
+) -> str:
+    count = f"{len(trials)} trials" + (f"; {len(failed)} failed" if failed else "")
     most = "up to " if config["tuner"] == "hyperband" else ""
     lines = [
         f"<h1>{html.escape(str(config['model']))} on {html.escape(str(config['dataset']))}</h1>",
-        f"<p>{count}; chosen by {config['tuner']}, {most}{config['epochs']} epochs each, seed {config['seed']}"
-        + (f", tickets of {config['budget']:,} bytes at most" if config["budget"] else "")
+        f"<p>{count}. Tuner: {config['tuner']}; {most}{config['epochs']} epochs each; seed {config['seed']}"
+        + (f"; tickets of {config['budget']:,} bytes at most" if config["budget"] else "")
         + ". Accuracies are those of validation images, after the last epoch. Plots of many trials begin where "
         "most are; a double click shows all.</p>",
     ]
     if top:
-        rows = [
-            ("trial", top["trial"]),
-            ("hyperparameters", _said(top["values"])),
-            ("k", f"{top['k']:.4g}"),
-            (_ACCURACY, f"{top['accuracy']:.2%}"),
-            ("weights kept", f"{top['kept']:,} of {top['weights']:,}"),
+        rows: list[tuple[str, Any]] = [
+            ("trial", top.trial),
+            ("hyperparameters", format_values(top.values)),
+            ("k", f"{top.k:.4g}"),
+            (_ACCURACY, f"{top.accuracy:.2%}"),
+            ("weights kept", f"{top.kept:,} of {top.weights:,}"),
         ]
-        if top["bytes"]:
-            rows.append(("ticket", f"{top['bytes']:,.0f} bytes"))
-        if best and best["refit"] and best["trial"] == top["trial"]:
+        if top.bytes:
+            rows.append(("ticket", f"{top.bytes:,.0f} bytes"))
+        if best and best.refit and best.test and best.trial == top.trial:
             rows.append(("trained again on all training images", ""))
-            rows.append(("test accuracy", f"{best['test']['accuracy']:.2%}"))
-            rows += [("ticket", f"{best['refit']['ticket_bytes']:,} bytes")] if top["bytes"] else []
+            rows.append(("test accuracy", f"{best.test['accuracy']:.2%}"))
+            rows += [("ticket", f"{best.refit['ticket_bytes']:,} bytes")] if top.bytes else []
         lines.append(f"<h2>The best</h2>\n{_table((), rows)}")
     return "\n".join(lines)
 
@@ -164,7 +167,3 @@ def _section(title: str, text: str, figure: Any) -> str:
         div_id=title.lower().replace(" ", "-").replace("'", ""),
     )
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(text)}</p>\n{drawn}"
-
-
-def _baseline_by_width(baselines: list[Record]) -> dict[float, float]:
-    return {each["width"]: each["score"] for each in sorted(baselines, key=lambda each: each["width"])}

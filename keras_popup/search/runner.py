@@ -1,31 +1,37 @@
-"""Runs tasks on workers: again where a process was lost, and not for ever where one is stuck."""
+"""Runs tasks on workers. A task continues after its process was lost, and does not hang forever."""
 
+import dataclasses
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
-from keras_popup.records import ALIVE
-from keras_popup.search.workers import Workers
+from keras_popup.records import ALIVE, Heartbeat, TrialResult
+from keras_popup.search.tasks import TrialTask
+from keras_popup.search.workers import Outcome, Workers
 
 _logger = logging.getLogger("keras_popup")
 
-_PARTS_OF_SECOND = 0.5
+_LONGEST_WAIT = 0.5  # seconds
 
 
 class Runner:
-    """Runs tasks on workers, again where a process was lost, and notices what is stuck."""
+    """Runs tasks on workers. It restarts lost tasks, and kills those that hang.
+
+    Args:
+        pool: the workers.
+        retries: int, how often a task continues after its process was lost.
+        stall_seconds: float, after this time without a new heartbeat a task counts as hung.
+    """
 
     def __init__(self, pool: Workers, retries: int, stall_seconds: float) -> None:
         self._pool = pool
         self._retries = retries
         self._stall_seconds = stall_seconds
-        self._tasks: dict[int, dict[str, Any]] = {}
+        self._tasks: dict[int, TrialTask] = {}
         self._lost: dict[int, int] = {}
-        self._signs: dict[int, tuple[str, float]] = {}
-        self._stuck: set[int] = set()
+        self._heartbeats: dict[int, tuple[str, float]] = {}
+        self._hung: set[int] = set()
 
     @property
     def free(self) -> bool:
@@ -39,50 +45,58 @@ class Runner:
     def size(self) -> int:
         return self._pool.size
 
-    def start(self, number: int, task: dict[str, Any]) -> None:
+    def start(self, number: int, task: TrialTask) -> None:
         self._tasks[number] = task
         self._lost[number] = 0
         self._begin(number)
 
     def _begin(self, number: int) -> None:
-        self._signs[number] = ("", time.monotonic())
-        self._stuck.discard(number)
-        (Path(self._tasks[number]["folder"]) / ALIVE).unlink(missing_ok=True)  # of one before
-        self._pool.start(number, {"kind": "run", **self._tasks[number]})
+        self._heartbeats[number] = ("", time.monotonic())
+        self._hung.discard(number)
+        (self._tasks[number].folder / ALIVE).unlink(missing_ok=True)  # of an earlier process
+        self._pool.start(number, self._tasks[number])
 
-    def ended(self, going_on: Callable[[int, dict[str, Any]], None] | None = None) -> Iterator[tuple[int, Any]]:
-        """Yields (number, result) of tasks that have ended, after a part of a second at most."""
-        for outcome in self._pool.wait(_PARTS_OF_SECOND):
-            number, result = outcome.number, outcome.result
-            if result is None:
-                self._lost[number] += 1
-                reason = f"Its process {outcome.lost}"
-                if number in self._stuck:
-                    self._stuck.discard(number)
-                    reason = f"It made no progress for {self._stall_seconds / 60:g} minutes"
-                if self._lost[number] <= self._retries:
-                    _logger.warning("Trial %d goes on after its last epoch. %s.", number, reason)
-                    self._begin(number)
-                    continue
-                error = f"{reason}, {self._lost[number]} times."
-                result = {"executions": [], "error": error, "traceback": None, "peak_memory_mb": None}
-            del self._tasks[number]
-            yield number, {**result, "retries": self._lost[number]}
+    def ended(self, going_on: Callable[[int, Heartbeat], None] | None = None) -> Iterator[tuple[int, TrialResult]]:
+        """Waits for half a second at most. Yields (number, result) of the tasks that have ended.
+
+        Args:
+            going_on: function that is called with the number and the new heartbeat of a task that runs.
+        """
+        for outcome in self._pool.wait(_LONGEST_WAIT):
+            number = outcome.number
+            result = self._restart(outcome) if outcome.result is None else outcome.result
+            if result:
+                del self._tasks[number]
+                yield number, dataclasses.replace(result, retries=self._lost[number])
         for number in self._tasks:
-            self._look_after(number, going_on)
+            self._check_heartbeat(number, going_on)
 
-    def _look_after(self, number: int, going_on: Callable[[int, dict[str, Any]], None] | None) -> None:
+    def _restart(self, outcome: Outcome) -> TrialResult | None:
+        """Restarts a task that was lost. Returns its failure if it was lost too often."""
+        number = outcome.number
+        self._lost[number] += 1
+        reason = f"Its process {outcome.lost}"
+        if number in self._hung:
+            self._hung.discard(number)
+            reason = f"It made no progress for {self._stall_seconds / 60:g} minutes"
+        if self._lost[number] > self._retries:
+            return TrialResult(error=f"{reason}, {self._lost[number]} times.")
+        _logger.warning("Trial %d goes on after its last epoch. %s.", number, reason)
+        self._begin(number)
+        return None
+
+    def _check_heartbeat(self, number: int, going_on: Callable[[int, Heartbeat], None] | None) -> None:
         try:
-            sign = (Path(self._tasks[number]["folder"]) / ALIVE).read_text()
+            text = (self._tasks[number].folder / ALIVE).read_text()
         except OSError:
-            sign = ""
-        before, since = self._signs[number]
-        if sign and sign != before:
-            self._signs[number] = (sign, time.monotonic())
+            text = ""
+        before, since = self._heartbeats[number]
+        if text and text != before:
+            self._heartbeats[number] = (text, time.monotonic())
             if going_on:
-                going_on(number, json.loads(sign))
+                going_on(number, Heartbeat.from_json(json.loads(text)))
         elif not before and self._pool.queues:
             pass  # it may not have begun
-        elif time.monotonic() - since > self._stall_seconds and number not in self._stuck:
-            self._stuck.add(number)
+        elif time.monotonic() - since > self._stall_seconds and number not in self._hung:
+            self._hung.add(number)
             self._pool.kill(number)

@@ -1,10 +1,10 @@
-"""Where the trials of a search run: in a child process, or on Ray. Neither waits without an end."""
+"""The processes that run the trials of a search: a child process, or Ray. No wait lasts forever."""
 
 import contextlib
-import json
 import logging
 import math
 import os
+import pickle
 import queue
 import signal
 import socket
@@ -14,8 +14,11 @@ import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+from keras_popup.records import TrialResult
+from keras_popup.search.tasks import Measurement, MeasureTask, TrialTask
+
 TRIALS_PER_PROCESS = 10
-"""A process gives its memory back after as many trials."""
+"""After this many trials, a process ends and a new one takes its place, which frees its memory."""
 
 _LONGEST_ANSWER = 120.0  # seconds, for a result from another machine
 _LONGEST_KNOCK = 10.0
@@ -23,10 +26,10 @@ _LONGEST_END = 10.0
 
 
 class Outcome(NamedTuple):
-    """What has become of a trial: its result, or how its process was lost."""
+    """The end of a trial: its result, or how its process was lost."""
 
     number: int
-    result: dict[str, Any] | None
+    result: TrialResult | None
     lost: str | None = None
 
 
@@ -35,100 +38,120 @@ class Workers(Protocol):
 
     Attributes:
         size: int, how many trials run at once.
-        queues: bool, whether a trial may wait, for a machine, before it begins.
+        queues: bool, whether a trial may wait for a machine before it begins.
     """
 
     size: int
     queues: bool
 
-    def start(self, number: int, task: dict[str, Any]) -> None:
-        """Has a trial run, on one of the processes that have none."""
+    def start(self, number: int, task: TrialTask) -> None:
+        """Starts a trial on a process that has none."""
 
     def wait(self, seconds: float) -> list[Outcome]:
         """Returns the trials that have ended, after `seconds` at most."""
 
     def kill(self, number: int) -> None:
-        """Ends the process of a trial. `wait` will tell that it is lost."""
+        """Kills the process of a trial. `wait` will report the trial as lost."""
 
     def close(self) -> None:
-        """Ends all processes."""
+        """Kills all processes."""
+
+
+class _Lost(NamedTuple):
+    """A process that ended without an answer."""
+
+    reason: str
 
 
 class ChildProcess:
-    """One child process, which is renewed now and then. Needs nothing but the standard library."""
+    """One child process. A new one takes its place after some trials."""
 
     size = 1
     queues = False
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str | None] = queue.Queue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.Queue[Any] = queue.Queue()
         self._trials = 0
         self._number = -1
 
-    def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+    def ask(self, task: MeasureTask, seconds: float) -> Measurement:
         """Returns the answer to a task.
 
         Raises:
-            TimeoutError: if there is none in time.
+            TimeoutError: if there is no answer in time.
             RuntimeError: if the process has died.
+            ValueError, FileNotFoundError, ImportError: the errors of the task.
         """
-        self.start(-1, task)
-        outcomes = self.wait(seconds)
-        if not outcomes:
+        self._send(task)
+        answer = self._receive(seconds)
+        if answer is None:
             raise TimeoutError(f"A child process did not answer within {seconds:g} s.")
-        if outcomes[0].result is None:
-            raise RuntimeError(f"A child process {outcomes[0].lost}.")
-        return outcomes[0].result
+        if isinstance(answer, _Lost):
+            raise RuntimeError(f"A child process {answer.reason}.")
+        if isinstance(answer, Exception):
+            raise answer
+        assert isinstance(answer, Measurement)
+        return answer
 
-    def start(self, number: int, task: dict[str, Any]) -> None:
+    def start(self, number: int, task: TrialTask) -> None:
+        self._number = number
+        self._send(task)
+
+    def _send(self, task: MeasureTask | TrialTask) -> None:
         if self._process is None or self._trials >= TRIALS_PER_PROCESS:
             self.close()
             self._begin()
         process = self._process
         assert process is not None
         assert process.stdin is not None
-        self._number = number
         self._trials += 1
-        with contextlib.suppress(BrokenPipeError):  # `wait` tells
-            process.stdin.write(json.dumps(task) + "\n")
+        with contextlib.suppress(BrokenPipeError):  # `wait` reports it
+            pickle.dump(task, process.stdin)
             process.stdin.flush()
 
     def _begin(self) -> None:
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
-        # What a library logs while it is imported is nobody's business: a trial has a log of its own.
-        # Not `multiprocessing`: it would import the user's main module again.
+        # Discard what libraries log while they are imported: each trial writes log.txt.
         self._process = process = subprocess.Popen(
             [sys.executable, "-m", "keras_popup.search.trial"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            text=True,
             env=environment,
         )
         self._trials = 0
-        answers: queue.Queue[str | None] = queue.Queue()
+        answers: queue.Queue[Any] = queue.Queue()
         self._answers = answers
 
         def read() -> None:
             assert process.stdout is not None
-            for line in process.stdout:
-                answers.put(line)
-            answers.put(None)
+            try:
+                while True:
+                    answers.put(pickle.load(process.stdout))
+            except (EOFError, pickle.UnpicklingError, OSError, ValueError):  # the process has ended
+                answers.put(None)
 
         threading.Thread(target=read, daemon=True).start()
 
     def wait(self, seconds: float) -> list[Outcome]:
+        answer = self._receive(seconds)
+        if answer is None:
+            return []
+        if isinstance(answer, _Lost):
+            return [Outcome(self._number, None, answer.reason)]
+        assert isinstance(answer, TrialResult)
+        if answer.error:
+            self._trials = TRIALS_PER_PROCESS  # memory may have run out: the next trial begins in a new process
+        return [Outcome(self._number, answer)]
+
+    def _receive(self, seconds: float) -> Any:
+        """Returns the next answer, `_Lost` if the process has ended, or None if there is no answer in time."""
         try:
             answer = self._answers.get(timeout=seconds)
         except queue.Empty:
-            return []
-        if answer is not None and answer.endswith("\n"):
-            result = json.loads(answer)
-            if result.get("error"):
-                self._trials = TRIALS_PER_PROCESS  # out of memory, say: the next trial begins in a new process
-            return [Outcome(self._number, result)]
-        return [Outcome(self._number, None, f"died: {self._end()}")]
+            return None
+        return _Lost(f"died: {self._end()}") if answer is None else answer
 
     def _end(self) -> str:
         """Returns how the process has ended."""
@@ -162,14 +185,14 @@ class RayWorkers:
 
     Args:
         size: int, how many trials run at once; None for as many as the cluster has room for.
-        address: of a cluster, None for one of this machine's own.
-        gpus: of each trial; None for an equal part of this machine's, 1 at most. 0 for none, which must be said of a
-            cluster that has some.
+        address: the address of a cluster. None starts Ray on this machine.
+        gpus: the GPUs of each trial. None gives each an equal part of this machine's, 1 at most. On a cluster with
+            GPUs it must be given; 0 uses none.
 
     Raises:
         ImportError: if Ray is missing.
         ConnectionError: if there is no cluster at the address.
-        ValueError: if no machine has enough GPUs for a trial, or if it is not said how many of a cluster's.
+        ValueError: if no machine has enough GPUs for a trial, or if `gpus` must be given.
     """
 
     queues = True
@@ -179,7 +202,7 @@ class RayWorkers:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         options: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": size}
         if address is None:
-            # The one thing that keeps Ray on loopback: it turns the address 127.0.0.1 into the machine's own.
+            # Without this, Ray replaces 127.0.0.1 by the machine's own address and is not on loopback only.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         else:
             options = {"address": address}
@@ -193,7 +216,7 @@ class RayWorkers:
         self._ray = ray
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # of many kinds
+        except Exception as error:  # of many types
             raise ConnectionError(f"Ray cannot be used at the address {address or 'local'}: {error}") from None
         machines = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
         try:
@@ -207,17 +230,17 @@ class RayWorkers:
         if address is None:
             # Workers share the cores rather than each having threads for all of them.
             variables["TF_NUM_INTRAOP_THREADS"] = str(max(1, (os.cpu_count() or 1) // self.size))
-        if not gpus:  # Ray would leave all of them to be seen
+        if not gpus:  # otherwise, Ray leaves all of them visible
             variables["CUDA_VISIBLE_DEVICES"] = ""
         self._run = ray.remote(
             num_gpus=gpus,
-            max_retries=0,  # a search counts them itself, and records them
+            max_retries=0,  # the search counts and records retries itself
             max_calls=TRIALS_PER_PROCESS,
             runtime_env={"env_vars": variables},
         )(_run_on_ray)
         self._running: dict[Any, int] = {}
 
-    def start(self, number: int, task: dict[str, Any]) -> None:
+    def start(self, number: int, task: TrialTask) -> None:
         self._running[self._run.remote(task)] = number
 
     def wait(self, seconds: float) -> list[Outcome]:
@@ -232,8 +255,8 @@ class RayWorkers:
             try:
                 outcomes.append(Outcome(number, self._ray.get(reference, timeout=_LONGEST_ANSWER)))
             except self._ray.exceptions.RayError as error:
-                said = str(error).strip().splitlines()[:1]
-                outcomes.append(Outcome(number, None, f"was lost: {': '.join([type(error).__name__, *said])}"))
+                text = str(error).strip().splitlines()[:1]
+                outcomes.append(Outcome(number, None, f"was lost: {': '.join([type(error).__name__, *text])}"))
         return outcomes
 
     def kill(self, number: int) -> None:
@@ -246,7 +269,7 @@ class RayWorkers:
 
 
 def places_for(machines: Sequence[float], gpus: float) -> int:
-    """Returns how many trials of `gpus` GPUs each fit on machines with so many. Parts of two GPUs are none."""
+    """Returns how many trials fit on the machines. A trial has `gpus` GPUs, and never parts of two GPUs."""
     if gpus < 1:
         return int(sum(machines)) * int(1 / gpus + 1e-9)
     return sum(int(machine / gpus) for machine in machines)
@@ -256,34 +279,34 @@ def gpus_of_a_trial(machines: Sequence[float], asked: float | None, size: int | 
     """Returns how many GPUs each trial has.
 
     Args:
-        machines: the GPUs of each.
-        asked: what the user says, if anything.
-        size: how many trials this one machine is divided among; None for a cluster.
+        machines: the number of GPUs of each machine.
+        asked: the number that the user asks for; None if the user does not say.
+        size: how many trials share this one machine; None for a cluster.
 
     Raises:
-        ValueError: if no machine has so many, or if it must be said.
+        ValueError: if no machine has enough GPUs, or if the user must say how many.
     """
     total = sum(machines)
     if asked is None and total and size is None:
         raise ValueError(
-            f"Ray has {total:g} GPUs. Say how many each trial has: `gpus_per_worker`, 0 for none, which leaves "
-            "them to others."
+            f"`gpus_per_worker` must be given: Ray has {total:g} GPUs. It is the GPUs of each trial; 0 uses none."
         )
     if asked is None:
         return 1 / math.ceil(size / total) if total and size else 0.0
     if asked and not places_for(machines, asked):
         raise ValueError(
-            f"A trial is to have {asked:g} GPUs, on one machine. Ray's have {', '.join(f'{n:g}' for n in machines)}."
+            f"No Ray node has the {asked:g} GPUs per trial that `gpus_per_worker` asks for. "
+            f"GPUs of the nodes: {', '.join(f'{n:g}' for n in machines)}."
         )
     return asked
 
 
 def _check_address(address: str) -> None:
-    """Raises ConnectionError if nobody listens there: Ray itself would try for minutes."""
+    """Raises ConnectionError if nothing answers at the address. Ray itself would try for minutes."""
     place = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
     host, _, port = place.removeprefix("ray://").rpartition(":")
     if not host:
-        return  # a cluster of this machine, which Ray knows of or not
+        return  # Ray looks for a cluster on this machine
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LONGEST_KNOCK).close()
     except (OSError, ValueError) as error:
@@ -293,7 +316,7 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-def _run_on_ray(task: dict[str, Any]) -> dict[str, Any]:
+def _run_on_ray(task: TrialTask) -> TrialResult:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from keras_popup.search import trial
 

@@ -3,20 +3,7 @@
 import math
 from typing import Any
 
-
-def check_k(k: Any) -> float:
-    """Returns `k` as a float after checking that it is a fraction kept.
-
-    Raises:
-        ValueError: if it is not a number in (0, 1].
-    """
-    try:
-        value = float(k)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if isinstance(k, bool) or not 0.0 < value <= 1.0:
-        raise ValueError(f"`k`, the fraction of weights kept, must be a number in (0, 1]. Received: k={k!r}.")
-    return value
+from keras_popup._fractions import check_k as check_k
 
 
 def check_kept(k: Any, size: int, where: str = "") -> int:

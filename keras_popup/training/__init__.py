@@ -1,4 +1,4 @@
-"""One training run from a `RunConfig`. What needs TensorFlow is imported when it is first used."""
+"""One training run from a `RunConfig`. TensorFlow is imported when it is first needed."""
 
 import lazy_loader
 

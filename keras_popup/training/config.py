@@ -1,50 +1,108 @@
-"""`RunConfig`: the one place where the arguments of a training run live. Loads no TensorFlow."""
+"""`RunConfig`: the arguments of a training run, each with its help and its range. Loads no TensorFlow."""
 
 import dataclasses
 import math
 import re
+import types
 import typing
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from keras_popup._fractions import check_k
 from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, PROTOCOLS
 
 _SELECTOR_OF = {"supermask": "bernoulli"}
 
 
-PLACES = ("strategy", "devices")
-"""Arguments that say where a run is computed, not what: a resumed run may have others."""
+class Bounds(NamedTuple):
+    """Which values an argument may have.
+
+    Attributes:
+        allow: function that tells whether a value is allowed.
+        text: what is allowed, in words: it follows "must be" in errors.
+    """
+
+    allow: Callable[[Any], bool]
+    text: str
 
 
-OF_MASKS = (
-    "k",
-    "layer_k",
-    "k_schedule",
-    "k_schedule_end",
-    "rescale",
-    "kernel_initializer",
-    "scaled",
-    "mask_statistics",
-)
-"""Arguments that a network with learned weights does not have."""
+def at_least(least: int, text: str = "") -> Bounds:
+    return Bounds(lambda value: value >= least, text or f"{least} or more")
 
 
-def option(default: Any, text: str, choices: Sequence[str] | None = None) -> Any:
-    """Returns a field of a configuration, of which a flag is made."""
-    return dataclasses.field(default=default, metadata={"help": text, "choices": choices})
+_POSITIVE = Bounds(lambda value: 0.0 < value < math.inf, "a positive number")
+_NOT_NEGATIVE = Bounds(lambda value: 0.0 <= value < math.inf, "a number >= 0")
+_BELOW_ONE = Bounds(lambda value: 0.0 <= value < 1.0, "in [0, 1)")
+_SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "in (0, 1]")
+_SEED = Bounds(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)")
+
+_NOT_FOR = {
+    "dense": "left out for the method 'dense', which has no masks",
+    "random": "left out for the method 'random', which learns nothing",
+    "bernoulli": "left out: bernoulli learns how many weights are kept",
+}
 
 
-def check_options(config: Any) -> None:
-    """Checks the types of a configuration's options, and that they are among their choices. Raises ValueError."""
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        if "choices" not in field.metadata:
+def option(
+    default: Any,
+    text: str,
+    choices: Sequence[str] | None = None,
+    *,
+    bounds: Bounds | None = None,
+    not_for: Sequence[str] = (),
+    place: bool = False,
+    hashed: bool = True,
+) -> Any:
+    """Returns a field of a configuration. The command line has a flag for it.
+
+    Args:
+        default: the value that it has if it is left out.
+        text: the help.
+        choices: the values that it may have.
+        bounds: `Bounds` of its values.
+        not_for: the methods, or "bernoulli", that do not have this argument.
+        place: whether it says where a run is computed, not what: a resumed run may have another.
+        hashed: whether it is part of the configuration's hash.
+    """
+    metadata = {"help": text, "choices": choices, "bounds": bounds, "not_for": tuple(not_for), "place": place}
+    return dataclasses.field(default=default, hash=None if hashed else False, metadata=metadata)
+
+
+def check_options(config: Any, kind: type) -> None:
+    """Checks the type and the range of each option of a configuration.
+
+    Args:
+        config: the configuration.
+        kind: class whose options are checked.
+
+    Raises:
+        ValueError: if an option is out of its range.
+    """
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if "help" not in field.metadata:
             continue
-        value, choices, hint = getattr(config, field.name), field.metadata["choices"], hints[field.name]
-        if not isinstance(value, hint | int if float in (hint, *typing.get_args(hint)) else hint):
-            raise ValueError(f"`{field.name}` must be of type {hint}. Received: {value!r}.")
-        if value is not None and choices and value not in choices:
-            raise ValueError(f"`{field.name}` must be one of {', '.join(choices)}. Received: {value!r}.")
+        name, value, hint = field.name, getattr(config, field.name), hints[field.name]
+        choices, bounds = field.metadata["choices"], field.metadata["bounds"]
+        _check(config, name, _is_of_type(value, hint), f"of type {hint.__name__ if type(hint) is type else hint}")
+        if value is None:
+            continue
+        _check(config, name, not choices or value in choices, f"one of {', '.join(choices or ())}")
+        if bounds:
+            _check(config, name, bounds.allow(value), bounds.text)
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    plain = tuple(typing.get_origin(kind) or kind for kind in kinds)
+    if isinstance(value, bool):
+        return bool in plain
+    return isinstance(value, plain) or (float in plain and isinstance(value, int))
+
+
+def _check(config: Any, name: str, good: bool, expected: str) -> None:
+    if not good:
+        raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(config, name)!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,13 +110,15 @@ class RunConfig:
     """The arguments of a training run. None stands for the protocol of the model and method.
 
     Raises:
-        ValueError: if an argument is out of its range, before anything is loaded.
+        ValueError: if an argument is out of its range. Nothing is loaded before.
 
     Example:
 
     >>> from keras_popup.training import RunConfig
     >>> RunConfig(model="conv4", k=0.3).with_protocol().learning_rate
     0.1
+    >>> RunConfig(model="conv4", k={"conv*": 0.3, "*": 0.5}).k
+    {'conv*': 0.3, '*': 0.5}
     """
 
     model: str = option("conv4", "The network.", tuple(PROTOCOLS))
@@ -72,138 +132,153 @@ class RunConfig:
     )
     method: str = option(
         "edge-popup",
-        "How the network is found: 'edge-popup' keeps the k best-scored weights; 'supermask' draws each with a "
-        "probability that is learned, and has no k; 'random' keeps weights at random and learns nothing; 'dense' "
-        "learns the weights and keeps all.",
+        "How the network is found. 'edge-popup' keeps the weights with the best scores, a fraction k of them. "
+        "'supermask' learns for each weight the probability that it is kept; it has no k. 'random' keeps weights at "
+        "random and learns nothing. 'dense' learns the weights and keeps all.",
         tuple(_SMALL),
     )
-    k: float = option(0.5, "Fraction of each layer's weights that is kept, in (0, 1].")
-    layer_k: str | None = option(
-        None,
-        "Other fractions for some layers, by patterns of their names, of which the first that matches counts: "
-        "'conv*=0.3;dense*=0.5'.",
+    k: float | dict[str, float] = option(  # noqa: RUF009
+        0.5,
+        "Fraction of each layer's weights that is kept, in (0, 1].",
+        not_for=("dense", "bernoulli"),
+        hashed=False,  # a dict cannot be; equal configurations have equal hashes all the same
     )
     k_schedule: str | None = option(
         None,
-        "How k falls from 1 to its value in training, t from 0 to 1: in a line, as (1 - t)**3 does, or as k**t. "
-        "Constant if not given.",
+        "How k falls from 1 to its value during training, as a function of the time t from 0 to 1: in a straight "
+        "line, as (1 - t)**3, or as k**t. If left out, k is constant.",
         ("linear", "cubic", "geometric"),
+        not_for=("dense", "random", "bernoulli"),
     )
-    k_schedule_end: float = option(1.0, "Share of the training, in (0, 1], after which k_schedule has come to k.")
-    width: float = option(1.0, "Factor of the channels of every layer but the last.")
+    k_schedule_end: float = option(
+        1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
+    )
+    width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_POSITIVE)
     selector: str | None = option(
         None,
-        "What chooses the weights by their scores. By the method: bernoulli for supermask, else top_k.",
+        "What chooses the weights by their scores. The method decides: bernoulli for supermask, else top_k.",
         ("top_k", "bernoulli"),
     )
     rescale: bool = option(
-        False, "Whether bernoulli multiplies the weights kept by n / kept: dynamic weight rescaling."
+        False,
+        "Whether bernoulli multiplies the weights that are kept by n / kept: dynamic weight rescaling.",
+        not_for=("dense",),
     )
     kernel_initializer: str = option(
         "signed_constant",
-        "Of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, xavier_normal, "
-        "xavier_signed_constant, or one of Keras's.",
+        "Initializer of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, "
+        "xavier_normal, xavier_signed_constant, or one of Keras's.",
+        not_for=("dense",),
     )
-    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).")
-    epochs: int | None = option(None, "Passes over the training images.")
-    batch_size: int | None = option(None, "Images in a step of training, on all devices together.")
+    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense",))
+    epochs: int | None = option(None, "Passes over the training images.", bounds=at_least(1))
+    batch_size: int | None = option(None, "Images in a step of training, on all devices together.", bounds=at_least(1))
     optimizer: str | None = option(
         None, "The optimizer of the scores, or of a dense network's weights.", ("sgd", "adam")
     )
-    learning_rate: float | None = option(None, "The learning rate at the start, after the warm-up.")
-    momentum: float | None = option(None, "Momentum of SGD, in [0, 1).")
+    learning_rate: float | None = option(
+        None, "The learning rate at the start, after the warm-up.", bounds=_NOT_NEGATIVE
+    )
+    momentum: float | None = option(None, "Momentum of SGD, in [0, 1).", bounds=_BELOW_ONE)
     l2: float | None = option(
-        None, "Coupled weight decay: l2 / 2 * sum(s**2) of the scores in the loss, or of a dense network's weights."
+        None,
+        "Coupled weight decay: l2 / 2 * sum(s**2) of the scores in the loss, or of a dense network's weights.",
+        bounds=_NOT_NEGATIVE,
     )
     schedule: str | None = option(
         None, "Schedule of the learning rate; 'cosine' falls to 0 at the end.", ("cosine", "constant")
     )
-    warmup_epochs: float | None = option(None, "Epochs in which the learning rate rises from 0.")
-    label_smoothing: float | None = option(None, "Label smoothing, in [0, 1).")
+    warmup_epochs: float | None = option(None, "Epochs in which the learning rate rises from 0.", bounds=_NOT_NEGATIVE)
+    label_smoothing: float | None = option(None, "Label smoothing, in [0, 1).", bounds=_BELOW_ONE)
     augment: str | None = option(
         None,
-        "Augmentation of the training images; chosen by the data if not given.",
+        "Augmentation of the training images. If left out, it follows from the data.",
         ("none", "crop_flip", "resized_crop"),
     )
-    image_size: int | None = option(None, "Pixels that images are cropped and resized to.")
-    validation: float = option(0.1, "Share of the training images set apart; 0 trains on all of them.")
-    seed: int = option(1, "Seed of the kernels, scores, validation split, order and augmentation.")
+    image_size: int | None = option(None, "Pixels that images are cropped and resized to.", bounds=at_least(1))
+    validation: float = option(
+        0.1, "Share of the training images set apart; 0 trains on all of them.", bounds=_BELOW_ONE
+    )
+    seed: int = option(1, "Seed of the kernels, scores, validation split, order and augmentation.", bounds=_SEED)
     precision: str = option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
     jit_compile: str = option(
-        "auto", "Whether XLA compiles the step; needs --nodeterministic.", ("auto", "true", "false")
+        "auto", "Whether XLA compiles the step; 'true' needs --nodeterministic.", ("auto", "true", "false")
     )
     deterministic: bool = option(
-        True, "Same seed, same history: holds TensorFlow to deterministic operations and does without XLA."
+        True, "Whether the same seed gives the same history. TensorFlow then uses deterministic operations and no XLA."
     )
     strategy: str = option(
         "auto",
-        "Where: 'none' on one device, 'mirrored' on several of this machine, 'multiworker' on all machines that "
-        "TF_CONFIG names. 'auto' is 'mirrored' where there are two GPUs or more, or --devices.",
+        "Where to train: 'none' on one device, 'mirrored' on several of this machine, 'multiworker' on all machines "
+        "that TF_CONFIG names. 'auto' is 'mirrored' if there are two GPUs or more, or if --devices is given.",
         ("auto", "none", "mirrored", "multiworker"),
+        place=True,
     )
     devices: str | None = option(
         None,
-        "For 'mirrored', and of no other strategy: such as GPU:0,GPU:1. All GPUs if not given. CPU:0,CPU:1 divides "
-        "the CPU, to try it.",
+        "Comma-separated devices for 'mirrored', such as GPU:0,GPU:1. If left out, all GPUs. CPU:0,CPU:1 splits the "
+        "CPU, for testing.",
+        place=True,
     )
-
     mask_statistics: str | None = option(
         None,
-        "Statistics of the masks after every epoch, such as the share that changed: in history.csv, or for TensorBoard "
-        "too, in the run folder.",
+        "Where to write statistics of the masks after every epoch, such as the share that changed: 'history' for "
+        "history.csv, 'tensorboard' for TensorBoard too, in the run folder.",
         ("history", "tensorboard"),
+        not_for=("dense",),
     )
 
     def __post_init__(self) -> None:
-        check_options(self)
-        xla_works = self.jit_compile != "true" or not self.deterministic
-        one_device = self.strategy in ("auto", "none") and self.devices is None
-        self._check("jit_compile", xla_works, "'auto' or 'false', or 'true' with --nodeterministic")
-        self._check("jit_compile", self.jit_compile != "true" or one_device, "'auto' or 'false' on several devices")
-        names = self.devices is None or self.strategy in ("auto", "mirrored")
-        self._check("devices", names, f"left out for the strategy '{self.strategy}'")
-        listed = [name.strip() for name in self.devices.split(",")] if self.devices is not None else []
-        for name in listed:
-            named = re.fullmatch(r"(CPU|GPU):\d{1,3}", name) is not None
-            self._check("devices", named, f"names such as GPU:0,GPU:1, which '{name}' is not")
-        self._check("devices", len(set(listed)) == len(listed), "different devices")
-        self._check("k", 0.0 < self.k <= 1.0, "in (0, 1]: the fraction of weights kept")
-        if self.draws:
-            has_no_k = "left out: bernoulli learns how many weights are kept"
-            self._check("k", self.k == 0.5, has_no_k)
-            self._check("layer_k", self.layer_k is None, has_no_k)
-            self._check("k_schedule", self.k_schedule is None, has_no_k)
-        self._check("rescale", self.draws or not self.rescale, "false, but for bernoulli (--method supermask)")
-        if self.k_schedule is not None:
-            one_k = self.method == "edge-popup" and self.layer_k is None
-            self._check("k_schedule", one_k, "left out, but for edge-popup with one k in all layers")
-        self._check("k_schedule_end", 0.0 < self.k_schedule_end <= 1.0, "in (0, 1]")
-        self._check("k_schedule_end", self.k_schedule_end == 1.0 or self.k_schedule is not None, "1 without k_schedule")
-        fits = {"supermask": (None, "bernoulli"), "random": (None, "top_k"), "dense": (None, "top_k")}
-        good = self.selector in fits.get(self.method, (self.selector,))
-        self._check("selector", good, f"left out for the method '{self.method}'")
-        if self.method == "dense":
-            for name in OF_MASKS:
-                left_out = getattr(self, name) == getattr(RunConfig, name)
-                self._check(name, left_out, "left out for the method 'dense', which has no masks")
-        if self.method == "random":
-            self._check("learning_rate", not self.learning_rate, "0, or left out: 'random' learns nothing")
-        for pattern, k in layer_fractions(self.layer_k).items():
-            self._check("layer_k", 0.0 < k <= 1.0, f"fractions in (0, 1], which that of '{pattern}' is not")
-        self._check("width", 0.0 < self.width < math.inf, "a positive number")
-        self._check("epochs", self.epochs is None or self.epochs >= 1, "1 or more")
-        self._check("batch_size", self.batch_size is None or self.batch_size >= 1, "1 or more")
-        self._check("learning_rate", _in_range(self.learning_rate), "a number >= 0")
-        self._check("momentum", _in_range(self.momentum, 1.0), "in [0, 1)")
-        self._check("l2", _in_range(self.l2), "a number >= 0")
-        self._check("warmup_epochs", _in_range(self.warmup_epochs), "a number >= 0")
+        check_options(self, RunConfig)
+        self._check_k()
+        for field in dataclasses.fields(RunConfig):
+            for kind in field.metadata["not_for"]:
+                used = kind == self.method or (kind == "bernoulli" and self.draws)
+                _check(self, field.name, not used or getattr(self, field.name) == field.default, _NOT_FOR[kind])
+        self._check_method()
+        self._check_devices()
+
+    def _check_k(self) -> None:
+        if not isinstance(self.k, dict):
+            check_k(self.k)
+            return
+        _check(self, "k", bool(self.k), "a number, or a dict with a pattern or more, such as {'conv*': 0.3, '*': 0.5}")
+        for pattern, k in self.k.items():
+            try:
+                check_k(k)
+            except ValueError as error:
+                raise ValueError(f"Layers '{pattern}': {error}") from None
+
+    def _check_method(self) -> None:
+        """Checks the arguments that depend on the method and on each other."""
+        selectors = {"supermask": "bernoulli", "random": "top_k", "dense": "top_k"}
+        good = self.selector in (None, selectors.get(self.method, self.selector))
+        _check(self, "selector", good, f"left out for the method '{self.method}'")
+        _check(self, "rescale", self.draws or not self.rescale, "false, except for bernoulli (--method supermask)")
+        one_k = self.k_schedule is None or not isinstance(self.k, dict)
+        _check(self, "k_schedule", one_k, "left out if layers have fractions of their own")
+        end = self.k_schedule_end == 1.0 or self.k_schedule is not None
+        _check(self, "k_schedule_end", end, "1 without k_schedule")
+        learns = self.method != "random" or not self.learning_rate
+        _check(self, "learning_rate", learns, "0, or left out: 'random' learns nothing")
         if self.epochs is not None and self.warmup_epochs is not None:
-            expected = f"less than the epochs, {self.epochs} (the protocol's, if not given); 0 does without"
-            self._check("warmup_epochs", self.warmup_epochs < self.epochs, expected)
-        self._check("label_smoothing", _in_range(self.label_smoothing, 1.0), "in [0, 1)")
-        self._check("image_size", self.image_size is None or self.image_size >= 1, "1 or more")
-        self._check("validation", _in_range(self.validation, 1.0), "in [0, 1)")
-        self._check("seed", 0 <= self.seed < 2**32, "an integer in [0, 2**32)")
+            expected = f"less than the epochs, {self.epochs} (the protocol's, if not given). Use 0 for no warm-up"
+            _check(self, "warmup_epochs", self.warmup_epochs < self.epochs, expected)
+
+    def _check_devices(self) -> None:
+        one_device = self.strategy in ("auto", "none") and self.devices is None
+        if self.jit_compile == "true":
+            _check(self, "jit_compile", not self.deterministic, "'auto' or 'false', or 'true' with --nodeterministic")
+            _check(self, "jit_compile", one_device, "'auto' or 'false' on several devices")
+        if self.devices is None:
+            return
+        allowed = self.strategy in ("auto", "mirrored")
+        _check(self, "devices", allowed, f"left out for the strategy '{self.strategy}'")
+        names = [name.strip() for name in self.devices.split(",")]
+        for name in names:
+            good = re.fullmatch(r"(CPU|GPU):\d{1,3}", name) is not None
+            _check(self, "devices", good, f"names such as GPU:0,GPU:1, which '{name}' is not")
+        _check(self, "devices", len(set(names)) == len(names), "different devices")
 
     @property
     def draws(self) -> bool:
@@ -211,26 +286,32 @@ class RunConfig:
         return self.method != "dense" and (self.selector or _SELECTOR_OF.get(self.method)) == "bernoulli"
 
     def title(self) -> str:
-        """Returns what pictures of the run are called."""
-        return f"{self.model}, width {self.width:g}, {self.dataset}, {self._chosen()}"
+        """Returns the title of the run's pictures."""
+        return f"{self.model}, width {self.width:g}, {self.dataset}, {self._describe_method()}"
 
-    def _chosen(self) -> str:
+    def _describe_method(self) -> str:
         if self.method == "dense":
             return "learned weights"
         if self.draws:
             return "supermask, rescaled" if self.rescale else "supermask"
-        fractions = f"k = {self.k:g}" + (f", {self.layer_k}" if self.layer_k else "")
+        k = self.k if isinstance(self.k, dict) else {"": self.k}
+        fractions = ", ".join(f"k = {each:g}" + (f" for {pattern}" if pattern else "") for pattern, each in k.items())
         return f"{fractions}, at random" if self.method == "random" else fractions
 
-    def _check(self, name: str, good: bool, expected: str) -> None:
-        if not good:
-            raise ValueError(f"`{name}` must be {expected}. Received: {name}={getattr(self, name)!r}.")
+    def to_json(self) -> dict[str, Any]:
+        """Returns the arguments, as run folders record them."""
+        return dataclasses.asdict(self)
 
-    def with_protocol(self) -> "RunConfig":
-        """Returns this configuration with the protocol's values for those that are None.
+    @classmethod
+    def from_json(cls, recorded: Mapping[str, Any]) -> "RunConfig":
+        """Returns the configuration of recorded arguments, also of those of an earlier version."""
+        return RunConfig(**_with_one_k(recorded))
+
+    def with_protocol(self) -> "ResolvedRunConfig":
+        """Returns this configuration with the protocol's values in place of None.
 
         Raises:
-            ValueError: if there is no protocol, as for Adam on scores, and no learning rate.
+            ValueError: if there is no protocol and no learning rate, as for Adam on scores.
         """
         protocol = PROTOCOLS[self.model]["supermask" if self.draws else self.method]
         if self.optimizer == "adam":
@@ -238,48 +319,64 @@ class RunConfig:
                 protocol = _DENSE_ADAM
             elif self.learning_rate is None and self.method != "random":
                 raise ValueError(
-                    "There is no protocol of `optimizer`='adam' here. Give a learning rate, as --learning_rate 0.001. "
-                    f"Received: model={self.model!r}, method={self.method!r}."
+                    f"`optimizer`='adam' has no protocol for model={self.model!r}, method={self.method!r}. Give a "
+                    "learning rate, such as --learning_rate 0.001."
                 )
         values = {**dataclasses.asdict(protocol), "selector": _SELECTOR_OF.get(self.method, "top_k")}
-        return dataclasses.replace(
-            self, **{name: value for name, value in values.items() if getattr(self, name) is None}
-        )
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        missing = {name: value for name, value in values.items() if own[name] is None}
+        return ResolvedRunConfig(**{**own, **missing})
 
 
-def given(value: Any) -> Any:
-    """Returns a value that `with_protocol` has filled in."""
-    assert value is not None
-    return value
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedRunConfig(RunConfig):
+    """A `RunConfig` with the protocol's values: `RunConfig.with_protocol` returns it."""
+
+    selector: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    l2: float
+    schedule: str
+    warmup_epochs: float
+    label_smoothing: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if missing := [name for name in ResolvedRunConfig.__annotations__ if getattr(self, name) is None]:
+            raise TypeError(f"A ResolvedRunConfig needs {', '.join(missing)}. Use RunConfig.with_protocol().")
+
+
+_FIELDS = dataclasses.fields(RunConfig)
+
+OF_MASKS = tuple(field.name for field in _FIELDS if "dense" in field.metadata["not_for"])
+"""Arguments that a network with learned weights does not have."""
+
+PLACES = tuple(field.name for field in _FIELDS if field.metadata["place"])
+"""Arguments that say where a run is computed, not what: a resumed run may have others."""
 
 
 def defaults() -> dict[str, Any]:
-    """Returns the default arguments of a run: those of runs that a version with fewer arguments has recorded."""
-    return dataclasses.asdict(RunConfig().with_protocol())
+    """Returns the default arguments of a run, with the protocol's values."""
+    return RunConfig().with_protocol().to_json()
 
 
-def layer_fractions(text: str | None, read: Any = float) -> dict[str, Any]:
-    """Returns what `layer_k` says, by pattern.
+def read_arguments(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a recorded run or search, in the form of this version.
 
-    Args:
-        text: such as "conv*=0.3;dense*=0.5".
-        read: what reads the text behind "=".
-
-    Raises:
-        ValueError: if it cannot be read.
+    Earlier versions had fewer arguments: their runs have the defaults of the others.
     """
-    fractions: dict[str, Any] = {}
-    for entry in (text or "").split(";") if text is not None else ():
-        pattern, _, value = (part.strip() for part in entry.partition("="))
-        try:
-            given = read(value)
-        except ValueError:
-            given = None
-        if not pattern or given is None or pattern in fractions:
-            raise ValueError(f"`layer_k` must be such as 'conv*=0.3;dense*=0.5'. Received: layer_k={text!r}.")
-        fractions[pattern] = given
-    return fractions
+    return {**defaults(), **_with_one_k(recorded)}
 
 
-def _in_range(value: float | None, end: float = math.inf) -> bool:
-    return value is None or 0.0 <= value < end
+def _with_one_k(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded arguments without `layer_k`, which earlier versions had for patterns: "conv*=0.3;dense*=0.5"."""
+    arguments = dict(recorded)
+    text = arguments.pop("layer_k", None)
+    if text is not None and not isinstance(arguments.get("k"), str):  # of a search, a range of k is text
+        entries = (entry.partition("=") for entry in text.split(";"))
+        k = {pattern.strip(): float(value) for pattern, _, value in entries}
+        arguments["k"] = k if "*" in k else {**k, "*": arguments.get("k", 0.5)}
+    return arguments

@@ -1,15 +1,15 @@
-"""What a `RunConfig` stands for: the data, the network and how it is compiled."""
+"""Makes what a `RunConfig` describes: the data, the network, its optimizer and loss."""
 
 from typing import Any
 
 import keras
 
 from keras_popup import conversion, datasets, initializers, models, selectors
-from keras_popup.training.config import RunConfig, given, layer_fractions
+from keras_popup.training.config import ResolvedRunConfig, RunConfig
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:
-    """Loads the dataset of a configuration, cut and augmented as it says. Raises what `datasets.load` does."""
+    """Loads the dataset of a configuration, resized and augmented. Raises the errors of `datasets.load`."""
     return datasets.load(
         config.dataset,
         data_dir=config.data_dir,
@@ -35,8 +35,8 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     keras.config.set_dtype_policy(config.precision)
     try:
         model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
-        # Weight decay as the reference has it: coupled, of the scores or of the learned kernels.
-        l2 = keras.regularizers.L2(given(config.l2) / 2) if config.l2 else None
+        # Coupled weight decay, as in the reference: of the scores or of the learned kernels.
+        l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
         if config.method == "dense":
             return _regularized(model, l2)
         return conversion.mask_model(
@@ -55,7 +55,7 @@ def kernel_initializer(config: RunConfig) -> Any:
     """Returns the initializer of the frozen kernels.
 
     Raises:
-        ValueError: if there is none of that name, or if it cannot be scaled.
+        ValueError: if there is no initializer of that name, or if it cannot be scaled.
     """
     initializer = initializers.get(config.kernel_initializer)
     if config.scaled:
@@ -69,16 +69,18 @@ def kernel_initializer(config: RunConfig) -> Any:
 
 
 def _fractions(config: RunConfig, model: keras.Model) -> float | dict[str, float]:
-    """Returns `k` as `mask_model` takes it."""
-    fractions = layer_fractions(config.layer_k)
-    if not fractions:
+    """Returns `k` as `mask_model` takes it: without a last "*" for the other layers if there are none."""
+    if not isinstance(config.k, dict):
         return config.k
-    unmatched = conversion.find_unmatched_kernels(model, fractions)
-    return {**fractions, "*": config.k} if unmatched else fractions
+    named = dict(config.k)
+    if len(named) > 1 and list(named)[-1] == "*":
+        rest = named.pop("*")
+        return {**named, "*": rest} if conversion.find_unmatched_kernels(model, named) else named
+    return named
 
 
 def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
-    """Returns a copy of a model with a regularizer of its kernels."""
+    """Returns a copy of a model whose kernels have a regularizer."""
 
     def with_regularizer(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
@@ -89,18 +91,18 @@ def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
     return keras.models.clone_model(model, clone_function=with_regularizer)
 
 
-def compile_model(model: keras.Model, config: RunConfig, steps: int) -> None:
+def compile_model(model: keras.Model, config: ResolvedRunConfig, steps: int) -> None:
     """Compiles a model with the optimizer, schedule and loss of a configuration.
 
     Args:
-        model: of `build_model`.
+        model: the network, as `build_model` returns it.
         config: the run's arguments, with the protocol's values.
-        steps: int, steps an epoch.
+        steps: int, steps in an epoch.
     """
-    warmup = round(given(config.warmup_epochs) * steps)
+    warmup = round(config.warmup_epochs * steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else config.learning_rate,
-        decay_steps=max(1, given(config.epochs) * steps - warmup),
+        decay_steps=max(1, config.epochs * steps - warmup),
         alpha=1.0 if config.schedule == "constant" else 0.0,
         warmup_target=config.learning_rate if warmup else None,
         warmup_steps=warmup,

@@ -1,11 +1,11 @@
-"""What is not given follows these protocols, of the papers and of their code."""
+"""The protocols of the papers and of their code: the defaults of what a configuration leaves out."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a network is trained where the configuration does not say."""
+    """How a network is trained. It fills what a configuration leaves out."""
 
     learning_rate: float
     epochs: int = 100
@@ -45,4 +45,4 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
     "resnet18": _RESNET_ON_CIFAR,
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50"), _IMAGENET),
 }
-"""By model and method."""
+"""The protocols, by model and method."""

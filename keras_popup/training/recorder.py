@@ -1,7 +1,5 @@
-"""What a training run leaves: history and checkpoints on the way, a summary at the end."""
+"""Records a training run: history and checkpoints after every epoch, a summary at the end."""
 
-import dataclasses
-import importlib.metadata
 import math
 import os
 import platform
@@ -15,8 +13,8 @@ import tensorflow as tf
 from keras_popup import __version__, datasets, distribution, layers
 from keras_popup.callbacks import MaskStatistics
 from keras_popup.distribution import Placement
-from keras_popup.records import History, RunFolder
-from keras_popup.training.config import RunConfig
+from keras_popup.records import History, RunFolder, package_versions
+from keras_popup.training.config import ResolvedRunConfig
 
 STEPS_BETWEEN_LOSS_CHECKS = 50
 
@@ -26,7 +24,7 @@ class DivergenceError(ArithmeticError):
 
 
 class Recorder(keras.callbacks.Callback):
-    """Keeps the history and a checkpoint after every epoch; stops a run that diverges."""
+    """Records the history and a checkpoint after every epoch. Stops a run that diverges."""
 
     def __init__(
         self, folder: RunFolder, history: History, seconds: float, instruments: Sequence[keras.callbacks.Callback]
@@ -35,7 +33,7 @@ class Recorder(keras.callbacks.Callback):
         self._statistics = [each for each in instruments if isinstance(each, MaskStatistics)]
         self.seconds = seconds
         self._folder = folder
-        self._history = history
+        self.history = history
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -56,10 +54,10 @@ class Recorder(keras.callbacks.Callback):
         self._check_loss(logs["loss"], "")
         self.seconds += time.perf_counter() - self._started
         learning_rate = float(self.model.optimizer.learning_rate)
-        self._history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **logs})
+        self.history.append({"epoch": epoch + 1, "learning_rate": learning_rate, **logs})
         for statistics in self._statistics:
-            self._history[-1] |= statistics.latest
-        self._folder.save_checkpoint(self.model, self._history, self.seconds)
+            self.history[-1] |= statistics.latest
+        self._folder.save_checkpoint(self.model, self.history, self.seconds)
 
     def _check_loss(self, loss: float, step: str) -> None:
         if math.isfinite(loss):
@@ -67,8 +65,8 @@ class Recorder(keras.callbacks.Callback):
         variables = [v.path for v in self.model.variables if not bool(tf.reduce_all(tf.math.is_finite(v.value)))]
         cause = f"not finite: {', '.join(variables)}" if variables else "all weights are finite, the logits overflow"
         kept = (
-            f"The checkpoint of epoch {len(self._history)} is kept in '{self._folder.path}'."
-            if self._history
+            f"The checkpoint of epoch {len(self.history)} is kept in '{self._folder.path}'."
+            if self.history
             else "No epoch was finished."
         )
         raise DivergenceError(
@@ -79,7 +77,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def summarize(
-    config: RunConfig,
+    config: ResolvedRunConfig,
     data: datasets.Dataset,
     model: keras.Model,
     history: History,
@@ -87,7 +85,7 @@ def summarize(
     seconds: float,
     placement: Placement,
 ) -> dict[str, Any]:
-    """Returns what summary.json says of a run whose training took so many seconds."""
+    """Returns the content of summary.json. `seconds` is the time that training took."""
     last = history[-1]
     records = [_layer_record(layer) for layer in model.layers if _kernel(layer) is not None]
     return {
@@ -112,7 +110,7 @@ def summarize(
             "std": data.std,
         },
         "devices": {"strategy": placement.name, "names": placement.devices, "replicas": placement.replicas},
-        "config": dataclasses.asdict(config),
+        "config": config.to_json(),
         "versions": find_versions(),
     }
 
@@ -130,11 +128,10 @@ def _layer_record(layer: keras.layers.Layer) -> dict[str, Any]:
 
 
 def find_versions() -> dict[str, str]:
-    """Returns the versions of the libraries, and what they run on."""
-    packages = ("tensorflow", "keras", "numpy")
+    """Returns the versions of the libraries, and the system that they run on."""
     return {
         "keras_popup": __version__,
-        **{package: importlib.metadata.version(package) for package in packages},
+        **package_versions(("tensorflow", "keras", "numpy")),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": ", ".join(distribution.find_devices()),

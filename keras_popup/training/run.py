@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.util
 import logging
 import math
@@ -15,13 +14,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import datasets, distribution, draws, records, tickets
+from keras_popup import distribution, draws, records, tickets
 from keras_popup._files import write_atomically
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
 from keras_popup.training import experiment
-from keras_popup.training.config import PLACES, RunConfig, defaults, given
+from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig, read_arguments
 from keras_popup.training.recorder import STEPS_BETWEEN_LOSS_CHECKS, Recorder, find_versions, summarize
 
 _logger = logging.getLogger("keras_popup")
@@ -43,19 +42,20 @@ def train(
 ) -> dict[str, Any]:
     """Trains a network and leaves a run folder.
 
-    The test images are used once, after the last epoch or that of `until`. Killed at any moment and called again with
-    `resume`, a run goes on after the last finished epoch and ends with the history it would have had.
+    The test images are used once, after the last epoch or that of `until`. A run that was killed at any moment
+    continues after its last finished epoch when it is called again with `resume`. It ends with the history that it
+    would have had without the kill.
 
-    It sets the random seeds of the process, and with `config.deterministic` TensorFlow's deterministic
-    operations, which stay on.
+    The function sets the random seeds of the process. With `config.deterministic`, it also switches TensorFlow to
+    deterministic operations. Both stay on.
 
     Args:
         config: the run's arguments.
-        out: path of the run folder; `keras_popup.records` says what it holds.
-        resume: whether to go on with the run in `out`; one that has not begun is begun.
+        out: path of the run folder; `keras_popup.records` lists its files.
+        resume: whether to continue the run in `out`. A run that has not begun is begun.
         overwrite: whether to remove the run in `out` first.
         test: whether to use the test images at all.
-        until: the epoch to stop after, with the schedules of all `config.epochs`. The run is not finished then.
+        until: the epoch to stop after. The schedules are those of all `config.epochs`, and the run is not finished.
         ticket: whether to save the network as a ticket too.
         callbacks: Keras callbacks of the training.
 
@@ -64,44 +64,51 @@ def train(
 
     Raises:
         ValueError, FileNotFoundError, FileExistsError, ImportError: for arguments, data, a folder or an
-            installation that cannot be used, before anything is written.
-        ConnectionError, TimeoutError: if another worker is lost, or not there in time.
+            installation that cannot be used. Nothing is written before.
+        ConnectionError, TimeoutError: if another worker is lost, or does not come in time.
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
-    config = config.with_protocol()
-    experiment.kernel_initializer(config)  # a wrong name is an error before data are read, or made
+    resolved = config.with_protocol()
+    experiment.kernel_initializer(resolved)  # a wrong name is an error before data are read, or made
+    options = _Options(resume, overwrite, test, until, ticket, callbacks)
     folder = RunFolder(out)
-    run = functools.partial(
-        _train, config, resume=resume, overwrite=overwrite, test=test, until=until, ticket=ticket, callbacks=callbacks
-    )
-    if config.strategy == "multiworker":
-        return _train_by_workers(config, folder, run, resume=resume, overwrite=overwrite)
-    summary = _begin(config, folder, resume=resume, overwrite=overwrite)
-    return summary or run(folder, place(config))
+    if resolved.strategy == "multiworker":
+        return _train_by_workers(resolved, options, folder)
+    finished = _check_folder(resolved, options, folder)
+    return finished or _Run(resolved, options, folder, place(resolved)).train()
 
 
-def _begin(config: RunConfig, folder: RunFolder, *, resume: bool, overwrite: bool) -> dict[str, Any] | None:
+def place(config: RunConfig) -> Placement:
+    """Chooses the devices of a run, on this machine. Raises the errors of `distribution.place`."""
+    return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """The arguments of `train` beside the configuration."""
+
+    resume: bool
+    overwrite: bool
+    test: bool
+    until: int | None
+    ticket: bool
+    callbacks: Sequence[keras.callbacks.Callback]
+
+
+def _check_folder(config: ResolvedRunConfig, options: _Options, folder: RunFolder) -> dict[str, Any] | None:
     """Checks that the folder can be used. Returns the summary of a finished run."""
-    arguments = dataclasses.asdict(config)
-    folder.check(arguments, resume=resume, overwrite=overwrite, but=PLACES, defaults=defaults())
-    summary = folder.summary() if resume else None
+    folder.check(config.to_json(), resume=options.resume, overwrite=options.overwrite, but=PLACES, read=read_arguments)
+    summary = folder.summary() if options.resume else None
     if summary:
         _logger.info("The run in '%s' is finished.", folder.path)
     return summary
 
 
-def _train_by_workers(
-    config: RunConfig,
-    folder: RunFolder,
-    run: Callable[[RunFolder, Placement], dict[str, Any]],
-    *,
-    resume: bool,
-    overwrite: bool,
-) -> dict[str, Any]:
+def _train_by_workers(config: ResolvedRunConfig, options: _Options, folder: RunFolder) -> dict[str, Any]:
     cluster = Cluster.from_environment()
     if cluster.worker == 0:
         try:
-            finished = _begin(config, folder, resume=resume, overwrite=overwrite)
+            finished = _check_folder(config, options, folder)
         except (OSError, ValueError) as error:
             cluster.dismiss(refusal=f"Worker 0: {error}")
             raise
@@ -109,110 +116,170 @@ def _train_by_workers(
             cluster.dismiss(finished=finished)
             return finished
     versions = find_versions()
-    arguments = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
+    arguments = {name: value for name, value in config.to_json().items() if name != "data_dir"}
     arguments |= {name: versions[name] for name in ("keras_popup", "tensorflow", "keras", "numpy")}
     if finished := cluster.meet(arguments, _LONGEST_WAIT):
         return finished
     placement = cluster.place()
-    # Saving can need all workers, so all of them do it; what worker 0 writes is kept.
+    # Saving can need all workers, so all of them save. The files of worker 0 are kept.
     elsewhere = tempfile.TemporaryDirectory() if cluster.worker else contextlib.nullcontext(folder.path)
     with elsewhere as path, distribution.loss_of_workers():
-        summary = run(RunFolder(path), placement)
+        summary = _Run(config, options, RunFolder(path), placement).train()
         distribution.wait_for_all(placement.strategy)
     return summary
 
 
-def place(config: RunConfig) -> Placement:
-    """Chooses the devices of a run, on this machine. Raises what `distribution.place` does."""
-    return distribution.place(config.strategy, config.devices, whole_step_by_xla=config.jit_compile == "true")
+class _Run:
+    """A training run on its devices, in its folder.
 
+    Making one loads the data and builds the network; it writes nothing.
+    """
 
-def _train(
-    config: RunConfig,
-    folder: RunFolder,
-    placement: Placement,
-    *,
-    resume: bool,
-    overwrite: bool,
-    test: bool,
-    until: int | None,
-    ticket: bool,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> dict[str, Any]:
-    batch_size, epochs, strategy = given(config.batch_size), given(config.epochs), placement.strategy
-    last = min(until or epochs, epochs)
-    if batch_size < placement.replicas:
-        raise ValueError(
-            f"`batch_size` must be at least the number of devices, {placement.replicas}. Received: {batch_size=}."
-        )
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(config.seed)
-    data = experiment.load_data(config)
-    if placement.name == "multiworker":
-        distribution.check_same_everywhere(strategy, data.digest(), f"data. Here: {data}.")
-    steps = math.ceil(data.train.size / batch_size)
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        model = experiment.build_model(config, data.image_shape, len(data.classes))
-        experiment.compile_model(model, config, steps)
-        if strategy:
-            distribution.prepare(model, data.evaluation_batches("test", batch_size))
-        model.optimizer.build(model.trainable_variables)
-    instruments = _instruments(config, folder, epochs * steps)
-    with folder.locked():
-        # Another process may have come and gone meanwhile.
-        if finished := _begin(config, folder, resume=resume, overwrite=overwrite):
-            return finished
-        folder.start(dataclasses.asdict(config), find_versions(), overwrite=overwrite)
-        # Outside of the scope, in which every variable that Keras makes on the way would be sent to the other workers.
-        history, seconds = folder.load_checkpoint(model)
+    def __init__(self, config: ResolvedRunConfig, options: _Options, folder: RunFolder, placement: Placement) -> None:
+        if config.batch_size < placement.replicas:
+            raise ValueError(
+                f"`batch_size` must be at least the number of devices, {placement.replicas}. "
+                f"Received: batch_size={config.batch_size}."
+            )
+        self._config = config
+        self._options = options
+        self._folder = folder
+        self._placement = placement
+        self._last_epoch = min(options.until or config.epochs, config.epochs)
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        keras.utils.set_random_seed(config.seed)
+        self._data = experiment.load_data(config)
         if placement.name == "multiworker":
-            notes = distribution.take_from_worker_0(strategy, model, {"history": history, "seconds": seconds})
+            distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
+        self._steps = math.ceil(self._data.train.size / config.batch_size)
+        self._model = self._build()
+        self._instruments = self._make_instruments()
+
+    def _build(self) -> keras.Model:
+        config, strategy = self._config, self._placement.strategy
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model = experiment.build_model(config, self._data.image_shape, len(self._data.classes))
+            experiment.compile_model(model, config, self._steps)
+            if strategy:
+                distribution.prepare(model, self._data.evaluation_batches("test", config.batch_size))
+            model.optimizer.build(model.trainable_variables)
+        return model
+
+    def _make_instruments(self) -> list[keras.callbacks.Callback]:
+        config = self._config
+        chosen: list[keras.callbacks.Callback] = []
+        if config.k_schedule and not isinstance(config.k, dict):
+            steps = max(1, round(config.k_schedule_end * config.epochs * self._steps))
+            chosen.append(KSchedule(SCHEDULES[config.k_schedule](config.k, steps)))
+        if config.mask_statistics:
+            to_tensorboard = config.mask_statistics == "tensorboard"
+            chosen.append(MaskStatistics(self._folder.tensorboard if to_tensorboard else None))
+        return chosen
+
+    def train(self) -> dict[str, Any]:
+        """Trains, tests and saves the network. Returns the summary."""
+        with self._folder.locked():
+            # Another process may have used the folder meanwhile.
+            if finished := _check_folder(self._config, self._options, self._folder):
+                return finished
+            self._folder.start(self._config.to_json(), find_versions(), overwrite=self._options.overwrite)
+            recorder = self._restore()
+            _logger.info(_describe(self._placement, self._config))
+            if recorder.history:
+                _logger.info("Going on after epoch %d of %s.", len(recorder.history), self._config.epochs)
+            if len(recorder.history) < self._last_epoch:
+                self._fit(recorder)
+            test, test_draws = self._test() if self._options.test else (None, None)
+            return self._save(recorder, test, test_draws)
+
+    def _restore(self) -> Recorder:
+        """Loads the checkpoint, if there is one, into the model. Returns the recorder of the training."""
+        # Not in the strategy's scope: there, every variable that Keras makes would be sent to the other workers.
+        history, seconds = self._folder.load_checkpoint(self._model)
+        if self._placement.name == "multiworker":
+            notes: dict[str, Any] = {"history": history, "seconds": seconds}
+            notes = distribution.take_from_worker_0(self._placement.strategy, self._model, notes)
             history, seconds = notes["history"], notes["seconds"]
-        _logger.info(_stated(placement, batch_size, given(config.learning_rate)))
-        if history:
-            _logger.info("Going on after epoch %d of %s.", len(history), epochs)
-        recorder = Recorder(folder, history, seconds, instruments)
-        every = [*instruments, recorder, *callbacks]
-        if len(history) < last:
-            _fit(model, config, data, steps, every, placement, first_epoch=len(history), last_epoch=last)
-        tested = drawn = None
-        if test:
-            evaluate = _evaluator(model, data, batch_size, strategy)
-            tested = evaluate()
-            if config.draws:
-                found = draws.evaluate_each(model, evaluate, _DRAWS, config.seed)
-                drawn = {"draws": _DRAWS, **{name: float(values.mean()) for name, values in found.items()}}
-        write_atomically(folder.model, model.save)
+        return Recorder(self._folder, history, seconds, self._instruments)
+
+    def _fit(self, recorder: Recorder) -> None:
+        data, batch_size, first_epoch = self._data, self._config.batch_size, len(recorder.history)
+        callbacks = [*self._instruments, recorder, *self._options.callbacks]
+        batches = data.training_batches(
+            batch_size, seed=self._config.seed, epochs=self._last_epoch, first_epoch=first_epoch
+        )
+        validation = data.evaluation_batches("validation", batch_size) if data.validation else None
+        verbose = 0 if self._placement.worker else 1 if sys.stdout.isatty() else 2
+        if self._placement.strategy is None:
+            self._model.fit(
+                batches,
+                shuffle=False,  # the dataset is shuffled
+                steps_per_epoch=self._steps,
+                initial_epoch=first_epoch,
+                epochs=self._last_epoch,
+                validation_data=validation,
+                callbacks=callbacks,
+                verbose=verbose,
+            )
+            return
+        validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
+        distribution.fit(
+            self._model,
+            self._placement.strategy,
+            batches,
+            steps=self._steps,
+            first_epoch=first_epoch,
+            epochs=self._last_epoch,
+            validation=(validation, validation_steps) if validation else None,
+            callbacks=callbacks,
+            steps_between_logs=STEPS_BETWEEN_LOSS_CHECKS,
+            verbose=verbose,
+        )
+
+    def _test(self) -> tuple[dict[str, float], dict[str, float] | None]:
+        """Returns the metrics of the test images, and their means over masks that are drawn."""
+        evaluate = self._evaluator()
+        test = evaluate()
+        if not self._config.draws:
+            return test, None
+        drawn = draws.evaluate_each(self._model, evaluate, _DRAWS, self._config.seed)
+        return test, {"draws": _DRAWS, **{name: float(values.mean()) for name, values in drawn.items()}}
+
+    def _evaluator(self) -> Callable[[], dict[str, float]]:
+        """Returns a function that evaluates the model on the test images."""
+        model, batch_size, strategy = self._model, self._config.batch_size, self._placement.strategy
+        batches = self._data.evaluation_batches("test", batch_size)
+        if strategy:
+            steps = math.ceil(self._data.test.size / batch_size)
+            return distribution.evaluator(model, strategy, batches, steps)
+        return lambda: model.evaluate(batches, return_dict=True, verbose=0)
+
+    def _save(
+        self, recorder: Recorder, test: dict[str, float] | None, test_draws: dict[str, float] | None
+    ) -> dict[str, Any]:
+        """Saves the model, its curves and its ticket. Returns the summary, which is written if the run is finished."""
+        config, folder = self._config, self._folder
+        write_atomically(folder.model, self._model.save)
         if importlib.util.find_spec("matplotlib"):
-            title = config.title() + (f": test accuracy {tested['accuracy']:.2%}" if tested else "")
-            records.draw_learning_curves(history, title, folder.curves)
+            title = config.title() + (f": test accuracy {test['accuracy']:.2%}" if test else "")
+            records.draw_learning_curves(recorder.history, title, folder.curves)
         else:
             _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
-        summary = summarize(config, data, model, history, tested, recorder.seconds, placement)
-        if drawn:
-            summary["test_draws"] = drawn
-        if ticket:
-            metrics = tested or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
-            summary["ticket_bytes"] = tickets.save_ticket(
-                model, folder.ticket, dataset=config.dataset, metrics=metrics
-            ).bytes
-        if last == epochs:
+        summary = summarize(config, self._data, self._model, recorder.history, test, recorder.seconds, self._placement)
+        if test_draws:
+            summary["test_draws"] = test_draws
+        if self._options.ticket:
+            metrics = test or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
+            ticket = tickets.save_ticket(self._model, folder.ticket, dataset=config.dataset, metrics=metrics)
+            summary["ticket_bytes"] = ticket.bytes
+        if self._last_epoch == config.epochs:
             folder.finish(summary)
         return summary
 
 
-def _instruments(config: RunConfig, folder: RunFolder, steps: int) -> list[keras.callbacks.Callback]:
-    chosen: list[keras.callbacks.Callback] = []
-    if config.k_schedule:
-        schedule = SCHEDULES[config.k_schedule](config.k, max(1, round(config.k_schedule_end * steps)))
-        chosen.append(KSchedule(schedule))
-    if config.mask_statistics:
-        chosen.append(MaskStatistics(folder.tensorboard if config.mask_statistics == "tensorboard" else None))
-    return chosen
-
-
-def _stated(placement: Placement, batch_size: int, learning_rate: float) -> str:
+def _describe(placement: Placement, config: ResolvedRunConfig) -> str:
+    batch_size, learning_rate = config.batch_size, config.learning_rate
     if placement.strategy is None:
         return f"On one device, {placement.devices[0]}: batch {batch_size}, learning rate {learning_rate:g}."
     least, rest = divmod(batch_size, placement.replicas)
@@ -221,54 +288,3 @@ def _stated(placement: Placement, batch_size: int, learning_rate: float) -> str:
         f"Strategy {placement.name}, {placement.replicas} replicas on {', '.join(placement.devices)}: global batch "
         f"{batch_size}, {part} a replica; learning rate {learning_rate:g}, as for one device."
     )
-
-
-def _fit(
-    model: keras.Model,
-    config: RunConfig,
-    data: datasets.Dataset,
-    steps: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-    placement: Placement,
-    first_epoch: int,
-    last_epoch: int,
-) -> None:
-    batch_size = given(config.batch_size)
-    batches = data.training_batches(batch_size, seed=config.seed, epochs=last_epoch, first_epoch=first_epoch)
-    validation = data.evaluation_batches("validation", batch_size) if data.validation else None
-    verbose = 0 if placement.worker else 1 if sys.stdout.isatty() else 2
-    if placement.strategy is None:
-        model.fit(
-            batches,
-            shuffle=False,  # the dataset is shuffled
-            steps_per_epoch=steps,
-            initial_epoch=first_epoch,
-            epochs=last_epoch,
-            validation_data=validation,
-            callbacks=callbacks,
-            verbose=verbose,
-        )
-        return
-    validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
-    distribution.fit(
-        model,
-        placement.strategy,
-        batches,
-        steps=steps,
-        first_epoch=first_epoch,
-        epochs=last_epoch,
-        validation=(validation, validation_steps) if validation else None,
-        callbacks=callbacks,
-        steps_between_logs=STEPS_BETWEEN_LOSS_CHECKS,
-        verbose=verbose,
-    )
-
-
-def _evaluator(
-    model: keras.Model, data: datasets.Dataset, batch_size: int, strategy: Any
-) -> Callable[[], dict[str, float]]:
-    """Returns a function that evaluates a model on the test images."""
-    batches = data.evaluation_batches("test", batch_size)
-    if strategy:
-        return distribution.evaluator(model, strategy, batches, math.ceil(data.test.size / batch_size))
-    return lambda: model.evaluate(batches, return_dict=True, verbose=0)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_popup import cli, training
 from keras_popup._files import UNFINISHED
-from keras_popup.training import RunConfig, defaults
+from keras_popup.training import RunConfig, read_arguments
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -147,7 +147,7 @@ def test_results_are_of_the_rows_they_are_named_after():
         for name, record in store.read(file).items():
             assert rows.group_of(ROWS[name]) == file.stem
             expected = dataclasses.asdict(ROWS[name].config.with_protocol())
-            assert defaults() | record["config"] | {"data_dir": None} == expected, name
+            assert read_arguments(record["config"]) | {"data_dir": None} == expected, name
 
 
 def test_results_on_one_dataset_are_of_the_same_images():

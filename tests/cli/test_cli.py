@@ -28,7 +28,7 @@ def test_help(capsys, arguments):
 def test_help_of_train_names_every_argument(capsys, flag):
     status, out, _ = run(capsys, "train", flag)
     assert status == 0
-    for name in (*RunConfig.__dataclass_fields__, "out", "resume", "overwrite"):
+    for name in (*RunConfig.__dataclass_fields__, "layer_k", "out", "resume", "overwrite"):
         assert f"--{name}\n" in out
     assert "examples:" in out
 
@@ -44,7 +44,13 @@ def test_version(capsys):
         (("train",), "--out is required"),
         (("train", "--out", "x", "--kk", "3"), "Unknown command line flag 'kk'"),
         (("train", "--out", "x", "--k", "half"), "k"),
-        (("train", "--out", "x", "--k", "1.5"), "`k` must be in (0, 1]"),
+        (("train", "--out", "x", "--k", "1.5"), "must be a number in (0, 1]. Received: k=1.5"),
+        (("train", "--out", "x", "--layer_k", "conv"), "`layer_k` must be such as 'conv*=0.3;dense*=0.5'"),
+        (("train", "--out", "x", "--layer_k", "=0.5"), "`layer_k` must be such as"),
+        (("train", "--out", "x", "--layer_k", "a=x"), "`layer_k` must be such as"),
+        (("train", "--out", "x", "--layer_k", "a=0.5;a=0.6"), "`layer_k` must be such as"),
+        (("train", "--out", "x", "--layer_k", "a=0"), "Layers 'a': `k`, the fraction of weights kept, must be"),
+        (("train", "--out", "x", "--layer_k", "a=1.5"), "Received: k=1.5"),
         (("train", "--out", "x", "--model", "conv5"), "conv5"),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
         (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
@@ -78,6 +84,25 @@ def test_train(capsys, tmp_path):
     status, _, err = run(capsys, "train", *flags, "--out", out)
     assert status == 1
     assert "Use --resume to go on with it" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), [("", 0.5)]),
+        (("--k", "0.3"), [("", 0.3)]),
+        (("--layer_k", "conv*=0.3; dense1 = 0.2"), [("conv*", 0.3), ("dense1", 0.2), ("*", 0.5)]),
+        (("--k", "0.4", "--layer_k", "conv*=0.3"), [("conv*", 0.3), ("*", 0.4)]),
+        (("--k", "0.4", "--layer_k", "conv*=0.3;*=0.2"), [("conv*", 0.3), ("*", 0.2)]),
+    ],
+)
+def test_fractions_of_layers(monkeypatch, flags, expected):
+    def train(config, out, **options):
+        assert list((config.k if isinstance(config.k, dict) else {"": config.k}).items()) == expected
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_popup.training.train", train)
+    assert cli.main(["train", "--out", "x", *flags]) == 130
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("pack", "--help"), ("unpack", "-h"), ("info", "--help")])

@@ -1,6 +1,7 @@
 """Searches on the digits: records, budgets, failures, kills, Ray, the page in a browser."""
 
 import csv
+import dataclasses
 import json
 import os
 import random
@@ -21,7 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import keras_popup
 from keras_popup import cli, records, search
-from keras_popup.search import PopupHyperModel, Range, SearchConfig, engine, report, trial, workers
+from keras_popup.search import PopupHyperModel, Range, SearchConfig, report, trial, workers
+from keras_popup.search.space import check_space
 from keras_popup.training import RunConfig
 
 SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
@@ -178,28 +180,28 @@ def test_every_ticket_is_in_the_budget(budgeted):
         assert {layer["name"]: layer["kept"] for layer in execution["layers"]} == {
             name: row.kept for name, row in model_layers.items()
         }
-    assert best["test"] is None
+    assert best.test is None
     assert (folder / "best.ticket").stat().st_size <= 2500
 
 
 def test_a_refit_that_fails_keeps_the_winner_and_is_tried_again(budgeted, tmp_path):
     folder = shutil.copytree(budgeted[0], tmp_path / "c")
-    in_the_way = folder / "refit" / f"{budgeted[1]['trial']:04d}" / "0" / "mine.txt"
+    in_the_way = folder / "refit" / f"{budgeted[1].trial:04d}" / "0" / "mine.txt"
     in_the_way.parent.mkdir(parents=True)
     in_the_way.write_text("mine")
     with pytest.raises(RuntimeError, match="Training the winner again has failed: .*--resume --refit tries again"):
         search.search(BUDGETED, folder, resume=True, refit=True)
-    assert json.loads((folder / "best.json").read_text()) == budgeted[1]
+    assert records.SearchFolder(folder).best() == budgeted[1]
     in_the_way.unlink()
     best = search.search(BUDGETED, folder, resume=True, refit=True)
-    assert (best["trial"], best["score"]) == (budgeted[1]["trial"], budgeted[1]["score"])
-    assert best["test"] == best["refit"]["test"]
+    assert (best.trial, best.score) == (budgeted[1].trial, budgeted[1].score)
+    assert best.test == best.refit["test"]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--k", "0:0.5"), "`k` must be in (0, 1]"),
+        (("--k", "0:0.5"), "must be a number in (0, 1]. Received: k=0.0"),
         (("--k", "0.9:0.1"), "`k`: A range goes from the smaller to the larger number. Received: 0.9:0.1"),
         (("--k", "some"), "`k`: Expected numbers"),
         (("--k", "0.5"), "There is nothing to search"),
@@ -217,10 +219,10 @@ def test_bad_flags(capsys, tmp_path, flags, message):
 
 
 class SameProcess:
-    """Looks at what a search would, as its child process does, without the seconds that one takes to start."""
+    """Measures what a search would, in this process: starting a child process takes seconds."""
 
     def ask(self, task, seconds):
-        return trial.look(task)
+        return trial.measure(task)
 
 
 WIDTHS = {"width": (0.1, 0.2)}
@@ -251,21 +253,24 @@ IMPOSSIBLE = {
 def test_what_cannot_be_is_found_before_the_first_trial(changes, run, message):
     config = SearchConfig(**{"run": RunConfig(**{"model": "fc", "epochs": 9, **run}), **changes})
     with pytest.raises(ValueError, match=re.escape(message)):
-        engine._checked_space(config, SameProcess(), here=True)
+        check_space(config, SameProcess(), here=True)
 
 
 def test_widths_that_do_not_fit_are_left_out(caplog):
     run = RunConfig(model="fc", epochs=9)
     config = SearchConfig(run=run, space={"width": (0.1, 0.5, 4.0), "k": Range(0.3, 0.7)}, budget=5000)
-    space = engine._checked_space(config, SameProcess(), here=True)
+    space, measurement = check_space(config, SameProcess(), here=True)
     assert space == {"width": (0.1, 0.5), "branch": ("sparse", "dense")}
+    assert (measurement.image_shape, measurement.classes) == ((8, 8, 1), 10)
+    assert measurement.size_of(dataclasses.replace(run, width=0.5)) == measurement.sizes[0.5, "signed_constant"]
+    assert measurement.size_of(dataclasses.replace(run, width=0.7)) is None
     assert "Left out, as no ticket fits into the budget: width 4." in caplog.text
 
 
 def test_a_branch_on_which_a_width_does_not_fit_is_left_out():
     space = {"width": (0.1, 0.5), "k": Range(0.4, 0.95)}
     config = SearchConfig(run=RunConfig(model="fc", epochs=9), space=space, budget=2500)
-    assert engine._checked_space(config, SameProcess(), here=True) == {"width": (0.1, 0.5), "branch": "dense"}
+    assert check_space(config, SameProcess(), here=True)[0] == {"width": (0.1, 0.5), "branch": "dense"}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +356,7 @@ def test_a_reader_changes_nothing(failing, tmp_path):
     before = (folder / "trials.jsonl").read_bytes()
     report.write_report(folder)
     assert (folder / "trials.jsonl").read_bytes() == before
-    assert len(records.SearchFolder(folder).lines("trials.jsonl", repair=True)) == 3
+    assert len(records.SearchFolder(folder).records(records.TrialRecord, repair=True)) == 3
     assert (folder / "trials.jsonl").read_bytes() == (failing[0] / "trials.jsonl").read_bytes()
 
 
@@ -404,7 +409,7 @@ def test_supermasks_are_searched(tmp_path):
     model = keras.models.load_model(tmp_path / "search/best.keras")
     images = load_digits().images.astype("float32")[..., None]
     assert np.array_equal(plain(images), model(images))
-    assert best["score"] == max(record["score"] for record in trials)
+    assert best.score == max(record["score"] for record in trials)
 
 
 def test_what_is_drawn_cannot_run(failing, tmp_path):
@@ -608,8 +613,8 @@ def test_killed_at_random_moments(undisturbed, tmp_path):
         kills += 1
         for path in folder.glob("trials/*/alive.json"):
             path.unlink()
-        after = records.SearchFolder(folder).lines("trials.jsonl")
-        assert after[: len(before)] == before
+        after = records.SearchFolder(folder).records(records.TrialRecord)
+        assert [record.to_json() for record in after[: len(before)]] == before
     assert cli.main(["search", *LONG, "--out", str(folder), "--resume"]) == 0
     assert by_number(lines(folder)) == by_number(lines(undisturbed))
     assert len({record["trial"] for record in lines(folder)}) == len(lines(folder)) == 4
@@ -665,8 +670,8 @@ def test_every_tuner(tuner, tmp_path):
     )
     best = search.search(config, tmp_path / "a")
     trials = lines(tmp_path / "a")
-    assert best["until"] is None
-    assert best["score"] == max(record["score"] for record in trials if record["until"] is None)
+    assert best.until is None
+    assert best.score == max(record["score"] for record in trials if record["until"] is None)
     if tuner == "hyperband":
         gone_on = [record for record in trials if len(record["executions"][0]["history"]) == 3 and record["trial"] > 3]
         assert {record["until"] for record in trials} == {1, None}

@@ -42,7 +42,7 @@ def test_run_folder(finished):
     ]
     assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
     recorded = json.loads((folder / "config.json").read_text())
-    assert RunConfig(**recorded["config"]) == SMALL.with_protocol()
+    assert RunConfig.from_json(recorded["config"]).with_protocol() == SMALL.with_protocol()
     assert {"tensorflow", "keras", "numpy", "keras_popup", "python"} <= recorded["versions"].keys()
     rows = history(folder)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -207,8 +207,13 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 0.0}, r"`k` must be in \(0, 1\]"),
-        ({"k": float("nan")}, r"`k` must be in \(0, 1\]"),
+        ({"k": 0.0}, r"`k`, .* must be a number in \(0, 1\]"),
+        ({"k": float("nan")}, r"`k`, .* must be a number in \(0, 1\]"),
+        ({"k": {"conv*": 1.5}}, r"Layers 'conv\*': `k`, .* must be a number in \(0, 1\]. Received: k=1.5"),
+        ({"k": {}}, "`k` must be a number, or a dict"),
+        ({"k": "half"}, "`k` must be of type"),
+        ({"deterministic": 1}, "`deterministic` must be of type bool"),
+        ({"epochs": True}, "`epochs` must be of type"),
         ({"model": "conv5"}, "`model` must be one of fc, conv2"),
         ({"method": "magic"}, "`method` must be one of"),
         ({"epochs": 0}, "`epochs` must be 1 or more"),
@@ -218,20 +223,20 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"precision": "float8"}, "`precision` must be one of"),
         ({"seed": -1}, "`seed` must be"),
         ({"epochs": "3"}, "`epochs` must be of type"),
-        ({"optimizer": "adam", "learning_rate": None}, "no protocol of `optimizer`='adam'"),
+        ({"optimizer": "adam", "learning_rate": None}, "`optimizer`='adam' has no protocol"),
         ({"validation": 1.0}, "`validation` must be"),
         ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
         ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
         ({"method": "supermask", "k": 0.3}, "`k` must be left out: bernoulli learns"),
-        ({"selector": "bernoulli", "layer_k": "conv*=0.3"}, "`layer_k` must be left out"),
+        ({"selector": "bernoulli", "k": {"conv*": 0.3}}, "`k` must be left out"),
         ({"method": "supermask", "k_schedule": "linear"}, "`k_schedule` must be left out"),
         ({"method": "dense", "k_schedule": "linear"}, "`k_schedule` must be left out"),
-        ({"k_schedule": "cubic", "layer_k": "conv*=0.3"}, "`k_schedule` must be left out"),
+        ({"k_schedule": "cubic", "k": {"conv*": 0.3, "*": 0.5}}, "`k_schedule` must be left out"),
         ({"k_schedule": "cubic", "k_schedule_end": 0.0}, r"`k_schedule_end` must be in \(0, 1\]"),
         ({"rescale": True}, "`rescale` must be false"),
         ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
         ({"method": "dense", "k": 0.3}, "`k` must be left out for the method 'dense'"),
-        ({"method": "dense", "layer_k": "conv*=0.3"}, "`layer_k` must be left out"),
+        ({"method": "dense", "k": {"*": 0.3}}, "`k` must be left out for the method 'dense'"),
         ({"method": "dense", "kernel_initializer": "xavier_normal"}, "`kernel_initializer` must be left out"),
         ({"method": "dense", "scaled": True}, "`scaled` must be left out"),
         ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
@@ -304,7 +309,7 @@ def test_damaged_records_are_named(finished, tmp_path, name, content):
 
 def test_a_run_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is no writable directory"):
+    with pytest.raises(ValueError, match="is not a writable directory"):
         training.train(SMALL, tmp_path / "file" / "run")
 
 
@@ -408,6 +413,7 @@ def test_a_run_of_a_version_with_fewer_arguments_goes_on(finished, tmp_path):
     recorded = json.loads((tmp_path / "run/config.json").read_text())
     for name in ("k_schedule", "k_schedule_end", "mask_statistics", "rescale"):
         del recorded["config"][name]
+    recorded["config"]["layer_k"] = None
     (tmp_path / "run/config.json").write_text(json.dumps(recorded))
     assert training.train(SMALL, tmp_path / "run", resume=True)["test"] == finished[1]["test"]
     with pytest.raises(ValueError, match="Differing: mask_statistics='history', recorded None"):
@@ -424,24 +430,46 @@ def test_weight_decay_is_coupled_l2(method, l2):
 
 
 @pytest.mark.parametrize(
-    ("layer_k", "expected"),
+    ("k", "expected"),
     [
-        (None, [0.6, 0.6, 0.6, 0.6, 0.6]),
-        ("conv*=0.3", [0.3, 0.3, 0.6, 0.6, 0.6]),
-        ("conv1a=0.2;conv*=0.3;*=0.5", [0.2, 0.3, 0.5, 0.5, 0.5]),
-        ("conv*=0.3;dense*=0.4;classes=1", [0.3, 0.3, 0.4, 0.4, 1.0]),
+        (0.6, [0.6, 0.6, 0.6, 0.6, 0.6]),
+        ({"conv*": 0.3, "*": 0.6}, [0.3, 0.3, 0.6, 0.6, 0.6]),
+        ({"conv1a": 0.2, "conv*": 0.3, "*": 0.5}, [0.2, 0.3, 0.5, 0.5, 0.5]),
+        ({"conv*": 0.3, "dense*": 0.4, "classes": 1}, [0.3, 0.3, 0.4, 0.4, 1.0]),
+        ({"conv*": 0.3, "dense*": 0.4, "classes": 1, "*": 0.6}, [0.3, 0.3, 0.4, 0.4, 1.0]),
     ],
 )
-def test_fractions_of_layers(layer_k, expected):
-    run = dataclasses.replace(SMALL, k=0.6, layer_k=layer_k).with_protocol()
+def test_fractions_of_layers(k, expected):
+    run = dataclasses.replace(SMALL, k=k).with_protocol()
     model = experiment.build_model(run, (8, 8, 1), 10)
     assert [layer.k for layer in model.layers if hasattr(layer, "kept")] == expected
 
 
 def test_a_layer_that_is_not_there_is_refused():
-    run = dataclasses.replace(SMALL, layer_k="conv9=0.3").with_protocol()
+    run = dataclasses.replace(SMALL, k={"conv9": 0.3, "*": 0.5}).with_protocol()
     with pytest.raises(ValueError, match="matches no layer"):
         experiment.build_model(run, (8, 8, 1), 10)
+
+
+def test_a_run_of_a_version_with_fractions_as_text_goes_on(tmp_path):
+    run = dataclasses.replace(SMALL, k={"conv*": 0.3, "dense1": 0.25, "*": 0.6}, epochs=2)
+    whole = training.train(run, tmp_path / "whole")
+    training.train(run, tmp_path / "old", until=1)
+    recorded = json.loads((tmp_path / "old/config.json").read_text())
+    assert recorded["config"]["k"] == run.k
+    recorded["config"] |= {"k": 0.6, "layer_k": "conv*=0.3;dense1=0.25"}
+    (tmp_path / "old/config.json").write_text(json.dumps(recorded))
+    assert RunConfig.from_json(recorded["config"]) == RunConfig(**run.with_protocol().to_json())
+    reordered = dataclasses.replace(run, k={"dense1": 0.25, "conv*": 0.3, "*": 0.6})
+    with pytest.raises(ValueError, match="Differing: k="):
+        training.train(reordered, tmp_path / "old", resume=True)
+    assert training.train(run, tmp_path / "old", resume=True)["test"] == whole["test"]
+    assert history(tmp_path / "old") == history(tmp_path / "whole")
+
+
+def test_equal_configurations_have_equal_hashes():
+    assert hash(RunConfig(k={"*": 0.3})) == hash(RunConfig(k={"*": 0.3}))
+    assert RunConfig(k={"*": 0.3}) != RunConfig(k=0.3)
 
 
 def test_stopped_early_and_continued(finished, tmp_path):
