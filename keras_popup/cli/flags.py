@@ -118,5 +118,7 @@ def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
         elif flag.boolean and flag.default:
             text += f" Default: on; --no{name} switches it off."
         lines.append(f"  --{name}")
-        lines.append(textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        lines.append(
+            textwrap.fill(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
+        )
     return "\n".join(lines)

@@ -21,7 +21,7 @@ _SEARCH_HELP = """\
 keras-popup search: search over k, width and more, or for the best network of a given size
 
 Each trial is a training run. Keras Tuner chooses the next trial by the validation accuracies so far. With --budget,
-the search finds the best network whose ticket fits: k then follows from the width.
+the search finds the best network with a ticket of at most that size: k then follows from the width.
 
 Write several values as 0.5,1,2, a range as 0.1:0.9, a range in steps as 0.1:0.9:0.2, and a logarithmic range as
 0.001:1:log. This works for k, width, learning_rate, l2, kernel_initializer, selector and the fractions of layer_k.
@@ -32,7 +32,7 @@ examples:
   keras-popup search --model conv4 --dataset cifar10 --k 0.1:0.9 --width 0.5,1,2 --max_trials 30 --epochs 20 \\
       --seed 1 --out runs/s
   keras-popup search ... --out runs/s --resume              continues a search that was interrupted
-  keras-popup search ... --width 0.5:4:log --budget 100kB   the best network whose ticket fits into 100,000 bytes
+  keras-popup search ... --width 0.5:4:log --budget 100kB   the best network with a ticket of 100,000 bytes or less
   keras-popup search ... --workers 4                        four trials at a time
   keras-popup search ... --ray_address auto --gpus_per_worker 2   on a cluster, two GPUs a trial
 
@@ -68,7 +68,7 @@ def search(arguments: Sequence[str]) -> int:
     flags.DEFINE_boolean("refit", False, "Train the winner again on all training images, then test it, once.", **more)
     text = "How many trials run at once. The default is one. More need Ray: pip install 'keras-popup[cluster]'."
     flags.DEFINE_integer("workers", None, text, **more)
-    text = "A Ray cluster whose machines see --out under the same path, such as auto or 10.0.0.1:6379."
+    text = "Address of a Ray cluster, such as auto or 10.0.0.1:6379. All its machines must see --out at the same path."
     flags.DEFINE_string("ray_address", None, text, **more)
     text = "GPUs of each trial on Ray. With two or more, it is trained by MirroredStrategy."
     flags.DEFINE_float("gpus_per_worker", None, text, **more)

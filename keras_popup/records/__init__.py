@@ -1,4 +1,4 @@
-"""Records: what the folders of runs and searches hold, and pictures of it."""
+"""Records: the folders of runs and searches, the objects in their files, and pictures of them."""
 
 from keras_popup.records.curves import draw_learning_curves as draw_learning_curves
 from keras_popup.records.folder import History as History

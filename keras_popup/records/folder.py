@@ -1,4 +1,4 @@
-"""What the folders of runs and searches share. A kill at any moment leaves them readable."""
+"""The base of the folders of runs and searches. A kill at any moment leaves them readable."""
 
 import contextlib
 import csv
@@ -31,7 +31,7 @@ class Folder:
     kind: ClassVar[str]
     arguments: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
-    """What a new start removes. The arguments go last, so that an interrupted removal still identifies the folder."""
+    """The files that a new start removes. The arguments go last: an interrupted removal still identifies the folder."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)

@@ -1,4 +1,4 @@
-"""The records of a search: what its files say of trials, as objects. Loads no TensorFlow."""
+"""The records in the files of a search, as objects. Loads no TensorFlow."""
 
 import dataclasses
 import math
@@ -112,7 +112,7 @@ class Execution:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """What a trial gave.
+    """The result of a trial.
 
     Attributes:
         executions: its training runs that were finished.
@@ -146,7 +146,7 @@ class TrialResult:
         return cls(**{**_known(cls, content), "executions": executions})
 
     def common(self) -> dict[str, Any]:
-        """Returns what every kind of trial has: the arguments of a `TrialResult`."""
+        """Returns the fields of a `TrialResult`, which all its subclasses have."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(TrialResult)}
 
 
@@ -163,7 +163,7 @@ class TrialRecord(TrialResult):
         folder: str, where its run folders are, in the search folder.
         started: str, the time at which it began, in ISO format.
         seconds: float, how long it took.
-        same_as: int, the trial whose results it has, because it was the same; None for a trial of its own.
+        same_as: int, an equal trial that ran before and gave the results; None if this trial ran itself.
     """
 
     file: ClassVar[str] = "trials.jsonl"
@@ -247,7 +247,7 @@ class StartedRecord:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """How far a trial is: alive.json in its folder. A trial whose heartbeat stops changing counts as hung.
+    """The progress of a trial: alive.json in its folder. A trial counts as hung when it stops changing.
 
     Attributes:
         epoch: int, the epochs that are finished.

@@ -153,7 +153,7 @@ class SearchConfig:
         return RunConfig(**{**arguments, "method": "dense"})
 
     def hyperparameters(self) -> dict[str, ranges.Space]:
-        """Returns what the tuner chooses: the space. With a budget, the branch of k stands in place of k."""
+        """Returns the space of the tuner. With a budget, the branch of k takes the place of k."""
         if self.budget is None:
             return dict(self.space)
         space = {name: each for name, each in self.space.items() if name != "k"}

@@ -54,8 +54,8 @@ def search(
         refit: whether to train the winner again on all training images, and then to test it, once.
         workers: int, how many trials run at once. If left out, one, in a child process; more than one run on Ray.
             With `ray_address`, as many as the cluster has room for.
-        ray_address: the address of a Ray cluster whose machines see `out` under the same path; "auto" for the cluster
-            of this machine.
+        ray_address: the address of a Ray cluster; "auto" for the cluster of this machine. All its machines must see
+            `out` under the same path.
         gpus_per_worker: float, GPUs of each trial on Ray. With several, the trial is trained by `MirroredStrategy`.
             By default an equal part of this machine's, one at most.
         tensorboard: whether to write logs for TensorBoard, with hyperparameters, to `out`/tensorboard.

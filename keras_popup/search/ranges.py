@@ -1,4 +1,4 @@
-"""What a search chooses from: one value, several values, or a range. Loads no TensorFlow."""
+"""The values that a search chooses from: one value, several values, or a range. Loads no TensorFlow."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Checks a search before its first trial: what cannot work for any trial is an error, or left out."""
+"""Checks a search before its first trial. Values that cannot work in any trial are an error, or are left out."""
 
 import logging
 from typing import Protocol
@@ -65,7 +65,7 @@ def _fit_into_budget(
     sizes: dict[float, tickets.TicketSize],
     budget: int,
 ) -> dict[str, ranges.Space]:
-    """Returns the hyperparameters without the widths and the branch whose tickets cannot fit."""
+    """Returns the hyperparameters without the widths and the branch for which no ticket fits."""
     widths = list(sizes)
     low, high = config.k_limits()
     fits: dict[str, list[float]] = {branch: [] for branch in branches(config)}

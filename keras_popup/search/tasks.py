@@ -9,14 +9,14 @@ from keras_popup.training import RunConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasureTask:
-    """Checks what can be known before the first trial.
+    """Asks for a `Measurement`, before the first trial.
 
     Attributes:
         run: the arguments of a run with the smallest values of the space.
         widths: the widths to measure.
         initializers: the kernel initializers to check.
         tickets: whether to measure the tickets.
-        here: whether trials run on this machine, whose devices are checked then.
+        here: whether trials run on this machine. If so, its devices are checked.
     """
 
     run: RunConfig
@@ -28,7 +28,7 @@ class MeasureTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The answer to a `MeasureTask`. Trials need not find it out again.
+    """The answer to a `MeasureTask`. Trials use it and need not read the data for it.
 
     Attributes:
         image_shape: (height, width, channels) of the images.
@@ -73,7 +73,7 @@ class TrialTask:
         run: the arguments of the first execution.
         folder: the trial's folder.
         image_shape, classes: of the data, as the `Measurement` says.
-        size: what the size of the ticket depends on; None if it was not measured.
+        size: the size of the ticket as a function of k; None if it was not measured.
         executions: int, how many training runs.
         until: int, the epoch to stop after; None for all epochs.
         budget: `Budget` that k follows from; None without one.

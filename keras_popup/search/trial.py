@@ -47,12 +47,12 @@ def try_measure(task: MeasureTask) -> Measurement | Exception:
         return FileNotFoundError(str(error))
     except ImportError as error:
         return ImportError(str(error))
-    except Exception as error:  # of any type: nobody sees the traceback of this process
+    except Exception as error:  # of any type: the traceback of this process is not shown
         return ValueError(str(error) or repr(error))
 
 
 def measure(task: MeasureTask) -> Measurement:
-    """Checks what can be known before the first trial, and measures tickets.
+    """Builds the smallest network of a search, reads the shape of its data, and measures tickets.
 
     Raises:
         ValueError: if there are no validation images or devices, if an initializer is unknown, or if a width or
@@ -147,7 +147,7 @@ def _execute(task: TrialTask, number: int) -> Execution:
 
 
 def _without_k(config: RunConfig) -> RunConfig:
-    """Returns a configuration that is the same for all runs whose tickets differ in nothing but their masks."""
+    """Returns a configuration without the arguments that change nothing in a ticket but its masks."""
     # The digits of k are in the ticket, so this k has as many as any.
     k = config.k if config.draws or isinstance(config.k, dict) else 0.5234567890123456
     return dataclasses.replace(config, k=k, l2=0.0, learning_rate=0.0 if config.method == "random" else 0.1)
@@ -155,7 +155,7 @@ def _without_k(config: RunConfig) -> RunConfig:
 
 @functools.lru_cache(maxsize=16)
 def _measure_size(config: RunConfig, shape: tuple[int, int, int], classes: int) -> TicketSize | None:
-    """Returns what the size of a ticket depends on. None if the ticket has to store kernels."""
+    """Measures an untrained network's ticket. Returns None if the ticket has to store kernels."""
     model = training.build_model(config, shape, classes)
     masked = conversion.masked_layers(model)
     if not _follow_from_seed(masked):

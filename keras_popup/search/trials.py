@@ -1,4 +1,4 @@
-"""Runs the trials of a search: it asks the tuner, sends tasks to workers, and records what comes back."""
+"""Runs the trials of a search: it asks the tuner, sends tasks to workers, and records the results."""
 
 import datetime
 import logging
@@ -25,7 +25,7 @@ class Trials:
         folder: its folder, which this process holds.
         runner: runs the tasks.
         proposals: the tuner.
-        measurement: what is known of the data and tickets.
+        measurement: the shape of the data and the sizes of tickets.
         views: the files that follow from the records.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The winner of a search: it is recorded, and trained again on all training images."""
+"""Records the winner of a search, and trains it again on all training images."""
 
 import dataclasses
 import functools

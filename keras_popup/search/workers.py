@@ -126,11 +126,10 @@ class ChildProcess:
 
         def read() -> None:
             assert process.stdout is not None
-            try:
+            with contextlib.suppress(Exception):  # of any type: the process has ended, perhaps within an answer
                 while True:
                     answers.put(pickle.load(process.stdout))
-            except (EOFError, pickle.UnpicklingError, OSError, ValueError):  # the process has ended
-                answers.put(None)
+            answers.put(None)
 
         threading.Thread(target=read, daemon=True).start()
 

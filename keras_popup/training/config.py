@@ -19,7 +19,7 @@ class Bounds(NamedTuple):
 
     Attributes:
         allow: function that tells whether a value is allowed.
-        text: what is allowed, in words: it follows "must be" in errors.
+        text: the allowed values in words, which follow "must be" in errors.
     """
 
     allow: Callable[[Any], bool]
@@ -61,7 +61,7 @@ def option(
         choices: the values that it may have.
         bounds: `Bounds` of its values.
         not_for: the methods, or "bernoulli", that do not have this argument.
-        place: whether it says where a run is computed, not what: a resumed run may have another.
+        place: whether it says where a run is computed, so that a resumed run may have another.
         hashed: whether it is part of the configuration's hash.
     """
     metadata = {"help": text, "choices": choices, "bounds": bounds, "not_for": tuple(not_for), "place": place}
@@ -156,7 +156,7 @@ class RunConfig:
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_POSITIVE)
     selector: str | None = option(
         None,
-        "What chooses the weights by their scores. The method decides: bernoulli for supermask, else top_k.",
+        "How weights are chosen by their scores. Default by the method: bernoulli for supermask, else top_k.",
         ("top_k", "bernoulli"),
     )
     rescale: bool = option(
@@ -355,7 +355,7 @@ OF_MASKS = tuple(field.name for field in _FIELDS if "dense" in field.metadata["n
 """Arguments that a network with learned weights does not have."""
 
 PLACES = tuple(field.name for field in _FIELDS if field.metadata["place"])
-"""Arguments that say where a run is computed, not what: a resumed run may have others."""
+"""Arguments that say where a run is computed. They do not change its result: a resumed run may have others."""
 
 
 def defaults() -> dict[str, Any]:
