@@ -232,11 +232,15 @@ IMPOSSIBLE = {
     "budget": ({"space": WIDTHS, "budget": 1000}, {}, "The smallest possible ticket of width 0.1 takes 1,"),
     "budget, k": ({"space": {"k": Range(1e-5, 1e-4)}, "budget": 9000}, {"width": 0.1}, "keeps none of the"),
     "budget, widths": ({"space": {"width": Range(0.1, 2.0), "k": Range(0.3, 0.7)}, "budget": 5000}, {}, "to 0.1, wh"),
-    "budget, kernels": ({"space": WIDTHS, "budget": 9000}, {"kernel_initializer": "he_normal"}, "are stored in the"),
+    "budget, kernels": (
+        {"space": WIDTHS, "budget": 9000},
+        {"kernel_initializer": "he_normal"},
+        "A ticket stores the kernels",
+    ),
     "budget, some kernels": (
         {"space": {"kernel_initializer": ("signed_constant", "he_normal")}, "budget": 9000},
         {"width": 0.1},
-        "Those of 'he_normal' are stored in the",
+        "A ticket stores the kernels of 'he_normal' themselves",
     ),
     "initializer": ({"space": {"kernel_initializer": ("signed_constant", "odd")}}, {}, "odd"),
     "scaled": (
