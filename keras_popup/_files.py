@@ -1,4 +1,4 @@
-"""Files that are there whole, or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 UNFINISHED = ".unfinished-"
-"""How the names of files begin that are being written."""
+"""The prefix of the name of a file that is still being written."""
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Lets `write` make a file beside `path`, and renames it to `path` once it is whole."""
-    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")  # another process may do the same
+    """Calls `write` with a temporary path beside `path`, and renames the result to `path` when it is complete."""
+    temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")  # another process may write the same file
     try:
         write(temporary)
         os.replace(temporary, path)

@@ -1,4 +1,4 @@
-"""Ways around faults of other packages: what is wrong, where it is reported, and when the way around can go."""
+"""Workarounds for bugs in other packages. Each one says what is wrong, where it was reported and when it can go."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,8 @@ import keras
 def replace_erfc(path: Path) -> None:
     """Replaces erfc(x) in an ONNX file by 1 - erf(x).
 
-    TensorFlow computes an exact GELU by erfc since 2.18. tf2onnx 1.17 copies that operation, and ONNX has none.
+    Since version 2.18, TensorFlow computes an exact GELU with erfc. tf2onnx 1.17 copies that operation into the file,
+    but ONNX has no erfc.
     Reported: https://github.com/onnx/tensorflow-onnx/pull/2463. Remove this when tf2onnx writes GELU without Erfc.
     """
     import onnx
@@ -33,18 +34,18 @@ def replace_erfc(path: Path) -> None:
 
 
 def take_every_other_pixel(x: Any, strides: int, name: str) -> Any:
-    """Returns the pixels that a 1x1 convolution of this stride would read, for a plain 1x1 convolution.
+    """Returns every `strides`-th pixel, so that a 1x1 convolution of stride 1 can replace one of this stride.
 
-    oneDNN in TensorFlow 2.21 crashes on strided 1x1 convolutions with few channels, on CPUs. No report of this case is
-    known. Remove this when narrow ResNets (`ResNet50(width=0.1)`) train with strided convolutions.
+    On CPUs, oneDNN in TensorFlow 2.21 crashes on strided 1x1 convolutions with few channels. We know no report of this
+    bug. Remove this when narrow ResNets (`ResNet50(width=0.1)`) train with strided convolutions.
     """
     return keras.layers.MaxPooling2D(1, strides, name=name)(x)
 
 
 def rematerialize_with_keywords(rematerialize: Callable[..., Any], fn: Any, kwargs: dict[str, Any]) -> Any:
-    """Returns what `rematerialize` makes of a call with keyword arguments.
+    """Rematerializes a function that is called with keyword arguments.
 
-    `tf.recompute_grad` refuses keyword arguments in graphs, and Keras passes them to it under `keras.RematScope`.
+    `tf.recompute_grad` refuses keyword arguments in graphs, but Keras passes them to it inside a `keras.RematScope`.
     Reported: https://github.com/keras-team/keras/issues/21207. Remove this when a plain Dense layer trains in a
     RematScope by `fit`.
     """

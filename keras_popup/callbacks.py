@@ -1,4 +1,4 @@
-"""Callbacks of training: schedules of k, and statistics of masks."""
+"""Callbacks for training: schedules of k, and statistics of masks."""
 
 import functools
 import importlib.util
@@ -10,23 +10,28 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_popup import conversion, selectors
+from keras_popup.layers import MaskedKernel
 
 _logger = logging.getLogger("keras_popup")
 
 
 class Schedule:
-    """A fraction k as a function of the training step: from 1 down to `k` in `steps` steps, where it stays.
+    """Base of schedules: k as a function of the training step. It falls from 1 to `k` in `steps` steps, then stays.
 
-    Subclass it for a schedule of your own that is saved with a config, as `keras.optimizers.schedules` are.
+    Subclass it to write your own schedule with a config, like those of `keras.optimizers.schedules`.
 
     Args:
-        k: float in (0, 1], the fraction at the end.
-        steps: int, 1 or more, the step at which the end is reached.
+        k: float in (0, 1], the final fraction.
+        steps: int, 1 or more, the first step with the final fraction.
 
     Call arguments:
         step: int, counted from 0.
+
+    Returns:
+        float in (0, 1], the fraction at this step.
 
     Raises:
         ValueError: if `k` is outside (0, 1], or `steps` is not a positive integer.
@@ -51,7 +56,7 @@ class Schedule:
 
 @keras.saving.register_keras_serializable("keras_popup")
 class Linear(Schedule):
-    """k falls in a straight line: `1 - (1 - k) * t / steps`."""
+    """k falls in a straight line: `1 - (1 - k) * t / steps` at step t."""
 
     def __call__(self, step: int) -> float:
         return self.k + (1 - self.k) * (1 - step / self.steps) if step < self.steps else self.k
@@ -59,7 +64,7 @@ class Linear(Schedule):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class Cubic(Schedule):
-    """k falls quickly at first: `k + (1 - k) * (1 - t / steps)**3`.
+    """k falls fast at first, then more slowly: `k + (1 - k) * (1 - t / steps)**3` at step t.
 
     Reference:
         Zhu and Gupta, [To prune, or not to prune](https://arxiv.org/abs/1710.01878).
@@ -71,7 +76,7 @@ class Cubic(Schedule):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class Geometric(Schedule):
-    """k falls by the same factor at every step: `k**(t / steps)`."""
+    """k falls by the same factor at every step: `k**(t / steps)` at step t."""
 
     def __call__(self, step: int) -> float:
         return self.k ** min(1.0, step / self.steps)
@@ -82,20 +87,22 @@ SCHEDULES = {"linear": Linear, "cubic": Cubic, "geometric": Geometric}
 
 
 class KSchedule(keras.callbacks.Callback):
-    """Sets the fraction kept of all masked layers, for every step of training.
+    """Sets k, the fraction kept, of all masked layers before every training step.
 
-    After n steps it is that of step n, with which validation and the trained model go. Steps are batches, counted from
-    the first epoch: a training that goes on with `fit(..., initial_epoch=...)` goes on where the schedule was, if Keras
-    knows how many steps an epoch has. With `steps_per_execution`, k is that of the first of the steps run at once.
+    Validation and the saved model use the last value of k: after n steps, that is `schedule(n)`. Steps are batches,
+    counted from the first epoch. `fit(..., initial_epoch=...)` continues the schedule if Keras knows how many steps an
+    epoch has; otherwise the schedule starts again at step 0. With `steps_per_execution`, k is set for the first of the
+    steps that run at once, and kept for the others.
 
     Args:
-        schedule: a function of the step, an int counted from 0, that returns k in (0, 1]: a `Linear`, `Cubic` or
-            `Geometric` of this module, your own function, or a `keras.optimizers.schedules.LearningRateSchedule`.
+        schedule: a function that takes the step, an int counted from 0, and returns k in (0, 1]: a `Linear`, `Cubic`
+            or `Geometric` of this module, your own function, or a
+            `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
         TypeError: if `schedule` cannot be called.
-        ValueError: as training begins if no layer has a k: none is masked, or selectors draw their masks. During
-            training if the schedule returns a k that is outside (0, 1], or keeps no weight of a layer.
+        ValueError: when training begins, if no layer has a k: no layer is masked, or the selectors draw their
+            masks. During training, if the schedule returns a k that is outside (0, 1] or keeps no weight of a layer.
 
     Example:
 
@@ -109,22 +116,25 @@ class KSchedule(keras.callbacks.Callback):
     def __init__(self, schedule: Callable[[int], Any]) -> None:
         super().__init__()
         if not callable(schedule):
-            raise TypeError(f"`schedule` must be a function of the step that returns k. Received: {schedule!r}.")
+            raise TypeError(f"`schedule` must be a function that takes the step and returns k. Received: {schedule!r}.")
         self._schedule = schedule
-        self._kernels: list[Any] = []
-        self._k = 0.0  # what was set last: to read it from a layer would wait for the device
+        self._kernels: list[MaskedKernel] = []
+        self._k = 0.0  # the last k that was set; reading it from a layer would wait for the device
         self._first_step = self._step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         masked = [kernel for _, kernel in conversion.masked_kernels(self.model)]
         self._kernels = [kernel for kernel in masked if not kernel.selector.draws]
         if not self._kernels:
-            have = "draw their masks, and have no k" if masked else "are not masked"
-            raise ValueError(f"There is no k to schedule: the layers of model '{self.model.name}' {have}.")
+            reason = "the selectors of its layers draw their masks, and ignore k" if masked else "no layer is masked"
+            raise ValueError(
+                f"Model '{self.model.name}' has no k to schedule: {reason}. Leave KSchedule out, or mask the model "
+                "with selector='top_k'."
+            )
         self._k, self._step = 0.0, 0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        # How many batches an epoch has is not known of every dataset.
+        # For some datasets, Keras does not know how many batches an epoch has.
         self._first_step = epoch * self.params["steps"] if self.params.get("steps") else self._step
         self._set(self._first_step)
 
@@ -133,44 +143,45 @@ class KSchedule(keras.callbacks.Callback):
 
     def _set(self, step: int) -> None:
         self._step = step
-        k = _number(self._schedule(step))
+        k = _to_float(self._schedule(step))
         if k != self._k:
             for kernel in self._kernels:
                 kernel.k = k
         self._k = k
 
 
-def _number(value: Any) -> float:
-    # The float32 nearest to 0.7 is below it, and would keep 3 of 5 weights instead of 4.
+def _to_float(value: Any) -> float:
+    # The float32 nearest to 0.7 is less than 0.7. It would keep 3 of 5 weights instead of 4.
     return float(str(np.float32(value))) if getattr(value, "dtype", None) == np.float32 else float(value)
 
 
 class MaskStatistics(keras.callbacks.Callback):
-    """Records, after every epoch, what became of each mask, and warns of layers that have collapsed.
+    """Records statistics of each mask after every epoch, and warns of layers that have collapsed.
 
-    Of a masked layer with the path `dense1` in the model:
+    For a masked layer with the path `dense1` in the model:
 
-    - `dense1/changed`: share of the mask that is other than an epoch before.
-    - `dense1/threshold`: the smallest magnitude of a score whose weight is kept; 0 if none is.
-    - `dense1/kept`: share of the weights that is kept.
-    - `dense1/dead_outputs`: number of output channels that no weight is left of.
-    - `dense1/kept_rows_min` and `_max`: the smallest and the largest share kept of the weights of one input channel.
-    - `dense1/kept_columns_min` and `_max`: likewise, of one output channel.
+    - `dense1/changed`: share of the mask's entries that have changed since the last epoch.
+    - `dense1/threshold`: the smallest magnitude among the scores of kept weights; 0 if no weight is kept.
+    - `dense1/kept`: share of the weights that are kept.
+    - `dense1/dead_outputs`: number of output channels without a kept weight.
+    - `dense1/kept_rows_min` and `_max`: for each input channel, the share of its weights that are kept: the smallest
+      and the largest of these.
+    - `dense1/kept_columns_min` and `_max`: the same for output channels.
 
-    They are in the history that `model.fit` returns, and not in its progress line. The masks are those outside of
-    training. A layer has collapsed when half of its output channels, or more, have no weight left; it is named once
-    in a warning of the log "keras_popup".
+    All statistics are floats. They are in the history that `model.fit` returns, but not in its progress line. The
+    masks are those that the model uses outside of training. A layer has collapsed if half of its output channels or
+    more have no kept weight. A warning in the log "keras_popup" names each such layer once.
 
     Args:
-        log_dir: directory to write them to for TensorBoard, with histograms of the shares of rows and columns. None
-            writes none.
+        log_dir: directory for TensorBoard files with the statistics, and with histograms of the shares of input and
+            output channels. None writes no files.
 
     Attributes:
-        latest: dict, by the names above, of the last epoch.
+        latest: dict of the statistics of the last epoch, by the names above.
 
     Raises:
         ImportError: if `log_dir` is given and TensorBoard is not installed.
-        ValueError: as training begins, if no layer of the model is masked, or if it is not built.
+        ValueError: when training begins, if no layer of the model is masked, or if the model is not built.
 
     Example:
 
@@ -181,7 +192,10 @@ class MaskStatistics(keras.callbacks.Callback):
     def __init__(self, log_dir: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         if log_dir is not None and importlib.util.find_spec("tensorboard") is None:
-            raise ImportError("Statistics for TensorBoard need it. Install the extra, '.[tuning]', or leave them out.")
+            raise ImportError(
+                "`log_dir` needs TensorBoard, which is not installed. Install the extra, '.[tuning]', or omit "
+                "`log_dir`."
+            )
         self.latest: dict[str, float] = {}
         self._log_dir = log_dir
         self._masks: dict[str, Any] = {}
@@ -194,37 +208,44 @@ class MaskStatistics(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         masked = conversion.masked_kernels(self.model)
         if not masked:
-            raise ValueError(f"Model '{self.model.name}' has no masked layer to keep statistics of.")
+            raise ValueError(
+                f"Model '{self.model.name}' has no masked layer, so there are no masks to record. Mask it with "
+                "keras_popup.mask_model first."
+            )
         if not all(kernel.scores is not None for _, kernel in masked):
             raise ValueError(
-                f"Model '{self.model.name}' is not built, so there are no masks yet to compare with. Give it an Input, "
-                "or call it on data first."
+                f"Model '{self.model.name}' is not built, so it has no masks yet. Give it an Input, or call it on data "
+                "first."
             )
         self._masks, self._collapsed = {}, set()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        if not self._masks:  # now, and not as training begins: a KSchedule has set its k
-            self._masks = {path: _mask(kernel) for path, kernel in conversion.masked_kernels(self.model)}
+        if not self._masks:  # not in on_train_begin: only now has a KSchedule set k
+            self._masks = {path: _read_mask(kernel) for path, kernel in conversion.masked_kernels(self.model)}
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.latest = {}
         for path, kernel in conversion.masked_kernels(self.model):
-            mask, before = _mask(kernel), self._masks[path]
+            mask, before = _read_mask(kernel), self._masks[path]
             self._masks[path] = mask
-            shares = _shares(kernel, mask)
+            shares = _compute_shares(kernel, mask)
             scores = np.abs(kernel.scores.numpy()[mask])
-            found = {
+            statistics: dict[str, Any] = {
                 "changed": (mask != before).mean(),
                 "threshold": scores.min() if scores.size else 0.0,
                 "kept": mask.mean(),
                 "dead_outputs": np.count_nonzero(shares["columns"] == 0),
-                **{f"kept_{axis}_{of.__name__}": of(values) for axis, values in shares.items() for of in (min, max)},
+                **{
+                    f"kept_{axis}_{limit.__name__}": limit(values)
+                    for axis, values in shares.items()
+                    for limit in (min, max)
+                },
             }
-            self.latest |= {f"{path}/{name}": float(value) for name, value in found.items()}
-            self._warn(path, int(found["dead_outputs"]), shares["columns"].size)
-            self._write(path, found, shares, epoch)
+            self.latest |= {f"{path}/{name}": float(value) for name, value in statistics.items()}
+            self._warn(path, int(statistics["dead_outputs"]), shares["columns"].size)
+            self._write(path, statistics, shares, epoch)
         if self._writer is not None:
-            self._writer.flush()  # a resumed run does not write this epoch again
+            self._writer.flush()  # else a killed run would lose this epoch, which a resumed run does not write again
         history: Any = getattr(self.model, "history", None)
         if history is not None:
             for name, value in self.latest.items():
@@ -235,33 +256,33 @@ class MaskStatistics(keras.callbacks.Callback):
             return
         self._collapsed.add(path)
         _logger.warning(
-            "Layer '%s' has collapsed: %d of its %d output channels have no weight left. A lower learning "
-            "rate, less decay of the scores, or a larger k where there is one, may help.",
+            "Layer '%s' has collapsed: %d of its %d output channels have no weight left. These may help: a lower "
+            "learning rate, less weight decay of the scores, or a larger k (if the selector uses k).",
             path,
             dead,
             outputs,
         )
 
-    def _write(self, path: str, found: dict[str, Any], shares: dict[str, Any], epoch: int) -> None:
+    def _write(self, path: str, statistics: dict[str, Any], shares: dict[str, Any], epoch: int) -> None:
         if self._writer is None:
             return
         with self._writer.as_default(step=epoch):
-            for name, value in found.items():
+            for name, value in statistics.items():
                 tf.summary.scalar(f"{path}/{name}", value)
             for axis, values in shares.items():
                 tf.summary.histogram(f"{path}/kept_{axis}", values)
 
 
-def _mask(kernel: Any) -> Any:
+def _read_mask(kernel: MaskedKernel) -> NDArray[np.bool_]:
     with selectors.without_compiling():
-        return kernel.mask().numpy().astype(bool)
+        mask: NDArray[np.bool_] = kernel.mask().numpy().astype(bool)
+    return mask
 
 
-def _shares(kernel: Any, mask: Any) -> dict[str, Any]:
-    """Returns the shares kept of the weights of each input channel, and of each output channel."""
+def _compute_shares(kernel: MaskedKernel, mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Returns the share of kept weights for each input channel ("rows") and for each output channel ("columns")."""
     rows, columns = kernel.channel_axes()
-    every = range(mask.ndim)
     return {
-        axis: mask.mean(axis=tuple(set(every) - set(own)), dtype=np.float64).ravel()
-        for axis, own in (("rows", rows), ("columns", columns))
+        name: mask.mean(axis=tuple(set(range(mask.ndim)) - set(axes)), dtype=np.float64).ravel()
+        for name, axes in (("rows", rows), ("columns", columns))
     }

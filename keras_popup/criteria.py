@@ -1,8 +1,9 @@
-"""Masks of trained networks: what to keep by the weights before and after training, and what values to give it.
+"""Masks of trained networks, from the weights before and after training, and values for the kept weights.
 
 The experiments of Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
-Supermask](https://arxiv.org/abs/1905.01067), sections 3 to 5: plain functions of a kernel's `initial` and `final`
-weights, arrays of one shape. Weights that are not kept are 0.
+Supermask](https://arxiv.org/abs/1905.01067), sections 3 to 5. The criteria and treatments are plain functions of two
+arrays of the same shape: the weights of a kernel before training (`initial`) and after it (`final`). Weights that are
+not kept become 0.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ def large_final(initial: Array, final: Array) -> Array:
 
 
 def large_final_same_sign(initial: Array, final: Array) -> Array:
-    """Returns |final|, negative where training has changed the sign."""
+    """Returns |final|, but -|final| where training has changed the sign."""
     return np.where(np.signbit(initial) == np.signbit(final), np.abs(final), -np.abs(final))
 
 
@@ -35,19 +36,21 @@ def magnitude_increase(initial: Array, final: Array) -> Array:
 
 
 def random(initial: Array, final: Array, seed: int) -> Array:
-    """Returns uniform numbers, which know nothing of the weights.
+    """Returns uniform random numbers in [0, 1). They do not depend on the weights.
 
     Args:
+        initial: not used.
+        final: array; the result has its shape.
         seed: integer in [0, 2**64).
     """
     return np.random.Generator(np.random.Philox(key=initializers.check_seed(seed))).random(final.shape)
 
 
 def choose(values: Array, k: float) -> NDArray[np.bool_]:
-    """Returns the mask of the `round-half-up(k * n)` largest values; of equal ones, the lower flat index wins.
+    """Returns the mask of the `round-half-up(k * n)` largest of n values. Of equal values, lower flat indices win.
 
     Raises:
-        ValueError: if `k` is outside (0, 1] or keeps none.
+        ValueError: if `k` is outside (0, 1] or keeps no value.
     """
     mask = np.zeros(values.size, bool)
     mask[np.argsort(-values.ravel(), kind="stable")[: selectors.check_kept(k, values.size)]] = True
@@ -65,7 +68,7 @@ def rewound(initial: Array, final: Array) -> Array:
 
 
 def signed_constant(initial: Array, final: Array) -> Array:
-    """Returns the standard deviation of the initial weights, with the sign of each."""
+    """Returns the standard deviation of the initial weights, with the sign of each initial weight."""
     return np.copysign(initial.std(), initial).astype(initial.dtype)
 
 
@@ -91,22 +94,23 @@ def mask_trained(
     *,
     seed: int = 0,
 ) -> keras.Model:
-    """Returns a network of which a part of the weights is kept, as a criterion chooses them, and the others are 0.
+    """Returns a network that keeps the weights that a criterion ranks highest. All other weights of its kernels are 0.
 
     Args:
-        initial: plain `keras.Model` before training, such as a copy made then.
+        initial: plain `keras.Model` before training, such as a copy that was made then.
         final: the same model after training.
-        k: float in (0, 1], the fraction kept of each kernel that a masked layer could have.
-        criterion: "large_final", "large_final_same_sign", "magnitude_increase" or "random".
-        treatment: what the weights kept are: "trained", "rewound" or "signed_constant". Biases and all other weights
-            are the final model's for "trained", the initial one's otherwise.
-        seed: integer in [0, 2**64), for "random".
+        k: float in (0, 1], the fraction kept. It applies to each kernel that `mask_model` could mask.
+        criterion: how weights are ranked: "large_final", "large_final_same_sign", "magnitude_increase" or "random".
+        treatment: the values of the kept weights: "trained", "rewound" or "signed_constant". Biases and all other
+            weights come from `final` for "trained", from `initial` otherwise.
+        seed: integer in [0, 2**64), used by "random" only.
 
     Returns:
         A new plain `keras.Model`, not compiled.
 
     Raises:
-        ValueError: for another criterion, treatment or `k`, or for models that are not of the same kernels.
+        ValueError: if `criterion`, `treatment` or `k` has another value, if `initial` has no plain kernel, or if the
+            kernels of the two models do not have the same shapes.
 
     Reference:
         Zhou et al., [arXiv 1905.01067](https://arxiv.org/abs/1905.01067).
@@ -122,23 +126,26 @@ def mask_trained(
     for name, value, table in (("criterion", criterion, CRITERIA), ("treatment", treatment, TREATMENTS)):
         if value not in table:
             raise ValueError(f"`{name}` must be one of {', '.join(table)}. Received: {value!r}.")
-    before, after = _kernels(initial), _kernels(final)
+    before, after = _find_kernels(initial), _find_kernels(final)
     shapes = [[tuple(kernel.shape) for kernel in kernels] for kernels in (before, after)]
     if not before:
-        raise ValueError(f"Model '{initial.name}' has no plain kernel to mask. Models with masked layers have masks.")
+        raise ValueError(
+            f"Model '{initial.name}' has no plain kernel to mask. Expected a model without masks, with layers that "
+            "mask_model could mask. Strip the masks of a masked model with strip_masks first."
+        )
     if shapes[0] != shapes[1]:
         raise ValueError(f"The two models must have kernels of the same shapes. Received: {shapes[0]} and {shapes[1]}.")
     network = copy_model(final if treatment == "trained" else initial)[0]
-    for place, (kernel, first, last) in enumerate(zip(_kernels(network), before, after, strict=True)):
+    for number, (kernel, first, last) in enumerate(zip(_find_kernels(network), before, after, strict=True)):
         weights = first.numpy(), last.numpy()
-        # By the criterion's name, as the seed and place alone are those of the kernels that mask_model makes.
-        own_seed = {"seed": initializers.derive_seed(seed, criterion, place)} if criterion == "random" else {}
-        mask = choose(CRITERIA[criterion](*weights, **own_seed), k)
+        # The criterion's name is part of the path: mask_model derives the seeds of its kernels from number alone.
+        arguments = {"seed": initializers.derive_seed(seed, criterion, number)} if criterion == "random" else {}
+        mask = choose(CRITERIA[criterion](*weights, **arguments), k)
         kernel.assign(np.where(mask, TREATMENTS[treatment](*weights), 0))
     return network
 
 
-def _kernels(model: keras.Model) -> list[Any]:
-    """Returns the variables of the kernels that could be masked."""
-    found = [(layer, spec) for layer in (model, *(part for _, part in walk_parts(model))) for spec in kernels_of(layer)]
-    return [spec.plain_variable(layer) for layer, spec in found if layer.built]
+def _find_kernels(model: keras.Model) -> list[Any]:
+    """Returns the variables of the kernels that `mask_model` could mask."""
+    layers = [layer for layer in (model, *(part for _, part in walk_parts(model))) if layer.built]
+    return [spec.plain_variable(layer) for layer in layers for spec in kernels_of(layer)]

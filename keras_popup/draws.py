@@ -1,4 +1,4 @@
-"""Evaluation of networks whose masks are drawn, by the mean over several of them."""
+"""Evaluation of networks with random masks: the mean over several drawn masks."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,28 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_popup import conversion, initializers
+from keras_popup.layers import MaskedKernel
 
 
 def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int, **kwargs: Any) -> dict[str, Any]:
-    """Evaluates a model with masks that are drawn from its scores, rather than chosen by a threshold.
+    """Evaluates a model with masks that are drawn from its scores, instead of the mask that its threshold gives.
 
-    Each mask is drawn once and used for all of the data, as in the reference. Meanwhile the model has scores of which
-    these are the masks; it gets its own back.
+    Each mask is drawn once and used for all of the data, as in the reference. While a mask is evaluated, the model's
+    scores are replaced by scores that give this mask. The model gets its own scores back at the end.
 
     Args:
-        model: a compiled `keras.Model` with layers whose selector draws, such as `selectors.Bernoulli`.
+        model: a compiled `keras.Model` with layers whose selector draws masks, such as `selectors.Bernoulli`.
         data: as `x` of `keras.Model.evaluate`.
-        draws: int, how many masks.
-        seed: integer in [0, 2**64). The same gives the same masks.
+        draws: int, 1 or more, the number of masks.
+        seed: integer in [0, 2**64). The same seed gives the same masks.
         **kwargs: further arguments of `keras.Model.evaluate`, such as `y`.
 
     Returns:
-        A dict of the loss and the metrics by name, as float64 arrays of shape `(draws,)`: take their mean.
+        A dict of the loss and the metrics by name, as float64 arrays of shape `(draws,)`. Take their mean.
 
     Raises:
-        ValueError: if the model draws no masks or is not compiled, if `draws` is no positive number or `seed` is
-            outside its range, or if `data` is an iterator.
-        NotImplementedError: if a selector of your own has no `scores_for`.
+        ValueError: if the model draws no masks or is not compiled, if `draws` or `seed` is outside its range, or if
+            `data` is an iterator and `draws` is more than 1.
+        NotImplementedError: if your own selector does not implement `scores_for`.
 
     Reference:
         Zhou et al., [Deconstructing Lottery Tickets: Zeros, Signs, and the
@@ -47,38 +48,45 @@ def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int,
     initializers.check_seed(seed)
     if not isinstance(draws, int) or draws < 1:
         raise ValueError(f"`draws` must be a positive integer. Received: {draws=}.")
-    if not _drawing(model):
+    if not _find_drawing_kernels(model):
         raise ValueError(
-            f"Model '{model.name}' draws no masks: no layer has a selector such as 'bernoulli'. Use model.evaluate."
+            f"Model '{model.name}' draws no masks: none of its layers has a selector that draws, such as 'bernoulli'. "
+            "Use model.evaluate."
         )
     if not model.compiled:
-        raise ValueError(f"Model '{model.name}' is not compiled, so there is nothing to measure. Call compile first.")
+        raise ValueError(f"Model '{model.name}' is not compiled, so it has no loss and no metrics. Call compile first.")
     if draws > 1 and isinstance(data, Iterator):
-        raise ValueError("`data` must be there for every draw. Received: an iterator, which can be read once.")
+        raise ValueError(
+            "`data` is read once per draw. Received: an iterator, which can be read once. Pass arrays or a "
+            "tf.data.Dataset, or use draws=1."
+        )
     return evaluate_each(model, lambda: model.evaluate(data, return_dict=True, **{"verbose": 0, **kwargs}), draws, seed)
 
 
 def evaluate_each(
     model: keras.Model, evaluate: Callable[[], dict[str, float]], draws: int, seed: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Calls a function that evaluates a model, once with each of the masks that `evaluate_draws` draws."""
-    drawing = _drawing(model)
+    """Calls `evaluate` once for each mask that `evaluate_draws` draws. Returns its results as arrays, by name."""
+    drawing = _find_drawing_kernels(model)
     scores = [kernel.scores.numpy() for kernel in drawing]
-    found = []
+    results = []
     try:
         for draw in range(draws):
-            for kernel, own in zip(drawing, scores, strict=True):
-                of_draw = initializers.derive_seed(kernel.seed, "evaluation", seed), draw
-                mask = kernel.selector(own, kernel.k, True, seed=of_draw).numpy()
-                # A score of 0 has no magnitude to be kept: the least that a penalty would see.
-                start = np.where(own == 0, np.float32(1e-30), own)
+            for kernel, own_scores in zip(drawing, scores, strict=True):
+                draw_seed = initializers.derive_seed(kernel.seed, "evaluation", seed), draw
+                arguments: dict[str, Any] = {"seed": draw_seed}  # only selectors that draw take it
+                mask = kernel.selector(own_scores, kernel.k, True, **arguments).numpy()
+                # `scores_for` keeps the magnitudes, so that regularizers give the same penalty. 0 has no sign to
+                # change, so it becomes a number that is too small to change a penalty.
+                start = np.where(own_scores == 0, np.float32(1e-30), own_scores)
                 kernel.scores.assign(kernel.selector.scores_for(mask, start))
-            found.append(evaluate())
+            results.append(evaluate())
     finally:
-        for kernel, own in zip(drawing, scores, strict=True):
-            kernel.scores.assign(own)
-    return {name: np.array([values[name] for values in found]) for name in found[0]}
+        for kernel, own_scores in zip(drawing, scores, strict=True):
+            kernel.scores.assign(own_scores)
+    return {name: np.array([result[name] for result in results]) for name in results[0]}
 
 
-def _drawing(model: keras.Model) -> list[Any]:
+def _find_drawing_kernels(model: keras.Model) -> list[MaskedKernel]:
+    """Returns the masked kernels whose selector draws masks."""
     return [kernel for _, kernel in conversion.masked_kernels(model) if kernel.selector.draws]

@@ -1,9 +1,9 @@
 """Initializers of frozen kernels and of scores, bit-exact from a seed.
 
-A network found by edge-popup is its seed and its mask, so a seed must give the same kernel on every machine
-and with every version. NumPy promises that for the bit stream of its Philox generator, though not for its
-distributions. The values here are made from that stream by operations that IEEE 754 rounds exactly: integer
-ones, + - * / and sqrt.
+A network found by edge-popup consists of its seed and its mask. So a seed must give the same kernel on every machine
+and with every version. NumPy guarantees this for the bit stream of its Philox generator, but not for its
+distributions. The initializers here compute their values from that stream, with operations whose results IEEE 754
+defines exactly: integer operations, + - * / and sqrt.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-_PART = 1 << 18  # values that are drawn at once: a multiple of 64, or signs would lose bits of the stream
-_PAIRS = 1 << 14  # pairs that normal values are made of at once; part of what a seed means
+_PART = 1 << 18  # values drawn at once; a multiple of 64, because a word of the stream gives 64 signs
+_PAIRS = 1 << 14  # points drawn at once for normal values; another number would change the values of every seed
 
 
 def fresh_seed() -> int:
@@ -27,11 +27,11 @@ def fresh_seed() -> int:
 
 
 def derive_seed(seed: int, *path: int | str) -> int:
-    """Returns a 32-bit seed for one part of something seeded.
+    """Returns a 32-bit seed that follows from another seed.
 
     Args:
         seed: integer in [0, 2**64).
-        path: what the part is, such as a layer's index. Other paths give unrelated seeds.
+        path: what the new seed is for, such as the index of a layer. Different paths give unrelated seeds.
 
     Example:
 
@@ -47,7 +47,7 @@ def check_seed(seed: Any) -> int:
     """Returns `seed` after checking that it is an integer in [0, 2**64).
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is not such an integer.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**64:
         raise ValueError(f"`seed` must be an integer in [0, 2**64). Received: seed={seed!r}.")
@@ -63,29 +63,29 @@ def kernel_fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 class FrozenInitializer(keras.initializers.Initializer):
-    """Base of the initializers whose values are a function of the seed alone.
+    """Base of the initializers whose values depend on nothing but their arguments, the shape and the fans.
 
     Args:
-        seed: integer in [0, 2**64), or None: a masked layer then fills in its own, and a call without a
-            layer draws one and keeps it.
-        scaled: bool, whether sigma is divided by sqrt(k), so that the kept weights have the variance
-            that all have otherwise.
-        k: float in (0, 1] for `scaled`, the fraction kept; None: a masked layer fills in its own.
+        seed: integer in [0, 2**64), or None. With None, a masked layer fills in its own seed; outside of a masked
+            layer, the first call draws a seed and keeps it.
+        scaled: bool, whether sigma is divided by sqrt(k). A sum over the kept weights then has the variance that
+            a sum over all weights has without `scaled`.
+        k: float in (0, 1], the fraction kept, used if `scaled`. With None, a masked layer fills in its own k.
 
     Raises:
         ValueError: if `seed` or `k` is out of its range.
 
     Call arguments:
         shape: tuple of ints.
-        dtype: of the result, the default float type if None. Values are rounded to float32 first.
-        fans: (fan_in, fan_out), taken from `shape` as for a dense or convolution kernel if None.
+        dtype: dtype of the result. None is `keras.config.floatx()`. Values are rounded to float32 first.
+        fans: (fan_in, fan_out). None computes them from `shape`, as for a dense or convolution kernel.
     """
 
     def __init__(self, seed: int | None = None, scaled: bool = False, k: float | None = None) -> None:
         self.seed = None if seed is None else check_seed(seed)
         self.scaled = bool(scaled)
         if k is not None and not 0.0 < k <= 1.0:
-            raise ValueError(f"`k` must be in (0, 1]: the fraction of weights kept. Received: {k=}.")
+            raise ValueError(f"`k` must be in (0, 1]: it is the fraction of weights kept. Received: {k=}.")
         self.k = k
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None, *, fans: tuple[int, int] | None = None) -> Any:
@@ -93,31 +93,32 @@ class FrozenInitializer(keras.initializers.Initializer):
         return keras.ops.convert_to_tensor(values, dtype or keras.config.floatx())
 
     def values(self, shape: tuple[int, ...], fans: tuple[int, int]) -> NDArray[np.float32]:
-        """Returns the values as a NumPy array, made without TensorFlow."""
+        """Returns the values as a NumPy array, computed without TensorFlow."""
         if self.seed is None:
             self.seed = fresh_seed()
         sigma = self.sigma(*fans)
         if self.scaled:
             if self.k is None:
                 raise ValueError(
-                    f"{type(self).__name__}(scaled=True) needs `k` outside a masked layer. Received: k=None."
+                    f"{type(self).__name__}(scaled=True) needs `k` outside a masked layer: the fraction of weights "
+                    "kept. Received: k=None. Pass k."
                 )
             sigma /= math.sqrt(self.k)
         bits = np.random.Philox(key=self.seed)
         values = np.empty(math.prod(shape), np.float32)
-        made = 0
-        while made < values.size:  # in parts, since the doubles of a large kernel take twice its memory
-            part = self._standard(bits, values.size - made)[: values.size - made]
-            values[made : made + part.size] = sigma * part
-            made += part.size
+        filled = 0
+        while filled < values.size:  # in parts: all values at once as float64 would take twice the kernel's memory
+            part = self._draw_standard(bits, values.size - filled)[: values.size - filled]
+            values[filled : filled + part.size] = sigma * part
+            filled += part.size
         return values.reshape(shape)
 
     def sigma(self, fan_in: int, fan_out: int) -> float:
         """Returns the standard deviation of the values."""
         raise NotImplementedError
 
-    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
-        """Returns the next values of mean square 1: `_PART` of them, or `size` if that is less, or some more."""
+    def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
+        """Returns the next values, of mean square 1. There may be more or fewer than `size`, but at least one."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -135,19 +136,19 @@ class _Xavier(FrozenInitializer):
 
 
 class _Signed(FrozenInitializer):
-    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+    def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
         words = bits.random_raw(-(-min(size, _PART) // 64)).astype("<u8")
         coins = np.unpackbits(words.view(np.uint8), bitorder="little")
         return np.where(coins, -1.0, 1.0)
 
 
 class _Uniform(FrozenInitializer):
-    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+    def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
         return math.sqrt(3.0) * _symmetric_uniform(bits, min(size, _PART))
 
 
 class _Normal(FrozenInitializer):
-    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+    def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
         return _standard_normal(bits)
 
 
@@ -155,7 +156,7 @@ class _Normal(FrozenInitializer):
 class SignedConstant(_Signed, _Kaiming):
     """Each weight is +sigma or -sigma with equal chance, sigma = sqrt(2 / fan_in).
 
-    The best kernels known for edge-popup: the network is then its signs and its mask.
+    The best kernels known for edge-popup. The network then consists of its signs and its mask.
 
     Reference:
         Ramanujan et al., [arXiv 1911.13299](https://arxiv.org/abs/1911.13299), section 4.5.
@@ -170,15 +171,15 @@ class SignedConstant(_Signed, _Kaiming):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class UnsignedConstant(_Kaiming):
-    """Every weight is sigma = sqrt(2 / fan_in). An ablation: nothing is left to choose but positions."""
+    """Every weight is sigma = sqrt(2 / fan_in). An ablation: a mask can then choose positions, but no values."""
 
-    def _standard(self, bits: np.random.Philox, size: int) -> Float64:
+    def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
         return np.ones(min(size, _PART))
 
 
 @keras.saving.register_keras_serializable("keras_popup")
 class KaimingNormal(_Normal, _Kaiming):
-    """N(0, sigma^2) with sigma = sqrt(2 / fan_in), not truncated (Keras's `he_normal` is).
+    """N(0, sigma^2) with sigma = sqrt(2 / fan_in). Not truncated, unlike Keras's `he_normal`.
 
     Reference:
         He et al., [Delving Deep into Rectifiers](https://arxiv.org/abs/1502.01852).
@@ -219,10 +220,10 @@ def _symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
 
 
 def _standard_normal(bits: np.random.Philox) -> Float64:
-    """Returns some normal values, by Marsaglia's polar method.
+    """Returns some standard normal values, by Marsaglia's polar method.
 
-    It needs a logarithm only, and that one is made here from exactly rounded operations: those of NumPy
-    and of C libraries differ in the last bit from machine to machine.
+    The only function it needs is a logarithm. `_log` computes it from exactly rounded operations, because the last
+    bits of NumPy's and the C library's logarithm differ between machines.
     """
     points = _symmetric_uniform(bits, _PAIRS * 2).reshape(_PAIRS, 2)
     squares = points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]
@@ -257,7 +258,7 @@ _INITIALIZERS: dict[str, type[FrozenInitializer]] = {
 
 
 def get(identifier: Any) -> Any:
-    """Retrieves an initializer, one of this module's or, as in `keras.initializers.get`, one of Keras's.
+    """Retrieves an initializer: one of this module or, as `keras.initializers.get` does, one of Keras.
 
     Args:
         identifier: a snake_case name such as `"signed_constant"`, a serialized config or an initializer.
@@ -286,7 +287,7 @@ def get(identifier: Any) -> Any:
 
 
 def get_filled(identifier: Any, **values: Any) -> Any:
-    """Retrieves an initializer like `get`, with these values for those of its config that are None.
+    """Retrieves an initializer like `get`, and replaces each None in its config by the value given here.
 
     Example:
 
@@ -304,7 +305,7 @@ def get_filled(identifier: Any, **values: Any) -> Any:
 
 
 def without_seed(identifier: Any) -> Any:
-    """Retrieves an initializer like `get`, without its seed where it has one."""
+    """Retrieves an initializer like `get`, and removes its seed if it has one."""
     initializer = get(identifier)
     if isinstance(initializer, keras.initializers.Initializer) and "seed" in (config := initializer.get_config()):
         return type(initializer).from_config({**config, "seed": None})
@@ -312,10 +313,10 @@ def without_seed(identifier: Any) -> Any:
 
 
 def serialize(initializer: Any) -> Any:
-    """Returns an initializer's config, as `deserialize` reads it."""
+    """Returns the config of an initializer, for `deserialize`."""
     return keras.initializers.serialize(initializer)
 
 
 def deserialize(config: Any) -> Any:
-    """Returns the initializer of a serialized config."""
+    """Returns the initializer that a serialized config describes."""
     return get(config)

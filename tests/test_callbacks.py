@@ -82,7 +82,7 @@ def test_every_step_has_the_k_of_the_schedule(schedule):
 
 def test_float32_schedules_keep_as_many_as_their_decimals():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.7, 0.7])
-    assert callbacks._number(schedule(0)) == 0.7
+    assert callbacks._to_float(schedule(0)) == 0.7
 
 
 def test_steps_at_once_and_a_second_fit():
@@ -163,7 +163,7 @@ def test_schedules_that_cannot_be():
     plain = keras.Sequential([keras.Input((9,)), keras.layers.Dense(9)])
     plain.compile("sgd", "mse")
     for callback, message in (
-        (callbacks.KSchedule(callbacks.Linear(0.5, 3)), "not masked"),
+        (callbacks.KSchedule(callbacks.Linear(0.5, 3)), "no layer is masked"),
         (callbacks.MaskStatistics(), "no masked layer"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -204,8 +204,8 @@ def test_shares_of_channels(case):
     """The shares average to the share kept, and there is one for each channel."""
     layer = small_model(case).layers[-1]
     kernel = layer.masked_kernels["kernel"]
-    mask = callbacks._mask(kernel)
-    shares = callbacks._shares(kernel, mask)
+    mask = callbacks._read_mask(kernel)
+    shares = callbacks._compute_shares(kernel, mask)
     for axes, values in zip(kernel.channel_axes(), shares.values(), strict=True):
         assert values.size == np.prod([mask.shape[axis] for axis in axes])
         assert values.mean() == pytest.approx(layer.kept / mask.size)

@@ -1,4 +1,4 @@
-"""Conversion of models: masks go in, are looked at, and are baked in again."""
+"""Conversion of models: adds masks, summarizes them, and strips them."""
 
 from keras_popup.conversion.copying import copy_model as copy_model
 from keras_popup.conversion.copying import find_different_arrays as find_different_arrays

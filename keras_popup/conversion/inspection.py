@@ -1,4 +1,4 @@
-"""What is in a model: its masked layers and kernels, and why others have no mask."""
+"""Lists the masked layers and kernels of a model, and the reasons why other layers have no mask."""
 
 import weakref
 from typing import Any
@@ -21,34 +21,34 @@ from keras_popup.layers import (
 
 
 def check_model(model: Any, function: str) -> None:
-    """Raises TypeError for what is no model, with what to pass instead."""
+    """Raises TypeError if `model` is not a `keras.Model`. The message says what to pass instead."""
     if isinstance(model, keras.Model):
         return
-    said = f"{function} takes a keras.Model. Received: "
+    start = f"{function} takes a keras.Model. Received: "
     module = type(model).__module__.partition(".")[0]
     if module in ("tf_keras", "keras_core") or type(model).__module__.startswith("tensorflow.python.keras"):
         raise TypeError(
-            f"{said}a {type(model).__name__} of the package {module}. Build it with Keras 3, `import keras`, and "
-            "unset TF_USE_LEGACY_KERAS; weights go from one to the other by get_weights and set_weights."
+            f"{start}a {type(model).__name__} of the package {module}. Build the model with Keras 3 (`import keras`) "
+            "and unset TF_USE_LEGACY_KERAS. Copy its weights with get_weights and set_weights."
         )
     if isinstance(model, keras.layers.Layer):
-        what = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: "
-        what += "keras.Sequential([keras.Input(...), layer])."
+        received = f"a layer, {type(model).__name__} '{model.name}'. Put it into a model: "
+        received += "keras.Sequential([keras.Input(...), layer])."
     elif keras.ops.is_tensor(model) or isinstance(model, keras.KerasTensor):
-        what = "a tensor. Make a model of it: keras.Model(inputs, tensor)."
+        received = "a tensor. Make a model of it: keras.Model(inputs, tensor)."
     elif isinstance(model, str):
-        what = f"the text {model[:60]!r}. Load it first: keras.models.load_model({model[:60]!r})."
+        received = f"the text {model[:60]!r}. Load it first: keras.models.load_model({model[:60]!r})."
     elif isinstance(model, (list, tuple)):
-        what = f"a {type(model).__name__}. Make a model of its layers: keras.Sequential(layers)."
+        received = f"a {type(model).__name__}. Make a model of its layers: keras.Sequential(layers)."
     elif isinstance(model, type):
-        what = f"the class {model.__name__}. Make an object of it: {model.__name__}(...)."
+        received = f"the class {model.__name__}. Pass an object of it: {model.__name__}(...)."
     else:
-        what = f"{type(model).__name__}."
-    raise TypeError(said + what)
+        received = f"{type(model).__name__}."
+    raise TypeError(start + received)
 
 
 def find_in_code(model: Any) -> set[int]:
-    """Returns the ids of the layers that are held by code, or by what is held by code."""
+    """Returns the ids of the layers that a layer or model made by code holds, at any depth."""
     everything = [model, *(layer for _, layer in walk_parts(model))]
     in_code: set[int] = set()
     for layer in everything:
@@ -58,26 +58,26 @@ def find_in_code(model: Any) -> set[int]:
 
 
 def masked_layers(model: Any) -> list[Any]:
-    """Returns the masked layers that a model, or a layer, holds at any depth."""
+    """Returns the masked layers among a model or layer and the layers that it holds at any depth."""
     return list(walk_masked(model))
 
 
 def masked_kernels(model: Any) -> list[tuple[str, MaskedKernel]]:
-    """Returns (path, kernel) of all masked kernels of a model, of which no two paths are the same."""
+    """Returns (path, kernel) for all masked kernels of a model. All paths are different."""
     paths = patterns.Paths(model)
-    found: dict[str, MaskedKernel] = {}
+    kernels: dict[str, MaskedKernel] = {}
     for layer in walk_masked(model):
         several = len(layer.kernel_specs) > 1 and len(layer.masked_kernels) > 1
         for name, kernel in layer.masked_kernels.items():
             path = paths.of_kernel(layer, name, several) or name
             number = 1
-            while (unique := path if number == 1 else f"{path}_{number}") in found:
+            while (unique := path if number == 1 else f"{path}_{number}") in kernels:
                 number += 1
-            found[unique] = kernel
-    return list(found.items())
+            kernels[unique] = kernel
+    return list(kernels.items())
 
 
-# Why `mask_model` has left layers out, where it had a reason that their class does not tell.
+# Why `mask_model` has not masked layers, for reasons that do not follow from their class.
 _REASONS: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
@@ -87,7 +87,7 @@ def note_reason(layer: Any, reason: str) -> None:
 
 
 def reason_not_masked(layer: Any) -> str:
-    """Returns why a layer that has weights of its own is not masked."""
+    """Returns the reason why a layer with weights of its own is not masked."""
     if layer in _REASONS:
         return _REASONS[layer]
     kind = stock_of(layer)
@@ -95,9 +95,9 @@ def reason_not_masked(layer: Any) -> str:
         return "a normalization"
     base = maskable_base(kind)
     if base is not None and overridden(kind, base):
-        return f"a {base.__name__} with code of its own"
+        return f"a subclass of {base.__name__} with its own code"
     if base is not None:
         return "left as it is"
     if get_parts(layer):
-        return f"weights made by its own code ({', '.join(weight.name for weight in own_weights(layer))})"
-    return "no masked layer of its kind"
+        return f"weights that its own code makes ({', '.join(weight.name for weight in own_weights(layer))})"
+    return "its class cannot be masked"

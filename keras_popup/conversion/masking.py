@@ -1,4 +1,4 @@
-"""mask_model: masks go into the layers of a model."""
+"""mask_model: adds masks to the layers of a model."""
 
 import contextlib
 import dataclasses
@@ -45,55 +45,59 @@ def mask_model(
     seed: int | None = None,
     copy: bool = True,
 ) -> keras.Model:
-    """Masks a model: frozen kernels and trainable scores.
+    """Masks a model: its kernels become frozen, and get trainable scores.
 
-    Dense, EinsumDense, the convolutions, the cells of recurrent layers and Embedding become masked layers, wherever
-    they are: in nested models, in TimeDistributed, in MultiHeadAttention, in blocks and models with code of their own.
-    So do your own layers after `register_maskable`. Each layer is masked where it is, so a shared layer stays one
-    layer, and code that reads its kernel gets the masked one. What holds weights which are not masked is named with
-    the reason in one log line, and by `mask_summary`.
+    Dense, EinsumDense, convolutions, the cells of recurrent layers and Embedding become masked layers, wherever they
+    are: in nested models, in TimeDistributed, in MultiHeadAttention, in blocks and models with their own code. So do
+    your own layers after `register_maskable`. Layers are masked in place. So a shared layer stays one layer, and code
+    that reads its kernel gets the masked kernel. One line in the log "keras_popup" names the layers whose weights are
+    trained without a mask, with the reasons. `mask_summary` lists all layers without a mask.
 
-    `weights="random"` draws new kernels. Biases go, and so do gamma and beta of BatchNormalization, LayerNormalization
-    and GroupNormalization, whose statistics begin anew; inside of code that may read them they stay, frozen at 0, 1
-    and 0. `weights="keep"` keeps the model's own kernels, and everything else that it has learned, frozen, and learns
-    a mask over the kernels: for a new task, or to find what a trained network does not need. That mask begins at
-    random, as the scores do. In both, excluded layers are as they were, and trained.
+    `weights="random"` draws new kernels. It drops biases, and gamma and beta of BatchNormalization, LayerNormalization
+    and GroupNormalization, and resets the statistics of normalizations. Code may read these weights. So inside of
+    code they stay, frozen: biases and betas at 0, gammas at 1.
 
-    Layers are named, in `k` and `exclude`, by `fnmatch` patterns of their name or path: "head", "block1_*",
-    "encoder/attention/query". Of a layer with several kernels, the kernel's name comes behind it:
-    "lstm/lstm_cell/recurrent_kernel". A pattern that matches a layer which holds others covers all of these.
+    `weights="keep"` keeps the model's own kernels and all other weights, frozen. Training then finds a mask for them:
+    for a new task, or to find which weights a trained network does not need. The scores, and so the mask, start at
+    random.
+
+    With both, excluded layers keep their weights and are trained.
+
+    In `k` and `exclude`, `fnmatch` patterns select layers by name or path: "head", "block1_*",
+    "encoder/attention/query". If a layer has several kernels, "/" and the name of a kernel selects one of them:
+    "lstm/lstm_cell/recurrent_kernel". A pattern that matches a layer also matches all layers that it holds.
 
     Args:
-        model: a `keras.Model`, built: Sequential, Functional or subclassed.
-        k: the fraction of each kernel's weights that is kept, in (0, 1]: a number for all of them, a dict of
-            patterns, of which the first one that matches counts (so "*", for the rest, goes last), or a
-            function of the given model's layer.
+        model: a built `keras.Model`: Sequential, Functional or subclassed.
+        k: the fraction of each kernel's weights that is kept, in (0, 1]. A number for all kernels; or a dict from
+            patterns to numbers, where the first match counts (so "*", for all other layers, goes last); or a
+            function that takes a layer of `model` and returns a number.
         selector: a name, object or config as in `keras_popup.selectors.get`.
-        kernel_initializer: of the frozen kernels, as in `keras_popup.initializers.get`, without a seed.
+        kernel_initializer: initializer of the frozen kernels, as in `keras_popup.initializers.get`, without a seed.
             Not used with `weights="keep"`.
-        scores_initializer: of the scores, likewise. None is the selector's own.
-        scores_regularizer: Keras regularizer of the scores.
+        scores_initializer: initializer of the scores, without a seed. None uses the selector's.
+        scores_regularizer: Keras regularizer of the scores, or None.
         weights: "random" or "keep".
-        exclude: layers to leave as they are: a pattern, one of the model's layers, several of them in a list, or
-            a function of the given model's layer that returns a bool.
-        train_biases: bool, whether masked layers have trainable biases, rather than none ("random") or the
-            model's own, frozen ("keep").
-        train_norms: bool, likewise for gamma and beta of normalizations.
-        seed: integer in [0, 2**64). Each layer's seed follows from it and from the layer's place among those that can
-            be masked, so the same model and seed give the same kernels and scores. None draws a seed. The seeds of
-            the layers are kept in the model's config.
-        copy: bool. True masks a copy, which Keras makes from the model's config, and which is compared with the model,
-            variable by variable. False masks the given model itself, which needs no config; if it fails, the
-            model is as it was.
+        exclude: layers not to mask: a pattern, a layer of `model`, a list of these, or a function that takes a layer
+            of `model` and returns a bool.
+        train_biases: bool. True makes the biases of masked layers trainable. False drops them ("random"), or keeps
+            the model's own, frozen ("keep").
+        train_norms: bool. The same for gamma and beta of normalizations.
+        seed: integer in [0, 2**64). The seed of each layer follows from it and from the layer's index among the
+            layers that can be masked. So the same model and seed give the same kernels and scores. None draws a
+            seed. The model's config holds the seeds of the layers.
+        copy: bool. True masks a copy, which Keras makes from the model's config and which is compared with the model
+            variable by variable. False masks the model itself, which needs no config. If that fails, the model gets
+            its old state back.
 
     Returns:
-        The masked `keras.Model`: of the same topology and layer names, not compiled. With `copy=False`, `model`.
+        The masked `keras.Model`, with the same topology and layer names, not compiled. With `copy=False`, `model`.
 
     Raises:
-        TypeError: if `model` is no model, or if no copy of it can be made.
-        ValueError: if it is not built, if no layer can be masked, if `k` keeps no weight of a kernel, if a pattern
-            matches nothing, or if an initializer has a seed of its own, which would give layers of one shape the
-            same kernel.
+        TypeError: if `model` is not a `keras.Model`, or if it cannot be copied.
+        ValueError: if the model is not built, if no layer can be masked, if `k` keeps no weight of a kernel, if a
+            pattern matches nothing, or if an initializer has a seed. (With a seed, all layers of the same shape would
+            have the same kernel.)
 
     Example:
 
@@ -108,8 +112,7 @@ def mask_model(
         raise ValueError(f"`weights` must be 'random' or 'keep'. Received: {weights!r}.")
     if not model.built:
         raise ValueError(
-            f"Model '{model.name}' is not built, so it has no weights to mask yet. Call it on data first, or give it "
-            "an Input."
+            f"Model '{model.name}' is not built, so it has no weights yet. Call it on data first, or give it an Input."
         )
     for name, initializer in (("kernel_initializer", kernel_initializer), ("scores_initializer", scores_initializer)):
         _check_without_seed(name, initializer)
@@ -138,18 +141,18 @@ def mask_model(
 
 
 def _check_without_seed(name: str, initializer: Any) -> None:
-    chosen = None if initializer is None else initializers.get(initializer)
-    config: dict[str, Any] = getattr(chosen, "get_config", dict)()
+    instance = None if initializer is None else initializers.get(initializer)
+    config: dict[str, Any] = getattr(instance, "get_config", dict)()
     if config.get("seed") is not None:
         raise ValueError(
-            f"`{name}` must have no seed of its own, or layers of one shape would share their values. "
-            f"Received: seed={config['seed']}. Leave it out: mask_model(seed=...) gives each layer its own."
+            f"`{name}` must have no seed of its own: with it, all layers of the same shape would have the same values. "
+            f"Received: seed={config['seed']}. Leave it out. mask_model(seed=...) gives each layer another seed."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Settings:
-    """The arguments of `mask_model`, checked."""
+    """The checked arguments of `mask_model`."""
 
     keep: bool
     selector: selectors.Selector
@@ -163,16 +166,16 @@ class _Settings:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What is to be done to a model, said of its own layers.
+    """The changes that `mask_model` makes, in terms of the layers of the original model.
 
     Attributes:
         layers: all layers, the model first.
-        masks: what layers are masked with, by their ids.
-        norms: ids of the normalizations that begin anew.
-        excluded: ids of the layers to leave as they are.
-        in_code: ids of the layers that are made by code, which may read their biases.
-        not_masked: what is left without a mask, with the reason, for the log.
-        reasons: why layers with weights are not masked, by their ids.
+        masks: arguments of the layers to mask, by `id(layer)`.
+        norms: ids of the normalizations to reset.
+        excluded: ids of the layers not to change.
+        in_code: ids of the layers that code holds, which may read their biases.
+        not_masked: descriptions of trained layers without a mask, with the reasons, for the log.
+        reasons: why layers with weights are not masked, by `id(layer)`.
     """
 
     layers: list[Any]
@@ -190,18 +193,21 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
     for layer in everything:
         if isinstance(layer, MaskedLayer):
             raise ValueError(
-                f"Model '{model.name}' is masked already: layer '{paths.of(layer)}' is a {type(layer).__name__}."
+                f"Model '{model.name}' is masked already: layer '{paths.of(layer)}' is a {type(layer).__name__}. Strip "
+                "the masks first, with keras_popup.strip_masks, or mask the original model."
             )
-    left = _left_alone(everything)
+    reasons_to_skip = _find_unmaskable(everything)
     maskable = [(layer, kernels_of(layer)) for layer in everything if kernels_of(layer)]
     kernels = [(layer, spec.name) for layer, specs in maskable for spec in specs]
     excluded, single = patterns.find_excluded(paths, kernels, exclude)
-    left |= dict.fromkeys(excluded, "excluded")
-    chosen = [kernel for kernel in kernels if id(kernel[0]) not in left and (id(kernel[0]), kernel[1]) not in single]
-    fractions = patterns.find_fractions(paths, chosen, k, _size)
+    reasons_to_skip |= dict.fromkeys(excluded, "excluded")
+    chosen = [
+        (layer, name) for layer, name in kernels if id(layer) not in reasons_to_skip and (id(layer), name) not in single
+    ]
+    fractions = patterns.find_fractions(paths, chosen, k, _count_weights)
     masks: dict[int, MaskArguments] = {}
-    for place, (layer, specs) in enumerate(maskable):
-        layer_seed = initializers.derive_seed(settings.seed, place)
+    for index, (layer, specs) in enumerate(maskable):
+        layer_seed = initializers.derive_seed(settings.seed, index)
         arguments = {
             spec.name: KernelArguments.fill(
                 fractions[id(layer), spec.name],
@@ -217,73 +223,73 @@ def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Pla
             masks[id(layer)] = MaskArguments(
                 arguments, settings.scores_regularizer, settings.train_biases, not settings.keep
             )
-        elif id(layer) not in left:
-            left[id(layer)] = "excluded"
+        elif id(layer) not in reasons_to_skip:
+            reasons_to_skip[id(layer)] = "excluded"
             excluded.add(id(layer))
     if not masks:
-        found = [
-            f"{p} ({type(layer).__name__}: {left.get(id(layer)) or reason_not_masked(layer)})"
-            for p, layer in paths.found
+        described = [
+            f"{path} ({type(layer).__name__}: {reasons_to_skip.get(id(layer)) or reason_not_masked(layer)})"
+            for path, layer in paths.found
         ]
         raise ValueError(
             f"Model '{model.name}' has no layer that can be masked. Expected at least one of "
-            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. Received: {found}."
+            f"{sorted(stock.__name__ for stock in layers.MASKED_LAYERS)}. Received: {described}."
         )
     norms = {id(layer) for layer in everything if type(layer) in NORMS and layer.built} - excluded
-    norms = set() if settings.keep else norms - set(left)
+    norms = set() if settings.keep else norms - set(reasons_to_skip)
     reasons: dict[int, str] = {}
-    alike: dict[tuple[str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}  # paths of layers with the same class and reason
     for layer in everything:
         if id(layer) in masks or id(layer) in norms or not own_weights(layer):
             continue
-        reasons[id(layer)] = left.get(id(layer)) or reason_not_masked(layer)
+        reasons[id(layer)] = reasons_to_skip.get(id(layer)) or reason_not_masked(layer)
         trainable = {id(weight) for weight in layer.trainable_variables}
         learns = any(id(weight) in trainable for weight in own_weights(layer))
         if id(layer) not in excluded and layer is not model and learns and type(layer) not in NORMS:
-            alike.setdefault((type(layer).__name__, reasons[id(layer)]), []).append(paths.of(layer))
+            groups.setdefault((type(layer).__name__, reasons[id(layer)]), []).append(paths.of(layer))
     not_masked = [
-        f"{named[0]}{f' and {len(named) - 1} more' if named[1:] else ''} ({kind}): {reason}"
-        for (kind, reason), named in alike.items()
+        f"{group[0]}{f' and {len(group) - 1} more' if group[1:] else ''} ({kind}): {reason}"
+        for (kind, reason), group in groups.items()
     ]
     return _Plan(everything, masks, norms, excluded, find_in_code(model), not_masked, reasons)
 
 
-def _size(layer: Any, name: str) -> int:
+def _count_weights(layer: Any, name: str) -> int:
     spec = next(spec for spec in kernels_of(layer) if spec.name == name)
     size: int = spec.plain_variable(layer).shape.num_elements()
     return size
 
 
-def _left_alone(everything: list[Any]) -> dict[int, str]:
-    """Returns why layers of maskable classes are left as they are, by their ids."""
-    left: dict[int, str] = {}
+def _find_unmaskable(everything: list[Any]) -> dict[int, str]:
+    """Returns the reasons why layers of maskable classes cannot be masked, by `id(layer)`."""
+    reasons: dict[int, str] = {}
     holders: dict[int, list[Any]] = {}
     for layer in everything:
         for store in (_keras.TRAINABLE, _keras.NON_TRAINABLE):
             for variable in _keras.own_variables(layer, store):
                 holders.setdefault(id(variable), []).append(layer)
-    constants = {id(variable) for layer in everything for variable in _constants(layer)}
+    constants = {id(variable) for layer in everything for variable in _find_constants(layer)}
     for layer in everything:
         if isinstance(layer, keras.layers.SpectralNormalization):
-            left |= {id(part): "SpectralNormalization rescales its kernel" for _, part in walk_parts(layer)}
+            reasons |= {id(part): "SpectralNormalization rescales its kernel" for _, part in walk_parts(layer)}
         if getattr(layer, "lora_rank", None) or getattr(layer, "quantization_mode", None):
-            left[id(layer)] = "LoRA or a quantized dtype would go round the mask"
+            reasons[id(layer)] = "LoRA or a quantized dtype would bypass the mask"
         for spec in kernels_of(layer):
             variable = spec.plain_variable(layer)
             if not layer.built or variable is None:
-                left.setdefault(id(layer), "not built, as nothing has called it")
+                reasons.setdefault(id(layer), "not built, because nothing has called it")
             elif not isinstance(variable, keras.Variable) or "float" not in variable.dtype:
-                left.setdefault(id(layer), f"its `{spec.name}` is no variable of a float type")
+                reasons.setdefault(id(layer), f"its `{spec.name}` is not a variable of a float dtype")
             elif len(holders.get(id(variable), ())) > 1:
                 names = " and ".join(f"'{holder.name}'" for holder in holders[id(variable)])
-                left.setdefault(id(layer), f"the variable of its kernel belongs to {names}")
+                reasons.setdefault(id(layer), f"the variable of its kernel belongs to {names}")
             elif id(variable) in constants:
-                left.setdefault(id(layer), "an operation of the model uses the variable of its kernel")
-    return left
+                reasons.setdefault(id(layer), "an operation of the model uses the variable of its kernel")
+    return reasons
 
 
-def _constants(layer: Any) -> list[Any]:
-    """Returns the variables that operations of a Functional model are given as they are."""
+def _find_constants(layer: Any) -> list[Any]:
+    """Returns the variables that are direct arguments of operations in a Functional model."""
     if not isinstance(layer, _keras.Functional):
         return []
     return [
@@ -296,46 +302,47 @@ def _constants(layer: Any) -> list[Any]:
 
 
 def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:
-    """Does what is planned, to the layers of the model or of its copy."""
-    opened = _holders_of_what_learns(plan, settings)
+    """Makes the planned changes in the layers of the model, or of its copy."""
+    holders = _find_holders_of_trained(plan, settings)
     for layer in plan.layers:
         if (twin := twins.get(id(layer))) is None:
-            continue  # a part without weights that a copy makes when it needs it
+            continue  # a layer without weights that the copy makes later, when it needs it
         in_code = id(layer) in plan.in_code
         if reason := plan.reasons.get(id(layer)):
             note_reason(twin, reason)
         if id(layer) in plan.masks:
             if not settings.keep:
-                _begin_bias_anew(twin, in_code, settings.train_biases)
+                _reset_bias(twin, in_code, settings.train_biases)
             mask_layer(twin, plan.masks[id(layer)])
         elif id(layer) in plan.norms:
-            _begin_norm_anew(twin, in_code, settings.train_norms)
+            _reset_norm(twin, in_code, settings.train_norms)
         elif id(layer) in plan.excluded:
             continue
         elif settings.keep and not (settings.train_norms and type(layer) in NORMS):
-            if id(layer) not in opened:
+            if id(layer) not in holders:
                 freeze_layer(twin, in_code)
             elif own_weights(twin):
                 freeze_weights(twin)
-        if id(layer) in opened and not twin.trainable:
+        if id(layer) in holders and not twin.trainable:
             if own_weights(twin):
                 freeze_weights(twin)
             twin._trainable = True
 
 
-def _holders_of_what_learns(plan: _Plan, settings: _Settings) -> set[int]:
-    """Returns the ids of the layers that hold something which is trained: masks, and what is excluded."""
-    learns = {*plan.masks, *plan.excluded}
+def _find_holders_of_trained(plan: _Plan, settings: _Settings) -> set[int]:
+    """Returns the ids of the layers that hold trained layers: masked or excluded ones, or trained normalizations."""
+    trained = {*plan.masks, *plan.excluded}
     if settings.train_norms:
-        learns |= {id(layer) for layer in plan.layers if type(layer) in NORMS}
+        trained |= {id(layer) for layer in plan.layers if type(layer) in NORMS}
     return {
         id(layer)
         for layer in plan.layers
-        if id(layer) not in plan.excluded and any(id(part) in learns for _, part in walk_parts(layer))
+        if id(layer) not in plan.excluded and any(id(part) in trained for _, part in walk_parts(layer))
     }
 
 
-def _begin_bias_anew(layer: Any, in_code: bool, train: bool) -> None:
+def _reset_bias(layer: Any, in_code: bool, train: bool) -> None:
+    """Drops the bias of a layer, or gives it its initial values."""
     bias = getattr(layer, "bias", None)
     if not isinstance(bias, keras.Variable):
         return
@@ -346,12 +353,13 @@ def _begin_bias_anew(layer: Any, in_code: bool, train: bool) -> None:
     if train and getattr(layer, "bias_initializer", None) is not None:
         values = layer.bias_initializer(tuple(bias.shape), bias.dtype)
     bias.assign(values)
-    if getattr(layer, "unit_forget_bias", False):  # no weight that is learned: how the cell is made
+    if getattr(layer, "unit_forget_bias", False):  # a part of the cell's design, not a learned bias
         units = bias.shape[-1] // 4
         bias.assign(keras.ops.concatenate([values[:units], keras.ops.ones(units, bias.dtype), values[2 * units :]]))
 
 
-def _begin_norm_anew(layer: Any, in_code: bool, train: bool) -> None:
+def _reset_norm(layer: Any, in_code: bool, train: bool) -> None:
+    """Drops gamma and beta of a normalization, or sets them to 1 and 0, and resets its statistics."""
     stays = in_code or train or getattr(layer, "rms_scaling", False)
     for name, value in (("gamma", 1.0), ("beta", 0.0)):
         weight = getattr(layer, name, None)

@@ -1,4 +1,4 @@
-"""strip_masks: the masks are baked into the kernels."""
+"""strip_masks: turns a masked model into a plain one."""
 
 import contextlib
 from typing import Any
@@ -23,22 +23,24 @@ from keras_popup.layers import (
 
 
 def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
-    """Makes a masked model a plain one: stock Keras layers, the masks baked into their kernels.
+    """Turns a masked model into a plain one: stock Keras layers whose kernels are the masked kernels.
 
-    Its outputs are those of the masked model, bit for bit in float32 where the stock layer's operation is the
-    same. `keras.models.load_model` reads it where there is no keras_popup. It is as quick as a dense network of
-    its shape, and no quicker: weights that are not kept are zeros.
+    The outputs are those of the masked model: bit for bit in float32, where the stock layer uses the same operation.
+    `keras.models.load_model` can read the plain model without keras_popup. The plain model is as fast as a dense
+    network of its shape, but not faster: weights that are not kept are zeros.
 
     Args:
-        model: a masked `keras.Model`, as `mask_model` returns it, built by hand, or loaded.
-        copy: bool. True returns a copy, compared with the model variable by variable. False strips the model itself.
+        model: a masked `keras.Model` from `mask_model`, built by hand, or loaded.
+        copy: bool. True returns a copy, which is compared with the model variable by variable. False strips the
+            model itself. If that fails, the model gets its old state back.
 
     Returns:
-        A plain `keras.Model` of the same topology and layer names, not compiled. Its kernels are trainable.
+        A plain `keras.Model` with the same topology and layer names, not compiled. Its kernels are trainable. With
+        `copy=False`, it is `model`.
 
     Raises:
-        TypeError: if `model` is no model, or if no copy of it can be made.
-        ValueError: if it holds no masked layer, is not built, or has a layer whose own code makes masked ones.
+        TypeError: if `model` is not a `keras.Model`, or if it cannot be copied.
+        ValueError: if the model has no masked layer, is not built, or has a layer whose own code makes masked layers.
 
     Example:
 
@@ -51,21 +53,22 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
     check_model(model, "strip_masks")
     masked = masked_layers(model)
     if not masked:
-        raise ValueError(f"Model '{model.name}' has no masked layer: there is nothing to strip.")
+        raise ValueError(f"Model '{model.name}' has no masked layer, so there is nothing to strip. Use it as it is.")
     if not model.built:
         raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
     for layer in masked:
         kind = type(layer)
         if not (is_constructed(kind) or isinstance(layer, MaskedComposite)):
             raise ValueError(
-                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: it has code of its own on "
-                "top of a masked layer's. No stock layer does what it does."
+                f"The masks of layer '{layer.name}' ({kind.__name__}) cannot be stripped: its class is a subclass of a "
+                "masked layer, and no stock layer has the same code. Make a subclass of the stock layer instead, and "
+                "mask it with mask_model."
             )
     for layer in (model, *(part for _, part in walk_parts(model))):
         if not (is_graph(layer) or isinstance(layer, (MaskedComposite, MaskedLayer))) and _makes_masks(layer):
             raise ValueError(
                 f"The masks of layer '{layer.name}' ({type(layer).__name__}) cannot be stripped: its own code makes "
-                "masked layers. Make stock layers there, and mask them with mask_model."
+                "masked layers. Make stock layers in that code, and mask them with mask_model."
             )
     plain = copy_model(model)[0] if copy else model
     everything = [plain, *(part for _, part in walk_parts(plain))]
@@ -76,16 +79,16 @@ def strip_masks(model: keras.Model, *, copy: bool = True) -> keras.Model:
         in_code = find_in_code(plain)
         for layer in everything:
             forget(layer)
-            if id(layer) in in_code:  # whose biases are made when a file is read
+            if id(layer) in in_code:  # the code makes dropped weights again when a file is read
                 take_back(layer)
     _keras.drop_compiled_functions(plain)
     return plain
 
 
 def _makes_masks(layer: Any) -> bool:
-    """Tells whether the code of a layer makes masked ones, rather than being given them."""
-    held = [part for part in get_parts(layer).values() if isinstance(part, MaskedLayer)]
-    if not held:
+    """Tells whether the code of a layer makes masked layers that are not arguments of its constructor."""
+    masked = [part for part in get_parts(layer).values() if isinstance(part, MaskedLayer)]
+    if not masked:
         return False
-    told = str(layer.get_config())
-    return not all(f"keras_popup>{type(part).__name__}" in told for part in held)
+    config = str(layer.get_config())
+    return not all(f"keras_popup>{type(part).__name__}" in config for part in masked)

@@ -1,4 +1,4 @@
-"""What a masked model consists of: `mask_summary`."""
+"""mask_summary: a table of the layers of a masked model."""
 
 import dataclasses
 import io
@@ -18,16 +18,17 @@ from keras_popup.layers import MaskedLayer, own_weights
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """One masked kernel, or one layer that has weights of its own and no mask.
+    """One masked kernel, or one layer with weights of its own and without a mask.
 
     Attributes:
-        path: str, its name, behind those of the layers that hold it; the kernel's behind it if the layer has several.
-        kind: str, its class.
-        weights: int, how many weights its kernel has, or itself if it is not masked.
-        kept: int, how many of them the mask keeps. None if it is not masked.
-        k: float, the fraction kept. None if it is not masked.
-        seed: int, of which the kernel and the initial scores are drawn. None if the kernel is not drawn from it.
-        not_masked: str, why it is not masked. Empty if it is.
+        path: str, the path of the layer: the names of the layers that hold it, then its own name. The kernel's name
+            follows if the layer has several kernels.
+        kind: str, the class of the layer.
+        weights: int, the number of weights of the kernel; of a layer without a mask, the number of all its weights.
+        kept: int, the number of weights that the mask keeps. None without a mask.
+        k: float, the fraction kept. None without a mask.
+        seed: int, the seed of the kernel and the initial scores. None if the kernel is not drawn from a seed.
+        not_masked: str, the reason why the layer has no mask. Empty for a masked kernel.
     """
 
     path: str
@@ -41,16 +42,16 @@ class LayerSummary:
 
 @dataclasses.dataclass(frozen=True)
 class MaskSummary:
-    """The layers of a model that have weights, and totals over its masked ones. As a str, a table.
+    """The layers of a model that have weights, and totals over its masked kernels. `str()` gives a table.
 
     Attributes:
-        name: str, the model's name.
+        name: str, the name of the model.
         layers: tuple of `LayerSummary`.
-        weights: int, how many weights the masked kernels have.
-        kept: int, how many of them the masks keep.
-        one_bit_bytes: int, the size of all masks at one bit per weight: sum of ceil(n / 8).
-        entropy_bytes: int, their size at the entropy limit, each layer's log2 C(n, kept) bits rounded up.
-        other_weights: int, how many weights other layers have, and biases.
+        weights: int, the number of weights of all masked kernels.
+        kept: int, the number of these weights that the masks keep.
+        one_bit_bytes: int, the size of all masks at one bit per weight: the sum of ceil(n / 8).
+        entropy_bytes: int, the size of all masks at the entropy limit: the sum of ceil(log2 C(n, kept) / 8).
+        other_weights: int, the number of all other weights: biases, and weights of layers without a mask.
     """
 
     name: str
@@ -86,18 +87,18 @@ class MaskSummary:
 
 
 def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> MaskSummary:
-    """Prints a table of what is masked in a model, what is not and why, and returns it.
+    """Prints and returns a table of the masked kernels of a model, and of its layers without a mask and the reasons.
 
     Args:
         model: a masked `keras.Model`, built.
-        print_fn: function that is given the table as text. None prints it, as in `keras.Model.summary`.
+        print_fn: function that takes the table as a str. None prints it, as in `keras.Model.summary`.
 
     Returns:
-        A `MaskSummary`: the table's rows and totals.
+        A `MaskSummary`, with the rows and totals of the table.
 
     Raises:
-        TypeError: if `model` is no model.
-        ValueError: if it has no masked layer or is not built.
+        TypeError: if `model` is not a `keras.Model`.
+        ValueError: if the model has no masked layer, or is not built.
 
     Example:
 
@@ -120,16 +121,16 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = Non
         if isinstance(layer, MaskedLayer):
             several = len(layer.masked_kernels) > 1
             for name, kernel in layer.masked_kernels.items():
-                # Beside the kernel there are its scores, k and the count of draws.
+                # Subtract the kernel, its scores, k and the count of draws.
                 weights -= 2 * kernel.size + 1 + kernel.selector.draws
                 seed = kernel.seed if isinstance(kernel.initializer, initializers.FrozenInitializer) else None
-                where = paths.of_kernel(layer, name, several) or model.name
-                rows.append(LayerSummary(where, type(layer).__name__, kernel.size, kernel.kept, kernel.k, seed))
+                kernel_path = paths.of_kernel(layer, name, several) or model.name
+                rows.append(LayerSummary(kernel_path, type(layer).__name__, kernel.size, kernel.kept, kernel.k, seed))
             other_weights += weights
         elif weights:
             other_weights += weights
-            why = inspection.reason_not_masked(layer)
-            rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=why))
+            reason = inspection.reason_not_masked(layer)
+            rows.append(LayerSummary(path or model.name, type(layer).__name__, weights, not_masked=reason))
     sizes = [(row.weights, row.kept) for row in rows if row.kept is not None]
     summary = MaskSummary(
         name=model.name,
@@ -137,7 +138,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = Non
         weights=sum(size for size, _ in sizes),
         kept=sum(kept for _, kept in sizes),
         one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
-        entropy_bytes=sum(math.ceil(selectors.entropy_bits(*each) / 8) for each in sizes),
+        entropy_bytes=sum(math.ceil(selectors.entropy_bits(size, kept) / 8) for size, kept in sizes),
         other_weights=other_weights,
     )
     (print_fn or print)(str(summary))

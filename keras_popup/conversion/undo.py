@@ -1,4 +1,4 @@
-"""All or nothing: layers that are changed in place are as they were if a change of one of them fails."""
+"""All or nothing: if a change in place of one layer fails, all layers get their old state back."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,12 @@ from keras_popup import _keras
 
 @contextlib.contextmanager
 def undo_on_failure(layers: list[Any], values: bool = True) -> Iterator[None]:
-    """Restores the classes, attributes, variables and `values` of layers if what is done inside raises."""
+    """Restores layers if the code inside raises: their classes, attributes and variables.
+
+    Args:
+        layers: the layers to restore.
+        values: bool, whether the values of the variables are restored too.
+    """
     snapshots = [_Snapshot(layer, values) for layer in layers]
     try:
         yield

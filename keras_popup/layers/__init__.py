@@ -1,4 +1,4 @@
-"""Masked layers: Keras layers whose kernels are frozen and masked by the choice of a selector."""
+"""Masked layers: Keras layers whose kernels are frozen, and masked by a selector."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ _CONSTRUCTED: tuple[Any, ...] = (
 )
 
 MASKED_LAYERS = {stock_class(kind): kind for kind in _CONSTRUCTED}
-"""The masked layer of each of Keras's layers that has one which can be made by hand."""
+"""The masked layer class of each Keras layer class, for those that can be constructed by hand."""
 
 __all__ = [
     "MASKED_LAYERS",

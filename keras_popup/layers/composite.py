@@ -1,8 +1,9 @@
-"""Layers whose config tells what is masked in them.
+"""Composites: layers whose config records what is masked inside them.
 
-A Sequential or Functional model saves the layers that it holds by their own configs. A layer or model whose code makes
-its layers saves none of them, so `remember` makes it a `MaskedComposite`: its config holds the stock config, and which
-of its layers are masked or frozen, and that is done again after it is built.
+The config of a Sequential or Functional model contains the configs of its layers. The config of a layer or model whose
+code makes its layers does not. So `remember` makes it a `MaskedComposite`. The config of a composite holds the stock
+config and a list of the layers inside that are masked or frozen. After a composite is built from its config, these
+layers are masked and frozen again.
 """
 
 import functools
@@ -13,12 +14,12 @@ import keras
 
 from keras_popup import _keras
 from keras_popup.layers.frozen_weights import (
-    _SWITCHES,
     NORMS,
-    _is_off,
+    SWITCHES,
     drop,
     freeze_layer,
     freeze_weights,
+    lacks_weight,
     thaw_weights,
 )
 from keras_popup.layers.in_place import change_to_masked
@@ -26,11 +27,11 @@ from keras_popup.layers.maskable import is_constructed, masked_class
 from keras_popup.layers.masked_kernel import choose_once
 from keras_popup.layers.masked_layer import MaskArguments, MaskedLayer, Mixin, is_training, stock_class, stock_of
 from keras_popup.layers.stock_configs import to_stock
-from keras_popup.layers.tree import get_parts, is_graph, own_weights, walk_parts
+from keras_popup.layers.tree import Location, get_parts, is_graph, own_weights, walk_parts
 
 
 def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> None:
-    """Makes a masked layer of a built one, in place, as `change_to_masked`. Its config tells so."""
+    """Masks a built layer in place, as `change_to_masked` does, and makes its config record it."""
     remembers = isinstance(layer, MaskedComposite)
     change_to_masked(layer, arguments, draw=draw)
     if remembers or not is_constructed(type(layer)):
@@ -38,14 +39,14 @@ def mask_layer(layer: Any, arguments: MaskArguments, *, draw: bool = True) -> No
 
 
 def walk_masked(layer: Any) -> Iterator[Any]:
-    """Yields the masked layers that a layer holds at any depth, itself among them."""
+    """Yields the masked layers among a layer and the layers that it holds at any depth."""
     if isinstance(layer, MaskedLayer):
         yield layer
     yield from (part for _, part in walk_parts(layer) if isinstance(part, MaskedLayer))
 
 
 def remember(layer: Any) -> None:
-    """Makes a layer one whose config tells what is masked, frozen or dropped in it."""
+    """Makes a layer a composite: its config then records what is masked, frozen or dropped in it."""
     if not isinstance(layer, MaskedComposite):
         kind: Any = type(layer)
         layer.__class__ = composite_class(kind)
@@ -53,7 +54,7 @@ def remember(layer: Any) -> None:
 
 
 def forget(layer: Any) -> None:
-    """Undoes `remember`."""
+    """Undoes `remember`: the layer has its stock class, or its masked class, again."""
     thaw_weights(layer)
     if isinstance(layer, MaskedComposite):
         layer.__dict__.pop("_popup_pending", None)
@@ -63,39 +64,44 @@ def forget(layer: Any) -> None:
 
 
 def remember_parts(root: Any, in_code: bool = False) -> None:
-    """Makes everything in a model that must remember what is in it remember it."""
-    told = is_graph(root)
-    is_own = _must_remember(root) and (not in_code or isinstance(root, keras.layers.SpectralNormalization))
-    if not told and (is_own or _holds_something_to_tell(root)):
+    """Calls `remember` for all layers of a model whose config must record what is masked or frozen in them.
+
+    Args:
+        root: the model or layer.
+        in_code: bool, whether a layer or model made by code holds `root`.
+    """
+    graph = is_graph(root)
+    itself = _must_remember(root) and (not in_code or isinstance(root, keras.layers.SpectralNormalization))
+    if not graph and (itself or _holds_something_to_record(root)):
         remember(root)
     for part in get_parts(root).values():
-        remember_parts(part, in_code or not told)
+        remember_parts(part, in_code or not graph)
 
 
 def _must_remember(layer: Any) -> bool:
     return getattr(layer, "_popup_frozen", False) or getattr(layer, "_popup_must_remember", False)
 
 
-def _holds_something_to_tell(layer: Any) -> bool:
+def _holds_something_to_record(layer: Any) -> bool:
     return any(isinstance(part, MaskedLayer) or _must_remember(part) for _, part in walk_parts(layer))
 
 
-# All such classes are registered under one name, `MaskedComposite`. Layers inside are found by places (attributes and
-# indices), never by names, because Keras makes up other names each time the code runs.
+# All composite classes are registered under the same name, `MaskedComposite`. Layers inside are found by location
+# (attributes and indices), never by name, because Keras may generate other names each time the code runs.
 #
 # The config of a composite:
-#   layer: the stock layer, serialized
-#   masks: [[path, arguments], ...] of all masked layers in it
-#   frozen: [[path, what], ...]: "layer" for `trainable = False`, "weights" for `freeze_weights`, or the numbers of
-#       trainable weights of its own which are frozen each by itself
-#   without: [[path, names], ...] of the weights that were dropped
+#   layer: the serialized stock layer
+#   masks: [[location, arguments], ...] for all masked layers in it
+#   frozen: [[location, what], ...]: "layer" after `trainable = False`, "weights" after `freeze_weights`, or a list of
+#       the indices of the layer's own trainable weights that are frozen one by one
+#   without: [[location, names], ...] for the weights that were dropped
 
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedComposite(Mixin):
-    """Mixed in before the class of a layer whose config does not tell what is masked in it.
+    """Mixed in before the class of a layer whose stock config does not record what is masked in it.
 
-    It is how masks are kept in MultiHeadAttention, in LSTM, in a user's own blocks and in subclassed models.
+    This saves the masks in MultiHeadAttention, in LSTM, in the user's own blocks and in subclassed models.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -115,7 +121,7 @@ class MaskedComposite(Mixin):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         layer = keras.saving.deserialize_keras_object(_copy_containers(config["layer"]))
-        _Pending.of_config(config).attach(layer)
+        _Pending.from_config(config).attach(layer)
         return layer
 
     def build_from_config(self, config: Any) -> None:
@@ -130,70 +136,72 @@ class MaskedComposite(Mixin):
 
 
 def _copy_containers(value: Any) -> Any:
-    """Returns a copy of a config, which Keras changes as it reads it.
+    """Returns a copy of a config, because Keras changes a config when it reads it.
 
-    A list of Keras's becomes a plain one: copied as it is, it would bring along the layer that it belongs to.
+    A tracked list of Keras becomes a plain list: a copy of it would also copy the layer that it belongs to.
     """
     if isinstance(value, dict):
-        return {key: _copy_containers(each) for key, each in value.items()}
+        return {key: _copy_containers(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return (tuple if isinstance(value, tuple) else list)(map(_copy_containers, value))
     return value
 
 
 def _tables(root: Any) -> dict[str, Any]:
-    """Returns what a layer's config tells of what is in it."""
-    masks, frozen, without = [], [], []
-    silent: set[int] = set()
-    for path, layer in [((), root), *walk_parts(root)]:
+    """Returns the tables of a composite's config: what is masked, frozen and dropped in `root`."""
+    masks: list[Any] = []
+    frozen: list[Any] = []
+    without: list[Any] = []
+    inside_frozen: set[int] = set()
+    for location, layer in [((), root), *walk_parts(root)]:
         if isinstance(layer, MaskedLayer):
-            masks.append([list(path), MaskArguments.of(layer).to_json()])
+            masks.append([list(location), MaskArguments.of(layer).to_json()])
         if names := getattr(layer, "_popup_without", {}):
-            without.append([list(path), list(names)])
-        if id(layer) in silent:
+            without.append([list(location), list(names)])
+        if id(layer) in inside_frozen:
             continue
         if not layer.trainable:
-            frozen.append([list(path), "layer"])
-            silent |= {id(part) for _, part in walk_parts(layer)}
+            frozen.append([list(location), "layer"])
+            inside_frozen |= {id(part) for _, part in walk_parts(layer)}
         elif getattr(layer, "_popup_frozen", False):
-            frozen.append([list(path), "weights"])
-        elif numbers := [
-            number
-            for number, variable in enumerate(_keras.own_variables(layer, _keras.TRAINABLE))
+            frozen.append([list(location), "weights"])
+        elif indices := [
+            index
+            for index, variable in enumerate(_keras.own_variables(layer, _keras.TRAINABLE))
             if not variable.trainable
         ]:
-            frozen.append([list(path), numbers])
+            frozen.append([list(location), indices])
     return {"masks": masks, "frozen": frozen, "without": without}
 
 
 class _Pending:
-    """What is still to be done to the parts of a layer that was read from a config, once they are built."""
+    """What a composite that was read from a config has yet to mask, freeze and drop, when its parts are built."""
 
     def __init__(self, masks: Any, frozen: Any, without: Any) -> None:
-        self.masks = {tuple(path): arguments for path, arguments in masks}
-        self.frozen = {tuple(path): what for path, what in frozen}
-        self.without = {tuple(path): tuple(names) for path, names in without}
+        self.masks: dict[Location, Any] = {tuple(location): arguments for location, arguments in masks}
+        self.frozen: dict[Location, Any] = {tuple(location): what for location, what in frozen}
+        self.without: dict[Location, Any] = {tuple(location): tuple(names) for location, names in without}
 
     @classmethod
-    def of_config(cls, config: dict[str, Any]) -> "_Pending":
+    def from_config(cls, config: dict[str, Any]) -> "_Pending":
         if "exchange" in config:
-            config = _of_earlier_config(config)
+            config = _convert_earlier_config(config)
         return cls(config["masks"], config["frozen"], config["without"])
 
     def to_json(self) -> dict[str, Any]:
         tables = {"masks": self.masks, "frozen": self.frozen, "without": self.without}
-        return {name: [[list(path), value] for path, value in table.items()] for name, table in tables.items()}
+        return {name: [[list(location), value] for location, value in table.items()] for name, table in tables.items()}
 
     def __bool__(self) -> bool:
         return bool(self.masks or self.frozen or self.without)
 
     def attach(self, layer: Any) -> None:
-        """Has a layer do this as soon as it can."""
+        """Makes a layer do this work after it is built, and does now what is possible now."""
         remember(layer)
         object.__setattr__(layer, "_popup_pending", self)
-        build = vars(layer)["build"]  # Keras wraps the method of each object
+        build = vars(layer)["build"]  # Keras wraps `build` in an attribute of each object
 
-        @functools.wraps(build)  # Keras reads the names of its arguments
+        @functools.wraps(build)  # keeps the signature, which Keras inspects
         def build_and_settle(*args: Any, **kwargs: Any) -> None:
             build(*args, **kwargs)
             settle(layer)
@@ -202,19 +210,19 @@ class _Pending:
         settle(layer)
 
     def apply(self, root: Any) -> None:
-        """Does what can be done by now."""
-        there = {(): root, **dict(walk_parts(root))}
-        ready = {path: layer for path, layer in there.items() if layer.built or own_weights(layer)}
-        for path in [path for path in self.without if path in ready]:
-            for name in self.without.pop(path):
-                drop(ready[path], name)
-        for path in [path for path in self.masks if path in ready]:
-            arguments = self.masks.pop(path)
-            if not isinstance(ready[path], MaskedLayer):
-                mask_layer(ready[path], MaskArguments.from_json(arguments))
+        """Masks, freezes and drops what is built by now."""
+        layers: dict[Location, Any] = {(): root, **dict(walk_parts(root))}
+        ready = {location: layer for location, layer in layers.items() if layer.built or own_weights(layer)}
+        for location in [location for location in self.without if location in ready]:
+            for name in self.without.pop(location):
+                drop(ready[location], name)
+        for location in [location for location in self.masks if location in ready]:
+            arguments = self.masks.pop(location)
+            if not isinstance(ready[location], MaskedLayer):
+                mask_layer(ready[location], MaskArguments.from_json(arguments))
         if not self.masks:
-            for path in [path for path in self.frozen if path in ready]:
-                _freeze(ready[path], self.frozen.pop(path))
+            for location in [location for location in self.frozen if location in ready]:
+                _freeze(ready[location], self.frozen.pop(location))
 
 
 def _freeze(layer: Any, what: Any) -> None:
@@ -223,15 +231,19 @@ def _freeze(layer: Any, what: Any) -> None:
     elif what == "weights":
         freeze_weights(layer)
     else:
-        for number in what:
-            _keras.own_variables(layer, _keras.TRAINABLE)[number].trainable = False
+        for index in what:
+            _keras.own_variables(layer, _keras.TRAINABLE)[index].trainable = False
 
 
 def settle(layer: Any, finished: bool = False) -> None:
-    """Masks, freezes and drops what a layer was read to have so, as far as its parts are built.
+    """Masks, freezes and drops what the config of a layer says, in the parts that are built.
+
+    Args:
+        layer: a layer or model. Nothing happens if no work is pending.
+        finished: bool, whether the layer has been called, so that all its parts must exist.
 
     Raises:
-        ValueError: if it has been called, and has not made these parts.
+        ValueError: if the layer has been called and has no layer at a location of its config.
     """
     pending = vars(layer).get("_popup_pending")
     if pending is None:
@@ -241,21 +253,24 @@ def settle(layer: Any, finished: bool = False) -> None:
     if not pending:
         del vars(layer)["_popup_pending"]
     elif finished:
-        there = {(), *(path for path, _ in walk_parts(layer))}
-        if missing := sorted("/".join(map(str, path)) for path in pending.masks if path not in there):
+        existing = {(), *(location for location, _ in walk_parts(layer))}
+        if missing := sorted("/".join(map(str, steps)) for steps in pending.masks if steps not in existing):
             raise ValueError(
-                f"Layer '{layer.name}' ({stock_of(layer).__name__}) makes no layers at {missing}, where masked ones "
-                "are to be. Was its code changed since it was converted?"
+                f"Layer '{layer.name}' ({stock_of(layer).__name__}) has no layers at {missing}. By its config, they "
+                "are masked. Its code was probably changed after the model was masked. Load the model with the "
+                "code that it was masked with."
             )
 
 
-def _of_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the config of a composite as files of version 0.1.0.dev hold it, which listed layers to put in."""
-    masks, frozen, without = [], [], []
-    for place, serialized in config["exchange"]:
+def _convert_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config for a config of version 0.1.0.dev, which listed whole layers to put into the composite."""
+    masks: list[Any] = []
+    frozen: list[Any] = []
+    without: list[Any] = []
+    for location, serialized in config["exchange"]:
         part = keras.saving.deserialize_keras_object(serialized)
-        for path, layer in [((), part), *walk_parts(part)]:
-            whole = [*place, *path]
+        for steps, layer in [((), part), *walk_parts(part)]:
+            whole = [*location, *steps]
             inner = vars(layer).get("_popup_pending")
             if inner is not None:
                 tables = inner.to_json()
@@ -266,42 +281,42 @@ def _of_earlier_config(config: dict[str, Any]) -> dict[str, Any]:
                 masks.append([whole, MaskArguments.of(layer).to_json()])
             if not layer.trainable:
                 frozen.append([whole, "layer"])
-            names = [name for name, switches in _SWITCHES.items() if _is_off(layer, switches)]
+            names = [name for name in SWITCHES if lacks_weight(layer, name)]
             if names and isinstance(layer, (MaskedLayer, *NORMS)):
                 without.append([whole, names])
-    for place in config["frozen"]:
-        frozen.append([list(place), "layer" if place else "weights"])
+    for location in config["frozen"]:
+        frozen.append([list(location), "layer" if location else "weights"])
     return {"layer": config["layer"], "masks": masks, "frozen": frozen, "without": without}
 
 
 @functools.cache
 def composite_class(kind: Any) -> Any:
-    """Returns the class of a layer of this class that remembers what is in it."""
+    """Returns the composite class of a layer class."""
     stock = stock_class(kind)
     members: dict[str, Any] = {"__module__": __name__, "__doc__": kind.__doc__}
     if issubclass(kind, keras.layers.RNN):
-        members["call"] = _choosing_once(kind.call)
+        members["call"] = _wrap_recurrent_call(kind.call)
     elif issubclass(kind, keras.layers.SpectralNormalization):
-        members["call"] = _still_when_frozen(kind.call)
+        members["call"] = _wrap_spectral_call(kind.call)
     if getattr(kind.get_config, "_is_default", False):
-        members["get_config"] = _default_get_config()
+        members["get_config"] = _make_default_get_config()
     composite = type(f"Masked{stock.__name__}", (MaskedComposite, kind), members)
-    # All of them are read back by the same `from_config`, which finds the stock class in the config.
+    # One `from_config` reads all of them: it finds the stock class in the config.
     return keras.saving.register_keras_serializable("keras_popup", "MaskedComposite")(composite)
 
 
-def _default_get_config() -> Any:
-    """Returns a `get_config` for a class that has none of its own, so that Keras still makes one of the arguments."""
+def _make_default_get_config() -> Any:
+    """Returns a `get_config` that Keras takes for its default one, which builds a config from constructor arguments."""
 
     def get_config(self: Any) -> dict[str, Any]:
         return MaskedComposite.get_config(self)
 
-    get_config._is_default = True  # type: ignore[attr-defined]  # what Keras looks for
+    get_config._is_default = True  # type: ignore[attr-defined]  # the mark of Keras's default
     return get_config
 
 
-def _choosing_once(call: Any) -> Any:
-    """Returns the `call` of a recurrent layer that chooses the weights of its cells once, not at every time step."""
+def _wrap_recurrent_call(call: Any) -> Any:
+    """Returns the `call` of a recurrent layer, wrapped so that it chooses weights once, not at every time step."""
 
     @functools.wraps(call)
     def choosing_call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -312,11 +327,11 @@ def _choosing_once(call: Any) -> Any:
     return choosing_call
 
 
-def _still_when_frozen(call: Any) -> Any:
-    """Returns the `call` of a SpectralNormalization that leaves its kernel alone while it is frozen."""
+def _wrap_spectral_call(call: Any) -> Any:
+    """Returns the `call` of a SpectralNormalization, wrapped so that it does not change its kernel while frozen."""
 
     @functools.wraps(call)
-    def still_call(self: Any, inputs: Any, training: Any = False) -> Any:
+    def frozen_call(self: Any, inputs: Any, training: Any = False) -> Any:
         return call(self, inputs, training=bool(training) and self.trainable)
 
-    return still_call
+    return frozen_call

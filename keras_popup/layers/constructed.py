@@ -1,4 +1,4 @@
-"""Masked layers that can be made by hand: their constructor and config."""
+"""Masked layers that users can construct by hand: their constructor and config."""
 
 import inspect
 from typing import Any
@@ -16,31 +16,32 @@ from keras_popup.layers.stock_configs import to_stock
 
 _MASKED_ARGUMENTS = """
 
-    All arguments of the stock layer keep their meaning, with two other defaults: no bias, and a
-    signed-constant kernel. A kernel regularizer applies to the masked kernel; a kernel constraint has
-    nothing to do, since it would act after updates of the kernel. Further arguments, all by keyword:
+    All arguments of the stock layer keep their meaning. Two defaults differ: there is no bias, and the kernel
+    initializer is "signed_constant". A kernel regularizer applies to the masked kernel. A kernel constraint has no
+    effect, because constraints act after updates of the kernel, and this kernel is never updated. The other arguments
+    are keyword-only:
 
     Args:
         k: float in (0, 1], the fraction of the kernel's weights that is kept.
         selector: a name, object or config as in `keras_popup.selectors.get`.
-        scores_initializer: of the float32 scores, as in `keras_popup.initializers.get`. None is the selector's:
-            "score_uniform" for "top_k", "zeros" for "bernoulli". Scores of "top_k" that start at 0 stay there:
-            they have no gradient.
-        scores_regularizer: Keras regularizer of the scores. The L2 of the reference with weight decay `wd`
-            is `keras.regularizers.L2(wd / 2)`.
-        train_bias: bool, whether the bias of a layer with `use_bias=True` is trained, or frozen like the kernel.
-        seed: integer in [0, 2**64), for kernel and scores where their initializers have none of their own.
-            None draws one. It is kept in the config, so a copy of the layer has the same kernel.
+        scores_initializer: initializer of the float32 scores, as in `keras_popup.initializers.get`. None uses the
+            selector's: "score_uniform" for "top_k", "zeros" for "bernoulli". Scores of "top_k" that start at 0 have
+            no gradient and stay 0.
+        scores_regularizer: Keras regularizer of the scores. Weight decay `wd` of the reference is
+            `keras.regularizers.L2(wd / 2)`.
+        train_bias: bool. True trains the bias of a layer with `use_bias=True`; False freezes it like the kernel.
+        seed: integer in [0, 2**64), the seed of the kernel and the scores, unless their initializers have a seed.
+            None draws a seed. The config holds the seed, so a copy of the layer has the same kernel.
 
     Attributes:
-        k: float, the fraction kept. Setting it takes effect at the next step, inside a compiled `fit` too.
-        kept: int, how many weights are kept: round-half-up(k * n) for "top_k".
+        k: float, the fraction kept. A new value takes effect at the next step, also inside a compiled `fit`.
+        kept: int, the number of weights kept: round-half-up(k * n) of n weights for "top_k".
         scores: float32 variable of the kernel's shape, the only trainable weight of a layer without bias.
-        kernel: tensor of the compute dtype, the masked kernel that the layer uses.
+        kernel: tensor in the compute dtype, the masked kernel that the layer uses.
 
     Raises:
-        ValueError: if `k` is outside (0, 1] or keeps no weight, or for LoRA and quantized dtypes, which
-            would go round the mask.
+        ValueError: if `k` is outside (0, 1] or keeps no weight, or for LoRA and quantized dtypes, which would bypass
+            the mask.
 
     Reference:
         Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
@@ -52,27 +53,27 @@ KERNEL = KernelSpec("kernel", "_kernel", "kernel")
 
 
 def own_parameters() -> list[inspect.Parameter]:
-    """Returns the arguments that masked layers have and Keras's layers have not."""
+    """Returns the arguments that masked layers have in addition to those of Keras's layers."""
     return [p for p in inspect.signature(Constructed.__init__).parameters.values() if p.kind == p.KEYWORD_ONLY]
 
 
 def kernel_seed(seed: int, spec: KernelSpec, specs: tuple[KernelSpec, ...]) -> int:
-    """Returns the seed of one kernel of a layer: the layer's for the first, else one that follows from it."""
+    """Returns the seed of one kernel of a layer: the layer's seed for its first kernel, else one derived from it."""
     return seed if spec is specs[0] else initializers.derive_seed(seed, spec.name)
 
 
 class Constructed(MaskedLayer):
-    """What the masked layers share that can be made by hand: their constructor and config."""
+    """Base of the masked layers that users can construct by hand: their constructor and config."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kernel_specs" not in vars(cls):
-            if "__init__" in vars(cls):  # a user's class speaks for itself
+            if "__init__" in vars(cls):  # a user's subclass with its own arguments
                 _, *parameters = inspect.signature(cls.__init__).parameters.values()
                 cls.__signature__ = inspect.Signature(parameters)
             return
         cls.__doc__ = (cls.__doc__ or "").rstrip() + _MASKED_ARGUMENTS
-        # What help() and an editor show: the stock layer's arguments, then those of a masked layer.
+        # For help(): the arguments of the stock layer, then those of masked layers. Editors read the .pyi files.
         defaults: dict[str, Any] = {"use_bias": False}
         defaults |= {f"{spec.argument}_initializer": "signed_constant" for spec in cls.kernel_specs}
         *stock, others = inspect.signature(stock_class(cls)).parameters.values()
@@ -102,20 +103,20 @@ class Constructed(MaskedLayer):
             stock.setdefault("use_bias", False)
         if stock.get("weights") is not None:
             raise ValueError(
-                "A masked layer has frozen weights of its own. Received: `weights`. Make a stock layer with them, and "
-                'mask it with mask_model(weights="keep").'
+                "A masked layer draws its frozen weights itself. Received: `weights`. Make a stock layer with these "
+                'weights, and mask it with mask_model(weights="keep").'
             )
         chosen: dict[str, KernelArguments] = {}
         for spec in specs:
             if spec.name not in fractions:
                 continue
             argument = f"{spec.argument}_initializer"
-            own_seed = seed[spec.name] if isinstance(seed, dict) else kernel_seed(seed, spec, specs)
+            one_seed = seed[spec.name] if isinstance(seed, dict) else kernel_seed(seed, spec, specs)
             identifier = stock.get(argument) or "signed_constant"
             is_first = all(other.argument != spec.argument for other in specs if other.name in chosen)
-            if not is_first:  # or both would have the same values
+            if not is_first:  # with the same seed, both kernels would have the same values
                 identifier = initializers.without_seed(identifier)
-            arguments = KernelArguments.fill(fractions[spec.name], own_seed, selector, scores_initializer, identifier)
+            arguments = KernelArguments.fill(fractions[spec.name], one_seed, selector, scores_initializer, identifier)
             chosen[spec.name] = arguments
             if is_first:
                 stock[argument] = arguments.initializer
@@ -129,23 +130,24 @@ class Constructed(MaskedLayer):
         object.__setattr__(self, "masked_kernels", kernels)
         object.__setattr__(self, "train_bias", bool(train_bias))
         if getattr(self, "lora_rank", None) or self.quantization_mode:
-            raise ValueError(self._goes_round_the_mask("LoRA and quantized dtypes"))
+            raise ValueError(self._bypass_message("LoRA and quantized dtypes"))
         check_rematerialization(self, selectors.get(selector))
 
     @property
-    def _one(self) -> MaskedKernel:
+    def _only_kernel(self) -> MaskedKernel:
         kernels = list(self.masked_kernels.values())
         if len(kernels) != 1:
             raise AttributeError(
-                f"Layer '{self.name}' has several masked kernels, {list(self.masked_kernels)}: see `masked_kernels`."
+                f"Layer '{self.name}' has several masked kernels: {list(self.masked_kernels)}. Use those of "
+                "`masked_kernels`, such as layer.masked_kernels[name].mask()."
             )
         return kernels[0]
 
     @property
     def k(self) -> Any:
-        """The fraction of weights kept, in (0, 1]; of several kernels a dict. A number can be set for all of them."""
+        """The fraction of weights kept, in (0, 1]; for several kernels, a dict by name. Set one number for all."""
         kernels = self.masked_kernels
-        return self._one.k if len(kernels) == 1 else {name: kernel.k for name, kernel in kernels.items()}
+        return self._only_kernel.k if len(kernels) == 1 else {name: kernel.k for name, kernel in kernels.items()}
 
     @k.setter
     def k(self, value: float) -> None:
@@ -154,40 +156,41 @@ class Constructed(MaskedLayer):
 
     @property
     def kept(self) -> int:
-        """The number of weights kept outside of training, of all kernels, as the selector has it."""
+        """The number of weights that the selector keeps outside of training, in all kernels together."""
         return sum(kernel.kept for kernel in self.masked_kernels.values())
 
     def mask(self, training: bool = False) -> tf.Tensor:
         """Returns the mask of the kernel.
 
         Args:
-            training: bool, for selectors that choose differently in training: then the mask of the next call.
+            training: bool. True returns the mask that the next call in training would use, which differs for
+                selectors that draw.
 
         Returns:
             float32 tensor of the kernel's shape, exactly 0 or 1.
 
         Raises:
-            AttributeError: if the layer is not built, or has several kernels: see `masked_kernels`.
+            AttributeError: if the layer is not built, or if it has several kernels: use `masked_kernels`.
         """
-        return self._one.mask(training)
+        return self._only_kernel.mask(training)
 
     def baked_kernel(self) -> tf.Tensor:
-        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        return self._one.baked()
+        """Returns the masked kernel in the variable's dtype; -0.0 becomes +0.0."""
+        return self._only_kernel.baked()
 
     @property
     def frozen_kernel(self) -> Any:
         """The variable of the frozen kernel."""
-        return self._one.kernel
+        return self._only_kernel.kernel
 
     @property
     def scores(self) -> Any:
-        """The variable of the scores, None before the layer is built."""
-        return self._one.scores
+        """The variable of the scores; None before the layer is built."""
+        return self._only_kernel.scores
 
     @property
     def seed(self) -> int:
-        """The seed of the kernel, its initial scores and its draws; of several kernels, that of the first."""
+        """The seed of the kernel, its initial scores and its draws. With several kernels, the seed of the first."""
         return next(iter(self.masked_kernels.values())).seed
 
     @property
@@ -210,7 +213,7 @@ class Constructed(MaskedLayer):
         first = kernels[0]
         several = len(kernels) > 1
         scores_initializer = first.scores_initializer
-        if several:  # each kernel fills in its own
+        if several:  # each kernel fills in its own seed
             scores_initializer = initializers.without_seed(scores_initializer)
         return {
             **super().get_config(),
@@ -224,9 +227,9 @@ class Constructed(MaskedLayer):
 
     @classmethod
     def to_stock_serialized(cls, config: dict[str, Any]) -> dict[str, Any]:
-        """Returns a layer of the Keras class, serialized, of the config of one of this class."""
-        own = {parameter.name for parameter in own_parameters()}
-        own |= {f"{spec.argument}_initializer" for spec in cls.kernel_specs}
-        config = {name: to_stock(each) for name, each in config.items() if name not in own}
+        """Returns the serialized stock layer that corresponds to a config of this class."""
+        masked_only = {parameter.name for parameter in own_parameters()}
+        masked_only |= {f"{spec.argument}_initializer" for spec in cls.kernel_specs}
+        config = {name: to_stock(value) for name, value in config.items() if name not in masked_only}
         stock = stock_class(cls)
         return {"module": "keras.layers", "class_name": stock.__name__, "config": config, "registered_name": None}

@@ -1,4 +1,4 @@
-"""Masked convolutions."""
+"""Masked convolution layers."""
 
 import math
 from typing import Any
@@ -11,37 +11,37 @@ from keras_popup.layers.maskable import register_maskable as register_maskable
 from keras_popup.layers.masked_kernel import KernelSpec
 
 
-def _depthwise_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+def _compute_depthwise_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
     *window, _, multiplier = shape
     return math.prod(window), math.prod(window) * multiplier
 
 
-def _depthwise_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _find_depthwise_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (rank - 2,), (rank - 2, rank - 1)
 
 
-def _transposed_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    fan_out, fan_in = initializers.kernel_fans(shape)  # a transposed kernel is (*window, outputs, inputs)
+def _compute_transposed_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    fan_out, fan_in = initializers.kernel_fans(shape)  # the shape of a transposed kernel is (*window, outputs, inputs)
     return fan_in, fan_out
 
 
-_DEPTHWISE_KERNEL = KernelSpec("kernel", "", "depthwise", _depthwise_fans, _depthwise_axes)
+_DEPTHWISE_KERNEL = KernelSpec("kernel", "", "depthwise", _compute_depthwise_fans, _find_depthwise_axes)
 
 
 _TRANSPOSED_KERNEL = KernelSpec(
-    "kernel", "", "kernel", _transposed_fans, lambda layer, rank: ((rank - 1,), (rank - 2,))
+    "kernel", "", "kernel", _compute_transposed_fans, lambda layer, rank: ((rank - 1,), (rank - 2,))
 )
 
 
 _SEPARABLE_KERNELS = (
-    KernelSpec("depthwise_kernel", "", "depthwise", _depthwise_fans, _depthwise_axes),
+    KernelSpec("depthwise_kernel", "", "depthwise", _compute_depthwise_fans, _find_depthwise_axes),
     KernelSpec("pointwise_kernel", "", "pointwise"),
 )
 
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedConv1D(Constructed, keras.layers.Conv1D):
-    """1D convolution with a frozen, masked kernel.
+    """1D convolution layer with a frozen, masked kernel.
 
     Input shape:
         `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
@@ -55,7 +55,7 @@ class MaskedConv1D(Constructed, keras.layers.Conv1D):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedConv2D(Constructed, keras.layers.Conv2D):
-    """2D convolution with a frozen, masked kernel.
+    """2D convolution layer with a frozen, masked kernel.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
@@ -79,13 +79,13 @@ class MaskedConv2D(Constructed, keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedConv3D(Constructed, keras.layers.Conv3D):
-    """3D convolution with a frozen, masked kernel.
+    """3D convolution layer with a frozen, masked kernel.
 
     Input shape:
-        `(batch, depth, height, width, channels)`, or channels second for "channels_first".
+        `(batch, depth, height, width, channels)`, or `(batch, channels, depth, height, width)` for "channels_first".
 
     Output shape:
-        `(batch, new_depth, new_height, new_width, filters)`, or filters second.
+        `(batch, new_depth, new_height, new_width, filters)`, or `(batch, filters, new_depth, new_height, new_width)`.
     """
 
     kernel_specs = (KERNEL,)
@@ -99,7 +99,7 @@ class MaskedDepthwiseConv1D(Constructed, keras.layers.DepthwiseConv1D):
         `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
 
     Output shape:
-        `(batch, new_steps, channels * depth_multiplier)`, or channels second.
+        `(batch, new_steps, channels * depth_multiplier)`, or `(batch, channels * depth_multiplier, new_steps)`.
     """
 
     kernel_specs = (_DEPTHWISE_KERNEL,)
@@ -107,13 +107,14 @@ class MaskedDepthwiseConv1D(Constructed, keras.layers.DepthwiseConv1D):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedDepthwiseConv2D(Constructed, keras.layers.DepthwiseConv2D):
-    """2D depthwise convolution with a frozen, masked kernel. fan_in is kernel height * width.
+    """2D depthwise convolution with a frozen, masked kernel. fan_in is kernel height * kernel width.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
 
     Output shape:
-        `(batch, new_height, new_width, channels * depth_multiplier)`, or channels second.
+        `(batch, new_height, new_width, channels * depth_multiplier)`, or, for "channels_first",
+        `(batch, channels * depth_multiplier, new_height, new_width)`.
     """
 
     kernel_specs = (_DEPTHWISE_KERNEL,)
@@ -123,7 +124,7 @@ class MaskedDepthwiseConv2D(Constructed, keras.layers.DepthwiseConv2D):
 class MaskedConv2DTranspose(Constructed, keras.layers.Conv2DTranspose):
     """2D transposed convolution with a frozen, masked kernel.
 
-    fan_in is kernel height * width * input channels, whatever the strides.
+    fan_in is kernel height * kernel width * input channels, for any strides.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for "channels_first".
@@ -139,7 +140,7 @@ class MaskedConv2DTranspose(Constructed, keras.layers.Conv2DTranspose):
 class MaskedConv1DTranspose(Constructed, keras.layers.Conv1DTranspose):
     """1D transposed convolution with a frozen, masked kernel.
 
-    fan_in is the kernel size * input channels, whatever the strides.
+    fan_in is kernel size * input channels, for any strides.
 
     Input shape:
         `(batch, steps, channels)`, or `(batch, channels, steps)` for "channels_first".
@@ -155,13 +156,13 @@ class MaskedConv1DTranspose(Constructed, keras.layers.Conv1DTranspose):
 class MaskedConv3DTranspose(Constructed, keras.layers.Conv3DTranspose):
     """3D transposed convolution with a frozen, masked kernel.
 
-    fan_in is the size of the window * input channels, whatever the strides.
+    fan_in is kernel depth * kernel height * kernel width * input channels, for any strides.
 
     Input shape:
-        `(batch, depth, height, width, channels)`, or channels second for "channels_first".
+        `(batch, depth, height, width, channels)`, or `(batch, channels, depth, height, width)` for "channels_first".
 
     Output shape:
-        `(batch, new_depth, new_height, new_width, filters)`, or filters second.
+        `(batch, new_depth, new_height, new_width, filters)`, or `(batch, filters, new_depth, new_height, new_width)`.
     """
 
     kernel_specs = (_TRANSPOSED_KERNEL,)

@@ -1,4 +1,4 @@
-"""MaskedDense, MaskedEinsumDense and masked embeddings."""
+"""MaskedDense, MaskedEinsumDense and the masked embeddings."""
 
 import math
 from typing import Any
@@ -10,31 +10,31 @@ from keras_popup.layers.maskable import register_maskable as register_maskable
 from keras_popup.layers.masked_kernel import KernelSpec, MaskedKernel
 
 
-def _einsum_parts(layer: Any) -> tuple[str, str, str]:
+def _split_equation(layer: Any) -> tuple[str, str, str]:
     """Returns the axes of inputs, kernel and outputs in the equation of an EinsumDense."""
     operands, output = layer.equation.replace(" ", "").split("->")
     inputs, kernel = operands.split(",")
     return inputs, kernel, output
 
 
-def _einsum_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    inputs, kernel, output = _einsum_parts(layer)
+def _compute_einsum_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    inputs, kernel, output = _split_equation(layer)
     axes = list(zip(kernel, shape, strict=True))
     fan_in = math.prod(size for axis, size in axes if axis not in output)
     return fan_in, math.prod(size for axis, size in axes if axis not in inputs)
 
 
-def _einsum_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    inputs, kernel, output = _einsum_parts(layer)
-    rows = tuple(number for number, axis in enumerate(kernel) if axis in inputs)
-    return rows, tuple(number for number, axis in enumerate(kernel) if axis in output)
+def _find_einsum_axes(layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    inputs, kernel, output = _split_equation(layer)
+    rows = tuple(index for index, axis in enumerate(kernel) if axis in inputs)
+    return rows, tuple(index for index, axis in enumerate(kernel) if axis in output)
 
 
-def _table_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
-    return shape[-1], shape[-1]  # each output is one weight, and what is next sums over as many
+def _compute_table_fans(layer: Any, shape: tuple[int, ...]) -> tuple[int, int]:
+    return shape[-1], shape[-1]  # an output is one weight; the next layer sums over shape[-1] of them
 
 
-_TABLE = KernelSpec("embeddings", "_embeddings", "embeddings", _table_fans)
+_TABLE = KernelSpec("embeddings", "_embeddings", "embeddings", _compute_table_fans)
 
 
 _REVERSE_TABLE = KernelSpec("reverse_embeddings", "", "embeddings", is_there=lambda layer: not layer.tie_weights)
@@ -68,13 +68,13 @@ class MaskedDense(Constructed, keras.layers.Dense):
 class MaskedEinsumDense(Constructed, keras.layers.EinsumDense):
     """EinsumDense layer with a frozen, masked kernel: `activation(einsum(equation, inputs, w * m) + bias)`.
 
-    fan_in is the product of the kernel's axes that the sum runs over, those absent from the output.
+    fan_in is the product of the sizes of the kernel's axes that the equation sums over (they are not in the output).
 
     Input shape:
-        as the equation says.
+        given by the equation.
 
     Output shape:
-        as the equation says.
+        given by the equation.
 
     Example:
 
@@ -85,12 +85,12 @@ class MaskedEinsumDense(Constructed, keras.layers.EinsumDense):
     TensorShape([1, 2, 5])
     """
 
-    kernel_specs = (KernelSpec("kernel", "_kernel", "kernel", _einsum_fans, _einsum_axes),)
+    kernel_specs = (KernelSpec("kernel", "_kernel", "kernel", _compute_einsum_fans, _find_einsum_axes),)
 
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedEmbedding(Constructed, keras.layers.Embedding):
-    """Embedding with a frozen, masked table. fan_in is the output dimension.
+    """Embedding layer with a frozen, masked table. fan_in is the output dimension.
 
     Input shape:
         `(batch, ...)`, integers.
@@ -104,7 +104,7 @@ class MaskedEmbedding(Constructed, keras.layers.Embedding):
 
 @keras.saving.register_keras_serializable("keras_popup")
 class MaskedReversibleEmbedding(Constructed, keras.layers.ReversibleEmbedding):
-    """Embedding with a frozen, masked table that is used both ways, or one for each with `tie_weights=False`.
+    """ReversibleEmbedding layer with a frozen, masked table for both directions, or two tables if `tie_weights=False`.
 
     Input shape:
         `(batch, ...)`, integers; with `reverse=True`, `(batch, ..., output_dim)`.

@@ -1,7 +1,7 @@
-"""Masking a layer where it is, and stripping it.
+"""Masks a layer in place, and strips it.
 
-A masked layer is made of one that is there by changing its class, as Keras's `quantize` and `enable_lora` change layers
-in place: the object stays the same, and all that refers to it. `strip_layer` is the way back.
+A built layer becomes a masked layer by a change of its class. Keras's `quantize` and `enable_lora` also change
+layers in place. The object stays the same, so all references to it stay valid. `strip_layer` is the way back.
 """
 
 import inspect
@@ -16,21 +16,21 @@ from keras_popup.layers.masked_layer import MaskArguments, stock_of
 
 
 def change_to_masked(layer: Any, arguments: MaskArguments, *, draw: bool) -> None:
-    """Changes the class of a built layer to that of masked ones, and its variables with it.
+    """Changes the class of a built layer to its masked class, and adds the variables of the mask.
 
     Args:
         layer: a built layer, of a class that can be masked.
-        arguments: what it is masked with. Their kernels are the layer's.
-        draw: bool, whether kernels that have an initializer are drawn anew, or stay as they are.
+        arguments: the arguments of the masked layer, for one or more of its kernels.
+        draw: bool. True draws kernels that have an initializer; False keeps the values of all kernels.
 
     Raises:
-        ValueError: if the layer has not these kernels, or `k` keeps no weight of one.
+        ValueError: if the layer does not have these kernels, or if `k` keeps no weight of one of them.
     """
     specs = kernels_of(layer)
     if not arguments.kernels or not {spec.name for spec in specs} >= set(arguments.kernels):
         raise ValueError(
-            f"Layer '{layer.name}' ({type(layer).__name__}) has the kernels {[spec.name for spec in specs]}. Received: "
-            f"arguments for {sorted(arguments.kernels)}."
+            f"Layer '{layer.name}' ({type(layer).__name__}) has the kernels {[spec.name for spec in specs]}. Expected "
+            f"arguments for one or more of these. Received: arguments for {sorted(arguments.kernels)}."
         )
     specs = tuple(spec for spec in specs if spec.name in arguments.kernels)
     kernels = {
@@ -52,20 +52,20 @@ def change_to_masked(layer: Any, arguments: MaskArguments, *, draw: bool) -> Non
             variable = variables[name]
             if kernel.initializer is not None:
                 if draw:
-                    drawn = kernel.for_fans(kernel.initializer, tuple(variable.shape))
+                    drawn = kernel.bind_fans(kernel.initializer, tuple(variable.shape))
                     variable.assign(drawn(tuple(variable.shape), variable.dtype))
                 _set_initializer(layer, kernel)
             kernel.freeze(variable, prefix=len(kernels) > 1)
         object.__setattr__(layer, "_popup_train_others", arguments.train_others)
-        _hold(layer)
+        _freeze_others(layer)
         _keras.refresh_call_signature(layer)
 
 
-def _hold(layer: Any) -> None:
-    """Freezes the bias and the other weights of a masked layer that are not to be trained, for good."""
+def _freeze_others(layer: Any) -> None:
+    """Freezes the bias and the other weights of a masked layer for good, if its arguments say so."""
     scores = {id(kernel.scores) for kernel in layer.masked_kernels.values()}
-    bias, held = getattr(layer, "bias", None), []
-    for place, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
+    bias, frozen = getattr(layer, "bias", None), []
+    for position, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
         trained = layer.train_bias if variable is bias else layer._popup_train_others
         is_kernel = any(spec.plain_variable(layer) is variable for spec in layer.kernel_specs)
         if id(variable) in scores:
@@ -73,22 +73,23 @@ def _hold(layer: Any) -> None:
         elif not (trained or is_kernel):
             variable.trainable = False
             _keras.track(layer, _keras.NON_TRAINABLE, variable)
-            held.append((place, variable))
-    object.__setattr__(layer, "_popup_held", tuple(held))
+            frozen.append((position, variable))
+    object.__setattr__(layer, "_popup_held", tuple(frozen))
 
 
 def strip_layer(layer: Any) -> None:
-    """Makes a masked layer the stock layer again, in place, with the masks baked into its kernels."""
+    """Turns a masked layer into its stock layer, in place. The kernels become the masked kernels."""
     with _keras.unlocked(layer):
         for kernel in layer.masked_kernels.values():
             baked = kernel.baked()
             kernel.thaw()
             kernel.kernel.assign(baked)
         bias = getattr(layer, "bias", None)
-        made_so = ((None, bias),) if isinstance(bias, keras.Variable) and not layer.train_bias else ()
-        for place, variable in vars(layer).pop("_popup_held", made_so):
+        # A layer that was constructed as a masked one has no `_popup_held`: its frozen bias never was trainable.
+        default = ((None, bias),) if isinstance(bias, keras.Variable) and not layer.train_bias else ()
+        for position, variable in vars(layer).pop("_popup_held", default):
             variable.trainable = layer.trainable
-            _keras.track(layer, _keras.TRAINABLE, variable, place)
+            _keras.track(layer, _keras.TRAINABLE, variable, position)
         kernels = layer.masked_kernels
         for name in ("masked_kernels", "train_bias", "_popup_train_others"):
             vars(layer).pop(name, None)
@@ -101,7 +102,10 @@ def strip_layer(layer: Any) -> None:
 
 
 def _set_initializer(layer: Any, kernel: MaskedKernel, default: bool = False) -> None:
-    """Has the config of a layer name the initializer of its kernel, or the default one of its class."""
+    """Sets the layer's attribute for the initializer of a kernel, so that its config has the right one.
+
+    With `default`, a `FrozenInitializer` there is replaced by the default initializer of the layer's class.
+    """
     argument = f"{kernel.spec.argument}_initializer"
     if kernel.spec.argument is None or not hasattr(layer, argument):
         return
@@ -111,20 +115,21 @@ def _set_initializer(layer: Any, kernel: MaskedKernel, default: bool = False) ->
             return
         parameter = inspect.signature(type(layer)).parameters.get(argument)
         initializer = keras.initializers.get(parameter.default if parameter else "glorot_uniform")
-    elif kernel is not first_of_argument(layer, kernel):
+    elif kernel is not find_first_kernel(layer, kernel):
         return
     setattr(layer, argument, initializer)
 
 
-def first_of_argument(layer: Any, kernel: MaskedKernel) -> MaskedKernel:
-    """Returns the first kernel of a layer that has the same argument: two tables of a tied embedding have one."""
-    return next(k for k in layer.masked_kernels.values() if k.spec.argument == kernel.spec.argument)
+def find_first_kernel(layer: Any, kernel: MaskedKernel) -> MaskedKernel:
+    """Returns the layer's first kernel with the same initializer argument: both tables of an embedding share one."""
+    kernels: dict[str, MaskedKernel] = layer.masked_kernels
+    return next(other for other in kernels.values() if other.spec.argument == kernel.spec.argument)
 
 
 def check_rematerialization(layer: Any, selector: selectors.Selector) -> None:
-    """Raises ValueError for a layer that draws its masks, and would draw others in the backward pass."""
+    """Raises ValueError for a layer in a RematScope whose selector draws masks: the backward pass would draw others."""
     if selector.draws and layer._remat_mode:
         raise ValueError(
-            f"Layer '{layer.name}' draws its masks, and rematerialization would draw others in the backward pass. "
-            "Leave it out of the RematScope."
+            f"Layer '{layer.name}' draws its masks, but rematerialization would draw other masks in the backward "
+            "pass. Leave it out of the RematScope."
         )

@@ -1,8 +1,9 @@
-"""Which layer classes can be masked: the kernels of each, and its masked class."""
+"""The layer classes that can be masked, with their kernels and their masked classes."""
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType
 from typing import Any
 
 import keras
@@ -10,38 +11,38 @@ import keras
 from keras_popup.layers.masked_kernel import KernelSpec
 from keras_popup.layers.masked_layer import MaskedLayer, stock_of
 
-# Which classes can be masked: the kernels of each, and its masked class where that is not made for the purpose.
+# The kernels of each stock class that can be masked.
 _MASKABLE: dict[type, tuple[KernelSpec, ...]] = {}
 
-
+# The masked class of a stock class, if it is written out. `masked_class` creates the others.
 _MASKED_CLASSES: dict[type, type] = {}
 
 
 def define_maskable(stock: type, kernels: tuple[KernelSpec, ...], masked: type | None = None) -> None:
-    """Adds a class to those that can be masked."""
+    """Registers a stock class that can be masked, its kernels, and its masked class if it has one."""
     _MASKABLE[stock] = kernels
     if masked is not None:
         _MASKED_CLASSES[stock] = masked
 
 
 def register_maskable(layer_class: type, kernels: Any, fans: Any = None) -> type:
-    """Tells `mask_model` that a layer class of your own has kernels that can be masked.
+    """Tells `mask_model` that your own layer class has kernels that can be masked.
 
-    Its code is not changed: wherever it reads one of these attributes, it gets the masked kernel. Can be called again,
-    to change what was said. Import the module that says it before you load a masked model.
+    The code of the class stays the same. When it reads one of these attributes of a masked layer, it gets the masked
+    kernel. A second call replaces the first. Before you load a masked model, import the module that makes this call.
 
     Args:
         layer_class: subclass of `keras.layers.Layer`.
-        kernels: names of the attributes that hold the kernels, each one variable of a float type.
-        fans: function of (attribute, shape) that returns (fan_in, fan_out) of a kernel, from which the initial
-            scores and random kernels follow. None takes them from the shape as for a dense or convolution kernel.
+        kernels: names of the attributes that hold the kernels. Each kernel is a variable of a float dtype.
+        fans: function that takes (attribute, shape) and returns (fan_in, fan_out) of a kernel. They scale the initial
+            scores and random kernels. None computes them from the shape, as for a dense or convolution kernel.
 
     Returns:
         `layer_class`.
 
     Raises:
-        TypeError: if `layer_class` is no class of layers.
-        ValueError: if `kernels` is empty or holds something else than names.
+        TypeError: if `layer_class` is not a subclass of `keras.layers.Layer`.
+        ValueError: if `kernels` is empty or has an item that is not a name.
 
     Example:
 
@@ -63,62 +64,64 @@ def register_maskable(layer_class: type, kernels: Any, fans: Any = None) -> type
         raise ValueError(f"`kernels` must be names of attributes, such as ('w',). Received: {kernels!r}.")
     specs = [KernelSpec(name) for name in names]
     if fans is not None:
-        specs = [dataclasses.replace(spec, fans=_fans_of_name(fans, spec.name)) for spec in specs]
+        specs = [dataclasses.replace(spec, fans=_bind_name(fans, spec.name)) for spec in specs]
     define_maskable(layer_class, tuple(specs))
     masked_class.cache_clear()
     return layer_class
 
 
-def _fans_of_name(fans: Any, name: str) -> Any:
+def _bind_name(fans: Any, name: str) -> Callable[[Any, tuple[int, ...]], tuple[int, int]]:
+    """Returns a `fans` function of a `KernelSpec` from the `fans` of a user."""
     return lambda layer, shape: fans(name, shape)
 
 
 def kernels_of(layer: Any) -> tuple[KernelSpec, ...]:
-    """Returns the kernels of a plain layer that can be masked: none if it is left alone."""
+    """Returns the kernels of a plain layer that can be masked: none for a masked layer, or for other classes."""
     if isinstance(layer, MaskedLayer):
         return ()
-    return tuple(spec for spec in _specs(stock_of(layer)) if spec.is_there(layer))
+    return tuple(spec for spec in _find_specs(stock_of(layer)) if spec.is_there(layer))
 
 
-def _specs(kind: type) -> tuple[KernelSpec, ...]:
-    base = next((base for base in kind.__mro__ if base in _MASKABLE), None)
+def _find_specs(kind: type) -> tuple[KernelSpec, ...]:
+    base = maskable_base(kind)
     return () if base is None or overridden(kind, base) else _MASKABLE[base]
 
 
 def maskable_base(kind: type) -> type | None:
-    """Returns the nearest class of a class's own or its bases' that can be masked."""
+    """Returns the first class in the method resolution order of `kind` that can be masked, or None."""
     return next((base for base in kind.__mro__ if base in _MASKABLE), None)
 
 
 def overridden(kind: type, base: type) -> list[str]:
-    """Returns what a subclass overrides of what comes to the kernel in a class that can be masked."""
+    """Returns the names that a subclass overrides and by which the maskable class `base` makes or reads a kernel."""
     attributes = {attribute for spec in _MASKABLE[base] for attribute in spec.attributes}
-    reads = {"call", "build", "__call__", "add_weight", *attributes}
-    for name, code in _functions(base.__mro__):
+    kernel_names = {"call", "build", "__call__", "add_weight", *attributes}
+    for name, code in _list_functions(base.__mro__):
         if attributes & set(code.co_names):
-            reads.add(name)
-    own = kind.__mro__[: kind.__mro__.index(base)]
-    return sorted({name for each in own for name in vars(each) if name in reads})
+            kernel_names.add(name)
+    subclasses = kind.__mro__[: kind.__mro__.index(base)]
+    return sorted({name for subclass in subclasses for name in vars(subclass) if name in kernel_names})
 
 
-def _functions(classes: Any) -> Iterator[tuple[str, Any]]:
-    for each in classes:
-        if each is not object:
-            for name, value in vars(each).items():
+def _list_functions(classes: Iterable[type]) -> Iterator[tuple[str, CodeType]]:
+    """Yields (name, code) of the methods and properties that the classes define."""
+    for kind in classes:
+        if kind is not object:
+            for name, value in vars(kind).items():
                 function = value.fget if isinstance(value, property) else value
                 if code := getattr(function, "__code__", None):
                     yield name, code
 
 
 def is_constructed(kind: type) -> bool:
-    """Tells whether a masked class has a constructor and a config of its own."""
+    """Tells whether a masked class is one of those that users can construct by hand."""
     return kind in _MASKED_CLASSES.values()
 
 
 @functools.cache
 def masked_class(kind: type) -> type:
-    """Returns the masked class of a class that can be masked, made for the purpose if there is none."""
+    """Returns the masked class of a stock class. Creates it if it is not written out."""
     if kind in _MASKED_CLASSES:
         return _MASKED_CLASSES[kind]
-    members = {"__module__": __name__, "__doc__": kind.__doc__, "kernel_specs": _specs(kind)}
+    members = {"__module__": __name__, "__doc__": kind.__doc__, "kernel_specs": _find_specs(kind)}
     return type(f"Masked{kind.__name__}", (MaskedLayer, kind), members)

@@ -1,4 +1,4 @@
-"""A masked kernel: a frozen kernel, scores, the fraction k and a selector. A masked layer has one or several."""
+"""A masked kernel: a frozen kernel, its scores, the fraction k and a selector. A masked layer has one or more."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,11 @@ from keras_popup.layers import strategy_checks
 Axes = tuple[int, ...]
 
 
-def _dense_fans(layer: Any, shape: Axes) -> tuple[int, int]:
+def _compute_dense_fans(layer: Any, shape: Axes) -> tuple[int, int]:
     return initializers.kernel_fans(shape)
 
 
-def _last_axes(layer: Any, rank: int) -> tuple[Axes, Axes]:
+def _find_last_axes(layer: Any, rank: int) -> tuple[Axes, Axes]:
     return (rank - 2,) if rank > 1 else (0,), (rank - 1,)
 
 
@@ -30,42 +30,42 @@ class KernelSpec:
     """One kernel of a layer class that can be masked.
 
     Attributes:
-        name: str, its name: that of the weight, and of the attribute that the layer's code reads.
-        variable: str, the attribute that holds the variable, where that is another one.
-        argument: str, what the layer's arguments call it: "depthwise" of `depthwise_initializer`. None of a layer
-            whose initializer is not an argument.
-        fans: function of (layer, shape) that returns (fan_in, fan_out).
-        axes: function of (layer, rank) that returns the axes of input channels, and those of output channels.
-        is_there: function of a layer that tells whether it has this kernel at all.
+        name: str, the name of the weight, and of the attribute that the layer's code reads.
+        variable: str, the attribute that holds the variable, or "" if it is the attribute `name`.
+        argument: str, the prefix of the kernel's arguments in the layer's constructor, such as "depthwise" for
+            `depthwise_initializer`. None if the constructor has no initializer of the kernel.
+        fans: function that takes (layer, shape) and returns (fan_in, fan_out).
+        axes: function that takes (layer, rank) and returns (axes of input channels, axes of output channels).
+        is_there: function that takes a layer and returns whether it has this kernel.
     """
 
     name: str
     variable: str = ""
     argument: str | None = None
-    fans: Callable[[Any, Axes], tuple[int, int]] = _dense_fans
-    axes: Callable[[Any, int], tuple[Axes, Axes]] = _last_axes
+    fans: Callable[[Any, Axes], tuple[int, int]] = _compute_dense_fans
+    axes: Callable[[Any, int], tuple[Axes, Axes]] = _find_last_axes
     is_there: Callable[[Any], bool] = lambda layer: True
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """The attributes of a layer by which its code comes to the kernel."""
+        """The attributes of a layer by which its code can read the kernel."""
         return tuple(dict.fromkeys((self.name, self.variable or self.name)))
 
     def plain_variable(self, layer: Any) -> Any:
-        """Returns the variable of this kernel in a layer that does not mask it, None if there is none."""
+        """Returns the variable of this kernel in a layer that does not mask it, or None if the layer has none."""
         return vars(layer).get(self.attributes[-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class KernelArguments:
-    """What a masked kernel is made with.
+    """The arguments of a masked kernel.
 
     Attributes:
         k: float in (0, 1], the fraction of its weights that is kept.
-        seed: int in [0, 2**64), of the kernel, the initial scores and the draws.
+        seed: int in [0, 2**64), the seed of the kernel, the initial scores and the draws.
         selector: a `Selector`.
-        scores_initializer: of the scores, with its seed.
-        initializer: of the frozen kernel, with its seed. None for the kernel that is there.
+        scores_initializer: initializer of the scores, with its seed.
+        initializer: initializer of the frozen kernel, with its seed. None keeps the values that the kernel has.
     """
 
     k: float
@@ -78,7 +78,7 @@ class KernelArguments:
     def fill(
         cls, k: float, seed: int, selector: Any, scores_initializer: Any = None, initializer: Any = None
     ) -> "KernelArguments":
-        """Returns arguments whose initializers have the seeds that follow from `seed`, where they have none."""
+        """Returns checked arguments. Initializers without a seed get one that follows from `seed`."""
         k, seed, selector = selectors.check_k(k), initializers.check_seed(seed), selectors.get(selector)
         scores = selector.scores_initializer if scores_initializer is None else scores_initializer
         return cls(
@@ -105,7 +105,7 @@ class KernelArguments:
 
 
 class _InUse(threading.local):
-    """The kernels of the calls that are going on, by layer and name: each thread has its own, as Keras's calls do."""
+    """The masked kernels of the layer calls that are running in this thread, by `id(layer)` and kernel name."""
 
     def __init__(self) -> None:
         self.kernels: dict[tuple[int, str], tf.Tensor] = {}
@@ -115,14 +115,15 @@ _in_use = _InUse()
 
 
 class MaskedKernel:
-    """A frozen kernel and the mask over it: `w * m`, `m = selector(s, k)`.
+    """A frozen kernel and its mask: `w * m` with `m = selector(s, k)`.
 
     Attributes:
-        layer: the layer that has it.
-        spec: its `KernelSpec`.
-        kernel: variable, frozen. None before the layer is built.
-        scores: float32 variable of the kernel's shape.
-        draws: int64 variable, how many masks have been drawn. None of a selector that draws none.
+        layer: the layer that the kernel belongs to.
+        spec: the `KernelSpec` of the kernel.
+        kernel: variable w, frozen. None before the layer is built.
+        scores: float32 variable s of the kernel's shape. None before the layer is built.
+        k_variable: float64 variable, the fraction kept. None before the layer is built.
+        draws: int64 variable, the number of masks drawn so far. None if the selector draws no masks.
         seed, selector, scores_initializer, initializer: as in `KernelArguments`.
         scores_regularizer: Keras regularizer of the scores, or None.
     """
@@ -146,13 +147,14 @@ class MaskedKernel:
 
     @property
     def where(self) -> str:
+        """The words that name the layer in error messages."""
         return f" of layer '{self.layer.name}'"
 
     def arguments(self) -> KernelArguments:
-        """Returns what this kernel is made with, `k` as it is now."""
+        """Returns the arguments of this kernel, with the present value of `k`."""
         return KernelArguments(self.k, self.seed, self.selector, self.scores_initializer, self.initializer)
 
-    # Making
+    # Creating and removing the variables
 
     def check_shape(self, shape: Axes) -> None:
         """Raises ValueError if a kernel of this shape cannot be masked."""
@@ -160,12 +162,12 @@ class MaskedKernel:
         if not all(shape):
             raise ValueError(
                 f"Layer '{self.layer.name}' needs an input whose channels are known and not 0. "
-                f"Received: a kernel of shape {tuple(shape)}."
+                f"Received an input that gives a kernel of shape {tuple(shape)}."
             )
         selectors.check_kept(self._k_value, math.prod(shape), self.where)
 
-    def for_fans(self, initializer: Any, shape: Axes) -> Any:
-        """Returns an initializer that knows the fans of this kernel."""
+    def bind_fans(self, initializer: Any, shape: Axes) -> Any:
+        """Returns the initializer with the fans of this kernel as a fixed argument, if it has such an argument."""
         if isinstance(initializer, initializers.FrozenInitializer):
             return functools.partial(initializer, fans=self.fans(shape))
         return initializer
@@ -175,39 +177,42 @@ class MaskedKernel:
         return self.spec.fans(self.layer, tuple(self.kernel.shape) if shape is None else tuple(shape))
 
     def channel_axes(self) -> tuple[Axes, Axes]:
-        """Returns the kernel's axes of input channels and those of output channels."""
+        """Returns (axes of input channels, axes of output channels) of the kernel."""
         return self.spec.axes(self.layer, len(self.kernel.shape))
 
     def freeze(self, kernel: Any, prefix: bool) -> None:
-        """Takes a layer's kernel, tracked by it, and makes the variables that mask it beside it.
+        """Freezes a variable of the layer as the kernel, and creates the scores and the other variables of the mask.
 
-        Their order among the layer's variables is that of a layer which is built anew: the scores have the place
-        that the kernel had, the kernel and what is not trained stand before all that a layer makes later.
+        The order of the layer's variables is the same whether a layer is masked while it is built or afterwards. The
+        scores take the position of the kernel among the trainable variables. The kernel and the other variables of
+        the mask are the first of the variables that are not trainable.
 
         Args:
-            prefix: bool, whether the variables are named after the kernel: the layer has several.
+            kernel: the variable, tracked by the layer.
+            prefix: bool, whether the paths of the variables contain the kernel's name. True if the layer has several
+                kernels.
         """
         layer, trainable = self.layer, _keras.own_variables(self.layer, _keras.TRAINABLE)
-        # Keras saves variables by their position in these two lists. The kernel moves to the second one, as
-        # `trainable = False` alone would be undone by setting `trainable` on the model.
-        place = next((i for i, variable in enumerate(trainable) if variable is kernel), len(trainable))
+        # Keras saves variables by their position in the two lists, trainable and not trainable. The kernel moves to the
+        # second list, because `trainable = False` alone is undone when someone sets `trainable` on the model.
+        position = next((i for i, variable in enumerate(trainable) if variable is kernel), len(trainable))
         before = [other for other in layer.masked_kernels.values() if other.kernel is not None]
-        others = sum(3 if other.draws is not None else 2 for other in before)
+        first = sum(3 if other.draws is not None else 2 for other in before)
         self.kernel = kernel
         kernel.trainable = False
-        # Not autocast: the product with the mask is rounded to the compute type, once.
+        # Not autocast: the product with the mask is rounded to the compute dtype once.
         self._autocast, kernel._autocast = kernel._autocast, False
-        _keras.track(layer, _keras.NON_TRAINABLE, kernel, others)
+        _keras.track(layer, _keras.NON_TRAINABLE, kernel, first)
         shape = tuple(kernel.shape)
         self.scores = keras.Variable(
-            self.for_fans(self.scores_initializer, shape),
+            self.bind_fans(self.scores_initializer, shape),
             shape=shape,
             dtype="float32",
-            autocast=False,  # ranked in a half type, scores would tie
+            autocast=False,  # rounded to 16 bits, many scores would be equal
             name="scores",
         )
         self.k_variable = keras.Variable(
-            # Keras's own Constant goes through float32.
+            # Not keras.initializers.Constant, which rounds to float32.
             lambda shape, dtype: tf.constant(self._k_value, dtype),
             shape=(),
             dtype="float64",  # in float32, k = 0.7 keeps 3 of 5 weights instead of 4
@@ -222,11 +227,11 @@ class MaskedKernel:
                 dtype="int64",
                 autocast=False,
                 trainable=False,
-                aggregation="only_first_replica",  # they count alike
+                aggregation="only_first_replica",  # all replicas count the same
                 name="draws",
             )
         path = kernel.path if prefix else kernel.path.rpartition("/")[0]
-        # As of variables that `add_weight` makes: Keras reads them.
+        # Attributes that `add_weight` sets and Keras reads.
         for variable in (self.scores, self.k_variable, self.draws):
             if variable is not None:
                 variable.constraint = variable.regularizer = None
@@ -234,11 +239,11 @@ class MaskedKernel:
                 _keras.set_path(variable, f"{path}/{variable.name}".lstrip("/"))
         self.scores.regularizer = self._penalty if self.scores_regularizer or self.regularizer else None
         self.scores.trainable = layer.trainable
-        _keras.track(layer, _keras.TRAINABLE, self.scores, place)
-        _keras.track(layer, _keras.NON_TRAINABLE, self.k_variable, others + 1)
+        _keras.track(layer, _keras.TRAINABLE, self.scores, position)
+        _keras.track(layer, _keras.NON_TRAINABLE, self.k_variable, first + 1)
         if self.draws is not None:
-            _keras.track(layer, _keras.NON_TRAINABLE, self.draws, others + 2)
-        # Not a weight: nothing is lost with it, and each replica has its own.
+            _keras.track(layer, _keras.NON_TRAINABLE, self.draws, first + 2)
+        # Not a weight: files do not need it, and each replica has its own.
         with tf.init_scope():
             self._hint = tf.Variable(
                 tf.zeros((), tf.int64),
@@ -249,14 +254,14 @@ class MaskedKernel:
             )
 
     def thaw(self) -> None:
-        """Undoes `freeze`: the layer has the kernel as a plain variable again, in the place of the scores."""
-        store = _keras.untrack(self.layer, self.scores)
+        """Undoes `freeze`: the kernel is a plain variable of the layer again, at the position of the scores."""
+        found = _keras.untrack(self.layer, self.scores)
         for variable in (self.k_variable, self.draws):
             if variable is not None:
                 _keras.untrack(self.layer, variable)
         self.kernel._autocast = self._autocast
         self.kernel.trainable = self.layer.trainable
-        _keras.track(self.layer, _keras.TRAINABLE, self.kernel, store[1] if store else None)
+        _keras.track(self.layer, _keras.TRAINABLE, self.kernel, found[1] if found else None)
 
     @property
     def regularizer(self) -> Any:
@@ -264,7 +269,7 @@ class MaskedKernel:
         return getattr(self.kernel, "regularizer", None)
 
     def _penalty(self, scores: Any) -> tf.Tensor:
-        """Returns what the regularizers ask for. Keras calls this once per layer, however often it is shared."""
+        """Returns the sum of the two penalties. Keras calls this once per layer, even if the layer is shared."""
         penalty = tf.constant(0.0)
         if self.scores_regularizer is not None:
             penalty += self.scores_regularizer(scores)
@@ -272,7 +277,7 @@ class MaskedKernel:
             penalty += tf.cast(self.regularizer(self.masked()), tf.float32)
         return penalty
 
-    # Using
+    # Reading
 
     @property
     def k(self) -> float:
@@ -295,44 +300,44 @@ class MaskedKernel:
 
     @property
     def kept(self) -> int:
-        """The number of weights kept outside of training, as the selector has it."""
+        """The number of weights that the selector keeps outside of training."""
         self.check_built("kept")
         return self.selector.kept(self.scores.value, self.k)
 
     def mask(self, training: bool = False) -> tf.Tensor:
-        """Returns the mask: a float32 tensor, 0 or 1. In training, of a selector that draws, that of the next call."""
+        """Returns the mask, float32, 0 or 1. In training, a selector that draws gives the mask of the next call."""
         self.check_built("mask()")
         k = tf.convert_to_tensor(self.k_variable)
         return self.selector(self.scores.value, k, training, **self._next_seed(training))
 
     def read(self) -> tf.Tensor:
-        """Returns the kernel as the code of layers reads it: that of the call which is going on, else a new one."""
+        """Returns the masked kernel for the code of layers: that of the running call, or a new one outside of calls."""
         self.check_built(self.name)
         in_use = _in_use.kernels.get((id(self.layer), self.name))
-        return self.masked(dtype=self._dtype_of_reads()) if in_use is None else in_use
+        return self.masked(dtype=self._find_read_dtype()) if in_use is None else in_use
 
     def masked(self, training: bool = False, dtype: str | None = None, **seed: Any) -> tf.Tensor:
-        """Returns kernel times mask, in the layer's compute type if no other is given."""
+        """Returns kernel times mask, in `dtype` or else in the layer's compute dtype."""
         self.check_built("kernel")
         k, dtype = tf.convert_to_tensor(self.k_variable), dtype or self.layer.compute_dtype
         kernel, scores = self.kernel.value, self.scores.value
         return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
 
     def baked(self) -> tf.Tensor:
-        """Returns the masked kernel in the type it is kept in, with plain zeros, none of them negative."""
-        # A compiled program would be used only once, and compiling it takes longer than NumPy's choice.
+        """Returns the masked kernel in the variable's dtype; -0.0 becomes +0.0."""
+        # A compiled program would be used only once. Compiling it takes longer than a choice by NumPy.
         with selectors.without_compiling():
             return self.masked(dtype=self.kernel.dtype) + 0.0
 
     def choose(self, training: bool) -> tf.Tensor:
-        """Returns the masked kernel for one call of the layer, and counts it where the selector draws."""
+        """Returns the masked kernel for one call of the layer. Counts the call if the selector draws masks."""
         seed = self._next_seed(training)
-        if seed:  # before the kernel: other replicas, which are threads, may run in the meantime
+        if seed:  # count before the draw: replicas are threads, and another one may run during the draw
             self.draws.assign(self.draws.value + 1)
-        return self.masked(training, dtype=self._dtype_of_reads(), **seed)
+        return self.masked(training, dtype=self._find_read_dtype(), **seed)
 
-    def _dtype_of_reads(self) -> str:
-        """Returns the type that Keras would give the kernel in now, if it were a plain variable."""
+    def _find_read_dtype(self) -> str:
+        """Returns the dtype that a read of the kernel would have now if it were a plain variable."""
         if "float" not in self.kernel.dtype:
             return str(self.kernel.dtype)
         if (dtype := _keras.autocast_dtype()) is not None:
@@ -340,31 +345,32 @@ class MaskedKernel:
         return str(self.layer.compute_dtype if self.layer.autocast else self.kernel.dtype)
 
     def _next_seed(self, training: bool) -> dict[str, Any]:
-        """Returns what a selector that draws is given besides: the seed of the next draw."""
+        """Returns the seed of the next draw as a keyword argument, or {} if nothing is drawn."""
         if not (training and self.selector.draws):
             return {}
-        own = tf.constant(initializers.derive_seed(self.seed, "draws"), tf.int64)
-        return {"seed": tf.stack([own, self.draws.value])}
+        kernel_seed = tf.constant(initializers.derive_seed(self.seed, "draws"), tf.int64)
+        return {"seed": tf.stack([kernel_seed, self.draws.value])}
 
     def check_built(self, attribute: str) -> None:
+        """Raises AttributeError if the kernel has no scores yet."""
         if self.scores is None:
             raise AttributeError(
-                f"Layer '{self.layer.name}' has no `{attribute}` before it is built. "
-                "Call it on an input, or call its `build(input_shape)`, first."
+                f"Layer '{self.layer.name}' has no `{attribute}` before it is built. First call the layer on an input, "
+                "or call its `build(input_shape)`."
             )
 
 
 @contextlib.contextmanager
 def choose_once(kernels: list[MaskedKernel], training: bool) -> Iterator[None]:
-    """Chooses the weights of kernels once, for all that reads them inside: not anew at every time step, say."""
-    made = []
+    """Chooses the weights of kernels once. All reads inside use this choice: those of all time steps, for example."""
+    added = []
     try:
         for kernel in kernels:
             key = id(kernel.layer), kernel.name
             if key not in _in_use.kernels and kernel.scores is not None:
                 _in_use.kernels[key] = kernel.choose(training)
-                made.append(key)
+                added.append(key)
         yield
     finally:
-        for key in made:
+        for key in added:
             del _in_use.kernels[key]

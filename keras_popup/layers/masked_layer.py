@@ -1,4 +1,4 @@
-"""Masked layers: Keras layers whose kernels are frozen and masked. What they share, and which classes have one."""
+"""The base of masked layers, which are Keras layers whose kernels are frozen and masked, and their arguments."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from keras_popup import _keras, _workarounds
 from keras_popup.layers import strategy_checks
 from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel, choose_once
 
-# What the mixin's `self` and `super()` are, in every class that is used.
+# The mixin comes before a Keras layer in every class that is used. Keras has no types, so type checkers see Any.
 if TYPE_CHECKING:
     _StockLayer = Any
 else:
@@ -21,33 +21,33 @@ else:
 
 
 class Mixin(_StockLayer):
-    """What this library mixes in before the class of a Keras layer."""
+    """Base of the classes that this library mixes in before the class of a Keras layer."""
 
 
 def stock_of(layer: Any) -> type:
-    """Returns the class of a layer without what this library has mixed in."""
+    """Returns the class of a layer without the classes that this library has mixed in."""
     return stock_class(type(layer))
 
 
 def stock_class(kind: type) -> type:
-    """Returns a class without what this library has mixed in."""
+    """Returns a class without the classes that this library has mixed in."""
     return next(base for base in kind.__mro__ if not issubclass(base, Mixin))
 
 
 class MaskedLayer(Mixin):
-    """What all masked layers share: mixed in before a Keras layer that has one kernel, or several.
+    """Base of all masked layers, mixed in before a Keras layer that has one or more kernels.
 
     forward: the Keras layer with the kernel `w * m`, `m = selector(s, k)`;
-    backward, of `TopK`: `dL/ds = dL/d(w * m) * w * sign(s)`. The kernel `w` never changes.
+    backward, for `TopK`: `dL/ds = dL/d(w * m) * w * sign(s)`. The kernel `w` never changes.
 
-    Whatever reads the kernel of the layer, its own code or that of another one, reads the masked kernel.
+    All code that reads the kernel of the layer gets the masked kernel: the layer's own code and that of other layers.
 
     Attributes:
         masked_kernels: dict of the layer's `MaskedKernel`s by name.
-        train_bias: bool, whether the bias is trained, or frozen like the kernel.
+        train_bias: bool. True if the bias is trained, False if it is frozen like the kernel.
     """
 
-    # The kernels of the class, for those that are there.
+    # The kernels that layers of this class can have.
     kernel_specs: tuple[KernelSpec, ...] = ()
 
     masked_kernels: dict[str, MaskedKernel]
@@ -58,17 +58,17 @@ class MaskedLayer(Mixin):
         if "kernel_specs" not in vars(cls):
             return
         stock: Any = stock_class(cls)
-        cls.call = _choosing(stock)
+        cls.call = _wrap_call(stock)
         for spec in cls.kernel_specs:
             for attribute in spec.attributes:
-                setattr(cls, attribute, _kernel_property(spec, attribute))
+                setattr(cls, attribute, _make_kernel_property(spec, attribute))
 
     def kernels_of_call(self, *args: Any, **kwargs: Any) -> list[MaskedKernel]:
         """Returns the kernels that a call with these arguments reads."""
         return list(self.masked_kernels.values())
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
-        """Creates a weight; a request for a kernel makes the scores and `k` too."""
+        """Creates a weight. For a kernel, it also creates the scores and `k`."""
         if name == "bias" and not self.train_bias:
             kwargs["trainable"] = False
         kernel = self.masked_kernels.get(name) if name else None
@@ -76,30 +76,30 @@ class MaskedLayer(Mixin):
             return super().add_weight(*args, name=name, **kwargs)
         shape = tuple(kwargs["shape"])
         kernel.check_shape(shape)
-        # Not by `trainable = False` afterwards: setting `trainable` on the model would thaw it again.
+        # Not `trainable = False` afterwards, which is undone when someone sets `trainable` on the model.
         initializer = kwargs["initializer"] if kernel.initializer is None else kernel.initializer
-        kwargs |= {"trainable": False, "initializer": kernel.for_fans(initializer, shape)}
+        kwargs |= {"trainable": False, "initializer": kernel.bind_fans(initializer, shape)}
         variable = super().add_weight(name=name, **kwargs)
         kernel.freeze(variable, prefix=len(self.masked_kernels) > 1)
         return variable
 
     def __setattr__(self, name: str, value: Any) -> None:
-        own = getattr(type(self), name, None)
-        if isinstance(own, _KernelProperty):
-            own.__set__(self, value)  # past TensorFlow, which would read the kernel first, and compute it
+        attribute = getattr(type(self), name, None)
+        if isinstance(attribute, _KernelProperty):
+            attribute.__set__(self, value)  # not through TensorFlow's __setattr__, which would compute the kernel first
         else:
             super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        # Keras, saving, asks for everything that is listed here, and the kernel would be computed each time.
+        # When Keras saves a layer, it reads all attributes that are listed here. That would compute the kernel.
         hidden = {attribute for spec in self.kernel_specs for attribute in spec.attributes}
         return [name for name in super().__dir__() if name not in hidden]
 
     def check_exporter(self) -> None:
-        """Raises ValueError inside Keras's exports to formats that cannot choose weights.
+        """Raises ValueError if Keras is exporting the layer to a format that has no operation to choose weights.
 
-        Their converters write a file all the same, which no runtime can read. Nothing but the call stack tells
-        a layer which export it is traced for; eager calls and graphs that are there already do not come here.
+        The converter would write a file without an error, but no runtime can read it. Only the call stack tells a
+        layer which export traces it. Eager calls and finished graphs do not reach this check.
         """
         if tf.executing_eagerly():
             return
@@ -114,20 +114,20 @@ class MaskedLayer(Mixin):
             frame = frame.f_back
 
     def rematerialized_call(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
-        """As Keras's, for calls with keyword arguments as well."""
+        """As the method of Keras, but works for calls with keyword arguments too."""
         rematerialize = super().rematerialized_call
         return _workarounds.rematerialize_with_keywords(lambda call: rematerialize(call, *args), fn, kwargs)
 
-    # The Keras layers save what their kernel's attribute returns, and know nothing of scores.
+    # The stock layers would save the masked kernel, which their attribute returns, and no scores.
     def save_own_variables(self, store: Any) -> None:
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        # Files of earlier versions do not have a bias that is frozen at 0, which was dropped then: it stands last.
-        own = [*_keras.own_variables(self, _keras.TRAINABLE), *_keras.own_variables(self, _keras.NON_TRAINABLE)]
+        # Earlier versions dropped a bias that is frozen at 0, so their files do not have it. It is the last variable.
+        variables = [*_keras.own_variables(self, _keras.TRAINABLE), *_keras.own_variables(self, _keras.NON_TRAINABLE)]
         bias = getattr(self, "bias", None)
-        if len(store) == len(own) - 1 and own[-1] is bias and not np.any(bias.numpy()):
-            for number, variable in enumerate(own[:-1]):
+        if len(store) == len(variables) - 1 and variables[-1] is bias and not np.any(bias.numpy()):
+            for number, variable in enumerate(variables[:-1]):
                 variable.assign(store[str(number)])
             return
         keras.layers.Layer.load_own_variables(self, store)
@@ -135,23 +135,23 @@ class MaskedLayer(Mixin):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: quantization would replace the masked kernel."""
         # Not NotImplementedError, which `Model.quantize` turns into a warning.
-        raise ValueError(self._goes_round_the_mask("quantize()"))
+        raise ValueError(self._bypass_message("quantize()"))
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: LoRA would add unmasked weights to the kernel."""
-        raise ValueError(self._goes_round_the_mask("enable_lora()"))
+        raise ValueError(self._bypass_message("enable_lora()"))
 
-    def _goes_round_the_mask(self, what: str) -> str:
+    def _bypass_message(self, feature: str) -> str:
         return (
-            f"{what} would go round the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks "
-            "first, with keras_popup.strip_masks(model)."
+            f"{feature} would bypass the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks first: "
+            "keras_popup.strip_masks(model)."
         )
 
 
-def _choosing(stock: Any) -> Any:
-    """Returns the `call` of a class which chooses the weights first, once."""
+def _wrap_call(stock: Any) -> Any:
+    """Returns the `call` of a stock class, wrapped so that it chooses the weights once, before all else."""
 
-    @functools.wraps(stock.call)  # Keras reads the names of its arguments
+    @functools.wraps(stock.call)  # keeps the signature, which Keras inspects
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         self.check_exporter()
         strategy_checks.check_training_step()
@@ -162,7 +162,7 @@ def _choosing(stock: Any) -> Any:
 
 
 def is_training(kwargs: dict[str, Any]) -> bool:
-    """Tells whether a call is one in training: as it is told, or else as the layers around it are."""
+    """Tells whether a call is in training mode: by its `training` argument, or else by the enclosing calls."""
     training = kwargs.get("training")
     if training is None and (context := _keras.call_context()) is not None:
         training = context.get_value("training")
@@ -170,18 +170,18 @@ def is_training(kwargs: dict[str, Any]) -> bool:
 
 
 class _KernelProperty(property):
-    """An attribute of a layer by which code comes to its kernel."""
+    """An attribute of a masked layer by which code reads its kernel."""
 
 
-def _kernel_property(spec: KernelSpec, attribute: str) -> property:
+def _make_kernel_property(spec: KernelSpec, attribute: str) -> property:
     def read(self: Any) -> Any:
         kernel = self.masked_kernels.get(spec.name)
-        if kernel is None:  # one that is left as it is
+        if kernel is None:  # this kernel of the layer is not masked
             if attribute not in vars(self):
                 raise AttributeError(f"Layer '{self.name}' has no `{attribute}`.")
             return vars(self)[attribute]
-        # The attribute that is not public is the variable for those who look at the layer, and the masked kernel for
-        # all code that runs in a model.
+        # A private attribute gives the variable outside of calls, to code that inspects the layer. Inside of calls it
+        # gives the masked kernel, to the code of layers.
         is_private = attribute != spec.name
         return kernel.kernel if is_private and _keras.call_context() is None else kernel.read()
 
@@ -191,24 +191,26 @@ def _kernel_property(spec: KernelSpec, attribute: str) -> property:
             vars(self)[attribute] = value
             return
         if value is None or value is kernel.kernel:
-            return  # what `add_weight` has returned
+            return  # `build` sets the variable that `add_weight` has returned
         raise AttributeError(
             f"The kernel of masked layer '{self.name}' is frozen. Received: a new value for `{attribute}`. Assign to "
             f"layer.masked_kernels['{spec.name}'].kernel, or strip the masks first."
         )
 
-    return _KernelProperty(read, write, doc="The kernel that is used: frozen kernel times mask, in the compute dtype.")
+    return _KernelProperty(
+        read, write, doc="The kernel that the layer uses: frozen kernel times mask, in the compute dtype."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskArguments:
-    """What a layer is masked with: enough to mask a stock layer of the same class alike.
+    """All arguments that are needed to mask a stock layer.
 
     Attributes:
-        kernels: dict of `KernelArguments` by the kernels' names.
+        kernels: dict of `KernelArguments` by kernel name.
         scores_regularizer: Keras regularizer of all scores, or None.
         train_bias: bool, whether the bias is trained.
-        train_others: bool, whether other weights of the layer are trained.
+        train_others: bool, whether the other weights of the layer, without the kernels and the bias, are trained.
     """
 
     kernels: dict[str, KernelArguments]
@@ -218,7 +220,7 @@ class MaskArguments:
 
     @classmethod
     def of(cls, layer: Any) -> "MaskArguments":
-        """Returns those of a masked layer."""
+        """Returns the arguments of a masked layer."""
         kernels = layer.masked_kernels
         regularizer = next(iter(kernels.values())).scores_regularizer
         arguments = {name: kernel.arguments() for name, kernel in kernels.items()}

@@ -1,4 +1,4 @@
-"""Recurrent layers: each makes its cell, which is masked where it is."""
+"""Recurrent layers: their cells are masked in place."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Selectors: which weights of a kernel are kept, by their scores."""
+"""Selectors choose the weights of a kernel that are kept, from their scores."""
 
 from keras_popup.selectors.base import Selector
 from keras_popup.selectors.bernoulli import Bernoulli

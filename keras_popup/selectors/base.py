@@ -1,4 +1,4 @@
-"""The class of all selectors: which weights of a layer are kept. (scores, k, training) -> mask."""
+"""The base class of selectors, which choose the weights that a layer keeps: (scores, k, training) -> mask."""
 
 from typing import Any, ClassVar
 
@@ -17,17 +17,17 @@ if keras.backend.backend() != "tensorflow":
 
 
 class Selector:
-    """Chooses the weights of a layer from their scores.
+    """Base class of selectors: chooses the weights that a layer keeps, from their scores.
 
-    A selector is called with `(scores, k, training)` and returns the mask. It holds no state, so one
-    object may serve many layers. Subclass it, decorate the class with
-    `keras.saving.register_keras_serializable` and pass an object as a layer's `selector`.
+    A selector is called with `(scores, k, training)` and returns the mask. It has no state, so several layers can
+    use the same object. To write your own, subclass this class, decorate the subclass with
+    `keras.saving.register_keras_serializable` and pass an object of it as a layer's `selector`.
 
     Attributes:
-        scores_initializer: that of layers which are given none.
-        draws: bool, whether masks are drawn at random in training. Then `__call__` and `masked_kernel` have a
-            further argument `seed`, given in training: an int64 tensor of shape (2,), another one at each call.
-            A layer that has such a selector counts its calls, in a weight.
+        scores_initializer: the initializer of scores in layers without a `scores_initializer` of their own.
+        draws: bool, whether the selector draws masks at random in training. If True, `__call__` and `masked_kernel`
+            take one more argument, `seed`. In training, they receive an int64 tensor of shape (2,), which is
+            different at each call. A layer with such a selector counts its calls in training, in a weight.
 
     Call arguments:
         scores: float32 tensor, of any shape with at least one element.
@@ -35,7 +35,7 @@ class Selector:
         training: bool, whether the layer is called in training mode.
 
     Output shape:
-        Same as `scores`, float32.
+        Same as `scores`, float32, 0 or 1.
     """
 
     scores_initializer: ClassVar[Any] = "score_uniform"
@@ -54,27 +54,34 @@ class Selector:
         hint: Any = None,
         seed: Any = None,
     ) -> tf.Tensor:
-        """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the two.
+        """Returns `kernel * self(scores, k, training)` in `dtype`. Override it to fuse the choice and the product.
 
         Args:
-            seed: as `__call__` of a selector that draws is given it.
-            hint: None, or an int64 scalar variable, 0 at first, for this selector and these scores alone. What
-                a selector leaves there may make its next choice quicker, and must not change it.
+            kernel: float tensor of the shape of `scores`.
+            scores: as in a call.
+            k: as in a call.
+            training: as in a call.
+            dtype: str, the dtype of the result.
+            hint: None, or an int64 scalar variable that belongs to these scores and starts at 0. A selector may
+                store a value there that makes its next choice faster. The value must not change the choice.
+            seed: None, or the seed of a draw, as in a call.
         """
-        given = {} if seed is None else {"seed": seed}
-        return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training, **given), dtype)
+        arguments = {} if seed is None else {"seed": seed}
+        return tf.cast(kernel, dtype) * tf.cast(self(scores, k, training, **arguments), dtype)
 
     def kept(self, scores: Any, k: float) -> int:
-        """Returns how many weights are kept outside of training. Override it where that is known without choosing."""
+        """Returns how many weights are kept outside of training. Override it to compute the number more cheaply."""
         with programs.without_compiling():
             return int(np.count_nonzero(self(scores, k, False)))
 
     def factor(self, kept: int, size: int) -> np.float32:
-        """Returns what kept weights are multiplied by, of which `kept` of `size` are."""
+        """Returns the scale applied to the kept weights, if `kept` of `size` weights are kept. It is 1 here."""
         return np.float32(1)
 
     def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`, to go on from where its own scores are lost.
+        """Returns scores for which this selector chooses `mask`.
+
+        A masked model that is loaded from a ticket starts from them, because a ticket does not store the scores.
 
         Args:
             mask: array, 0 or 1.
@@ -91,9 +98,14 @@ class Selector:
 
 
 def _checked_scores(scores: Any) -> tf.Tensor:
+    """Returns `scores` as a float32 tensor.
+
+    Raises:
+        TypeError: if they are a tensor or an array of another dtype.
+    """
     if hasattr(scores, "dtype") and keras.backend.standardize_dtype(scores.dtype) != "float32":
         raise TypeError(
-            f"Scores must be float32, rounding to another type would make ties. Received: dtype={scores.dtype}."
+            f"Scores must be float32: rounding to another dtype would make ties. Received: dtype={scores.dtype}."
         )
-    # A Keras variable handed to tf.custom_gradient as it is would ask for a `variables` argument.
+    # tf.custom_gradient would demand a `variables` argument if it received a Keras variable.
     return tf.convert_to_tensor(scores, tf.float32)

@@ -1,4 +1,4 @@
-"""Selectors by their names and configs."""
+"""Retrieves selectors by name or config."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def get(identifier: Any) -> Selector:
 
     Raises:
         ValueError: if there is no such selector.
-        TypeError: if a config is of a class that Keras does not know.
+        TypeError: if Keras does not know the class of a config.
 
     Example:
 
@@ -40,10 +40,12 @@ def get(identifier: Any) -> Selector:
 
 
 def serialize(selector: Selector) -> dict[str, Any]:
-    """Returns a selector's config, as `deserialize` reads it."""
-    return keras.saving.serialize_keras_object(selector)
+    """Returns the config of a selector, for `deserialize`."""
+    config: dict[str, Any] = keras.saving.serialize_keras_object(selector)
+    return config
 
 
 def deserialize(config: dict[str, Any]) -> Selector:
-    """Returns the selector of a serialized config."""
-    return keras.saving.deserialize_keras_object(config)
+    """Returns the selector that a serialized config describes."""
+    selector: Selector = keras.saving.deserialize_keras_object(config)
+    return selector

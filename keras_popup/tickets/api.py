@@ -1,4 +1,4 @@
-"""Tickets: a trained network as its seed and its mask, in about one bit per weight or less."""
+"""Saves, loads, describes and verifies tickets."""
 
 import contextlib
 import importlib.metadata
@@ -24,7 +24,7 @@ from keras_popup.tickets.info import TicketInfo, describe
 
 _logger = logging.getLogger("keras_popup")
 
-_SHOW_PROGRESS_FROM = 20_000_000  # weights: about a second of work
+_SHOW_PROGRESS_FROM = 20_000_000  # weights; they take about a second
 
 
 def save_ticket(
@@ -37,26 +37,27 @@ def save_ticket(
 ) -> TicketInfo:
     """Saves a masked model as its seeds and its masks.
 
-    What follows from a seed is not stored: frozen kernels, and the initial scores, of which the masks are told
-    apart. A mask that training has found takes less than log2 C(n, kept) bits that way. The rest that the outputs
-    depend on is stored without loss: biases, moving statistics, excluded layers, of pretrained kernels the weights
-    kept. Not stored are scores, optimizer and training configuration.
+    A ticket does not store what follows from a seed: frozen kernels and initial scores. The masks are coded relative
+    to the initial scores, so a trained mask takes less than log2 C(n, kept) bits. All other values that the outputs
+    depend on are stored without loss: biases, moving statistics, excluded layers, and the kept weights of pretrained
+    kernels. The scores, the optimizer and the training configuration are not stored.
 
     Args:
         model: a masked `keras.Model`, built.
-        filepath: of the file. It is replaced once the ticket is whole.
-        dataset: what the model was trained on, for the reader.
-        metrics: by their names, for the reader.
-        notes: text for the reader, or anything that JSON holds.
+        filepath: path of the file. An existing file is replaced when the ticket is complete.
+        dataset: str, the dataset that the model was trained on. Stored as information only, like the next two.
+        metrics: dict of numbers by name.
+        notes: text, or another JSON-serializable value.
 
     Returns:
-        A `TicketInfo`. Its str is a table of what takes how many bytes.
+        A `TicketInfo`. Its `str()` is a table with the sizes of all parts.
 
     Raises:
-        TypeError: if `model` is no model, if the notes are not JSON, or if the metrics are no numbers.
-        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if nobody could load the
-            ticket: what is to be written is read back first.
-        OSError: if the file cannot be written. One that was there is left as it is.
+        TypeError: if `model` is not a `keras.Model`, if `dataset` or `notes` is not JSON-serializable, or if
+            `metrics` is not a dict of numbers.
+        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if the ticket could not be
+            loaded. (It is loaded as a test before it is written.)
+        OSError: if the file cannot be written. An existing file is not changed.
 
     Example:
 
@@ -76,16 +77,17 @@ def save_ticket(
         try:
             metrics = {str(name): float(value) for name, value in metrics.items()}
         except (AttributeError, TypeError, ValueError):
-            raise TypeError(f"`metrics` must be a dict of numbers by their names. Received: {metrics!r}.") from None
-    said = {"dataset": dataset, "metrics": metrics, "notes": notes}
-    made = {"versions": _versions(), **{name: value for name, value in said.items() if value is not None}}
-    json.dumps(made)  # a TypeError now rather than after the work
+            raise TypeError(f"`metrics` must be a dict of numbers by name. Received: {metrics!r}.") from None
+    information = {"dataset": dataset, "metrics": metrics, "notes": notes}
+    made: dict[str, Any] = {"versions": _find_versions()}
+    made |= {name: value for name, value in information.items() if value is not None}
+    json.dumps(made)  # raises TypeError now instead of after the work
     target = Path(filepath)
     if not target.absolute().parent.is_dir() or target.is_dir():
-        raise FileNotFoundError(f"A ticket is a file in a folder that exists. Received: '{target}'.")
+        raise FileNotFoundError(f"`filepath` must be a file in a folder that exists. Received: '{target}'.")
 
-    # The plain model's architecture is stored, and the arguments of masked layers beside their masks: a reader needs
-    # stock layers only, in Keras's safe mode. `masked=True` is then a conversion like any other.
+    # A ticket stores the architecture of the plain model, and the arguments of masked layers with their masks. So a
+    # reader needs stock layers only, in Keras's safe mode. `load_ticket(masked=True)` then masks the plain model.
     plain = conversion.strip_masks(model)
     plain_architecture = architecture.serialize_plain(plain)
     twins = {id(twin): layer for layer, twin in pair_layers(model, plain)}
@@ -95,21 +97,21 @@ def save_ticket(
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
     with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
-        for where, twin in architecture.list_places(plain):
-            layer, variables = twins.get(id(twin), twin), architecture.own_variables(twin)
+        for path, twin in architecture.list_layers(plain):
+            layer, variables = twins.get(id(twin), twin), architecture.collect_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
-                    key = architecture.key_of(variables, kernel.spec.plain_variable(twin))
-                    masks.append(mask_record.encode_kernel(kernel, where, key))
+                    key = architecture.find_key(variables, kernel.spec.plain_variable(twin))
+                    masks.append(mask_record.encode_kernel(kernel, path, key))
                     del variables[key]
                     advance(masks[-1].size)
-            if names := _frozen(layer):
-                frozen[where] = names
-            untrainable += [] if layer.trainable else [where]
-            tensors += architecture.collect_tensors(where, variables)
-            assets += architecture.collect_assets(where, twin)
-    content_parts = tuple(masks), tuple(tensors), tuple(assets)
-    ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *content_parts)
+            if names := _name_frozen_weights(layer):
+                frozen[path] = names
+            untrainable += [] if layer.trainable else [path]
+            tensors += architecture.collect_tensors(path, variables)
+            assets += architecture.collect_assets(path, twin)
+    records = tuple(masks), tuple(tensors), tuple(assets)
+    ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *records)
     content = file_format.to_bytes(ticket)
     _read_back(content, plain)
     file_format.write(target, content)
@@ -126,33 +128,32 @@ def load_ticket(
 ) -> keras.Model:
     """Loads the model of a ticket.
 
-    The file may come from a stranger: no code of it is run, all counts are checked before memory is taken for
-    them, and what was damaged, or would not give the same weights, is an error.
+    The file may come from a stranger: loading runs no code of the file, and checks all counts before it takes memory
+    for them. A damaged file is an error, and so is a file whose weights would differ from the saved ones.
 
     Args:
-        filepath: of the file.
-        masked: bool, whether to return a masked model, for further training. Its scores are not those it was
-            saved with, which a ticket does not hold, but new ones with the same masks; of pretrained kernels, the
-            weights that were not kept are 0.
-        custom_objects: classes and functions of the model that are not registered with Keras, by name.
+        filepath: path of the file.
+        masked: bool. True returns a masked model, for further training. A ticket does not store the scores, so the
+            model gets new scores that give the same masks. In pretrained kernels, weights that were not kept are 0.
+        custom_objects: dict from names to classes and functions of the model that are not registered with Keras.
         trust: names of installed packages whose registered classes the model may have, such as ("keras_hub",). They
-            are imported, and run with the arguments that the file gives them. What you have imported and
-            registered yourself needs no such word.
-        max_bytes: int, how much the weights may take unpacked, as may the file; and how many layers there may be,
-            one per 512 KiB, at least 256.
+            are imported, and their code runs with arguments from the file. Classes that you have imported and
+            registered yourself do not need this.
+        max_bytes: int, the limit for the size of the file, and for the size of its unpacked weights. It also limits
+            the number of layers, to one per 512 KiB, but not below 256.
 
     Returns:
-        A `keras.Model`, not compiled: stock layers whose weights are, bit for bit, those that
-        `keras_popup.strip_masks` gave, or a masked model with the same outputs.
+        A `keras.Model`, not compiled. With `masked=False`, it has stock layers, and its weights are those of
+        `keras_popup.strip_masks`, bit for bit. With `masked=True`, it is a masked model with the same outputs.
 
     Raises:
         OSError: if the file cannot be read.
         ImportError: if a package of `trust` is not installed.
-        TicketError: a ValueError, if it is no ticket, if it is damaged or too large, or if this machine's
-            random numbers are not those that it was made with.
+        TicketError: (a ValueError) if the file is not a ticket, is damaged or too large, or if the random numbers
+            of this machine or version differ from those that it was saved with.
     """
     trusted = allowlist.import_trusted(trust)
-    with _named(filepath):
+    with _add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
         plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
@@ -161,52 +162,55 @@ def load_ticket(
             stores.setdefault(tensor.layer, {})[tensor.name] = file_format.array(tensor)
         for asset in ticket.assets:
             files.setdefault(asset.layer, {})[asset.name] = file_format.content(asset)
-        records: dict[str, list[Any]] = {}
+        records: dict[str, list[file_format.Mask]] = {}
         for record in ticket.masks:
             records.setdefault(record.layer, []).append(record)
         masks: dict[tuple[str, str], Any] = {}
         with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
-            for where, layer in architecture.list_places(plain):
-                store = stores.pop(where, {})
-                for record in records.get(where, ()):
+            for path, layer in architecture.list_layers(plain):
+                store = stores.pop(path, {})
+                for record in records.get(path, ()):
                     mask, store[record.key] = mask_record.decode_kernel(record)
-                    masks[where, record.key] = np.packbits(mask)
+                    masks[path, record.key] = np.packbits(mask)
                     del mask
                     advance(record.size)
-                architecture.load(layer, where, store, files.pop(where, {}))
-                _keras.set_trainable(layer, where not in ticket.untrainable)
+                architecture.load(layer, path, store, files.pop(path, {}))
+                _keras.set_trainable(layer, path not in ticket.untrainable)
         if files:
-            raise TicketError(f"it holds files of layers that are not in its model: {sorted(files)}")
+            raise TicketError(f"it has files of layers that are not in its model: {sorted(files)}")
         if not masked:
             return plain
         try:
-            return _masked(ticket, plain, masks, custom_objects)
+            return _mask_plain(ticket, plain, masks, custom_objects)
         except TicketError:
             raise
-        except Exception as error:  # any kind: the arguments of masked layers are those of the file
+        except Exception as error:  # any kind: the arguments of masked layers come from the file
             raise TicketError(f"its masked layers cannot be made: {error}") from error
 
 
 def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
-    """Returns what is in a ticket, without unpacking its weights.
+    """Returns a description of a ticket, without unpacking its weights.
 
     Args:
-        filepath: of the file.
+        filepath: path of the file.
         max_bytes: as in `load_ticket`.
+
+    Returns:
+        A `TicketInfo`. Its `str()` is a table with the sizes of all parts.
 
     Raises:
         OSError: if the file cannot be read.
-        TicketError: if it is no ticket, or damaged.
+        TicketError: if the file is not a ticket, or is damaged.
     """
-    with _named(filepath):
+    with _add_path(filepath):
         return describe(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
 
 
 def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
-    """Unpacks all weights of a ticket and checks them, without building the model.
+    """Unpacks and checks all weights of a ticket, without building the model.
 
     Args:
-        filepath: of the file.
+        filepath: path of the file.
         max_bytes: as in `load_ticket`.
 
     Returns:
@@ -216,7 +220,7 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
         OSError: if the file cannot be read.
         TicketError: as `load_ticket` does.
     """
-    with _named(filepath):
+    with _add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
         with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
@@ -230,12 +234,12 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
 
 
 def _read_back(content: bytes, plain: keras.Model) -> None:
-    """Checks that the bytes of a ticket can be loaded.
+    """Checks that the content of a ticket can be loaded.
 
     Raises:
-        ValueError: if not.
+        ValueError: if it cannot.
     """
-    classes = architecture.find_own_classes(plain)
+    classes = architecture.find_user_classes(plain)
 
     def attempt(max_bytes: int) -> None:
         model = architecture.build_plain(
@@ -243,88 +247,99 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
         )
         for layer, twin in pair_layers(plain, model):
             if type(layer).__module__.startswith("keras."):
-                continue  # which knows what it needs
+                continue  # layers of Keras save all they need
             if lost := [name for name, _ in find_different_arrays(layer, twin)]:
                 raise TicketError(
-                    f"layer '{layer.name}' ({type(layer).__name__}) keeps {', '.join(lost)} as an array or "
-                    "tf.Variable, which neither its config tells nor Keras saves. Make a weight of it, by add_weight"
+                    f"layer '{layer.name}' ({type(layer).__name__}) has {', '.join(lost)} as an array or tf.Variable, "
+                    "which is not in its config and which Keras does not save. Make it a weight, with add_weight"
                 )
 
     try:
         attempt(MAX_BYTES)
         return
     except TicketError:
-        pass  # for its size alone, or for good
+        pass  # is it only too large for the default max_bytes?
     try:
         attempt(sys.maxsize)
     except TicketError as error:
         raise ValueError(
-            f"Model '{plain.name}' cannot be saved as a ticket, as nobody could load it: {error}. Nothing was written."
+            f"Model '{plain.name}' cannot be saved as a ticket, because load_ticket would refuse it: {error}. Nothing "
+            "was written."
         ) from error
-    _logger.warning("This ticket is large: load_ticket needs max_bytes, with more than %s.", f"{MAX_BYTES:,}")
+    _logger.warning(
+        "This ticket is large: to load it, pass max_bytes of more than %s to load_ticket.", f"{MAX_BYTES:,}"
+    )
 
 
 _ALL_WEIGHTS = "*"
 
 
-def _frozen(layer: Any) -> list[str]:
-    """Returns which weights of its own a layer does not train: all of them, or the numbers of some."""
+def _name_frozen_weights(layer: Any) -> list[str]:
+    """Returns which of its own weights a layer does not train: ["*"] for all, or the indices of some as strings."""
     if getattr(layer, "_popup_frozen", False):
         return [_ALL_WEIGHTS]
     weights = _keras.own_variables(layer, _keras.TRAINABLE)
-    return [str(number) for number, weight in enumerate(weights) if not weight.trainable] if layer.trainable else []
+    return [str(index) for index, weight in enumerate(weights) if not weight.trainable] if layer.trainable else []
 
 
 def _freeze(layer: Any, names: list[str]) -> None:
-    """Freezes the weights that `_frozen` names; files of earlier versions have the weights' names."""
+    """Freezes the weights that `_name_frozen_weights` returned. Files of earlier versions have the weights' names."""
     if _ALL_WEIGHTS in names:
         freeze_weights(layer)
-    for number, weight in enumerate(_keras.own_variables(layer, _keras.TRAINABLE)):
-        if str(number) in names or weight.name in names:
+    for index, weight in enumerate(_keras.own_variables(layer, _keras.TRAINABLE)):
+        if str(index) in names or weight.name in names:
             weight.trainable = False
 
 
-def _masked(ticket: Any, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any) -> keras.Model:
-    """Masks the plain model of a ticket, in place, as the model was that it was made of."""
-    at = dict(architecture.list_places(model))
-    for where in dict.fromkeys(record.layer for record in ticket.masks):
-        records = [record for record in ticket.masks if record.layer == where]
-        layer = at[where]
-        by_name = mask_record.name_kernels(layer, records)
-        mask_layer(layer, mask_record.arguments_of(by_name, custom_objects), draw=False)
-        for name, record in by_name.items():
+def _mask_plain(
+    ticket: file_format.Ticket, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any
+) -> keras.Model:
+    """Masks the plain model of a ticket in place.
+
+    Args:
+        ticket: the ticket.
+        model: its plain model, with weights.
+        masks: the masks as packed bits, by (path of the layer, key of the kernel).
+        custom_objects: as in `load_ticket`.
+    """
+    layers = dict(architecture.list_layers(model))
+    for path in dict.fromkeys(record.layer for record in ticket.masks):
+        layer = layers[path]
+        records = mask_record.name_kernels(layer, [record for record in ticket.masks if record.layer == path])
+        mask_layer(layer, mask_record.to_mask_arguments(records, custom_objects), draw=False)
+        for name, record in records.items():
             kernel = layer.masked_kernels[name]
-            mask = np.unpackbits(masks[where, record.key], count=record.size).reshape(record.shape)
+            mask = np.unpackbits(masks[path, record.key], count=record.size).reshape(record.shape)
             if record.from_seed:
                 kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
             with selectors.without_compiling():
                 if not np.array_equal(kernel.mask().numpy(), mask):
-                    raise TicketError(f"the selector of layer '{where}' does not choose its mask again")
-    for where, layer in at.items():
-        _keras.set_trainable(layer, where not in ticket.untrainable)
+                    raise TicketError(f"the selector of layer '{path}' does not choose the saved mask from new scores")
+    for path, layer in layers.items():
+        _keras.set_trainable(layer, path not in ticket.untrainable)
     in_code = conversion.find_in_code(model)
-    for where, layer in at.items():
-        if where in ticket.untrainable:
+    for path, layer in layers.items():
+        if path in ticket.untrainable:
             freeze_layer(layer, id(layer) in in_code)
-        _freeze(layer, ticket.frozen.get(where, []))
+        _freeze(layer, ticket.frozen.get(path, []))
     remember_parts(model)
     _logger.warning(
-        "The scores of '%s' are not those of its training, which a ticket does not hold: they are new ones that choose "
-        "the same weights.",
+        "The scores of '%s' are not those of its training, because a ticket does not store them. They are new scores "
+        "that give the same masks.",
         model.name,
     )
     return model
 
 
-def _versions() -> dict[str, str]:
+def _find_versions() -> dict[str, str]:
     names = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")
     return {name: importlib.metadata.version(name) for name in names}
 
 
 @contextlib.contextmanager
-def _named(path: Any) -> Iterator[None]:
-    """Puts the file's name before what is wrong with it."""
+def _add_path(path: Any) -> Iterator[None]:
+    """Adds the path of the file to the message of a TicketError."""
     try:
         yield
     except TicketError as error:
@@ -332,10 +347,10 @@ def _named(path: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(what: str, weights: int) -> Iterator[Callable[[int], Any]]:
-    """Shows a bar on a terminal, for as many weights as take seconds."""
+def _progress(task_name: str, weights: int) -> Iterator[Callable[[int], Any]]:
+    """Shows a progress bar on a terminal, if there are enough weights to take seconds."""
     console = rich.console.Console(stderr=True)
     hidden = weights < _SHOW_PROGRESS_FROM or not console.is_terminal
     with rich.progress.Progress(console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(what, total=weights)
+        task = progress.add_task(task_name, total=weights)
         yield lambda done: progress.advance(task, done)

@@ -1,4 +1,4 @@
-"""What is in a ticket, as a table."""
+"""The contents of a ticket, as a table."""
 
 import dataclasses
 import io
@@ -15,18 +15,18 @@ from keras_popup.tickets.file_format import Ticket, printable
 
 @dataclasses.dataclass(frozen=True)
 class TicketRow:
-    """A masked layer in a ticket.
+    """A masked kernel in a ticket.
 
     Attributes:
-        path: str, its name, behind those of the layers that hold it.
-        kind: str, its class.
-        weights: int, how many weights its kernel has.
-        kept: int, how many of them the mask keeps.
+        path: str, the path of the layer: the names of the layers that hold it, then its own name.
+        kind: str, the class of the layer.
+        weights: int, the number of weights of the kernel.
+        kept: int, the number of weights that the mask keeps.
         k: float, the fraction kept.
-        seed: int, of which the kernel is drawn. None if the weights kept are in the file.
+        seed: int, the seed from which the kernel is drawn. None if the file holds the kept weights.
         mask_bytes: int, the size of the coded mask.
-        limit_bytes: float, log2 C(weights, kept) in bytes: the size of a mask of which nothing else is known.
-        other_bytes: int, the size of the layer's bias, and of the weights kept if they are in the file.
+        limit_bytes: float, log2 C(weights, kept) in bytes: the size of a mask if only `kept` is known of it.
+        other_bytes: int, the size of the layer's other weights, and of the kept weights if the file holds them.
     """
 
     path: str
@@ -42,15 +42,16 @@ class TicketRow:
 
 @dataclasses.dataclass(frozen=True)
 class TicketInfo:
-    """What is in a ticket. As a str, a table.
+    """The contents of a ticket. `str()` gives a table.
 
     Attributes:
-        path: str, the file.
-        bytes: int, its size.
-        name: str, the model's name.
+        path: str, the path of the file.
+        bytes: int, the size of the file.
+        name: str, the name of the model.
         layers: tuple of `TicketRow`.
-        tensor_bytes: int, the size of weights of other layers, such as moving statistics.
-        made: dict: "versions" of libraries, and "dataset", "metrics" and "notes" as they were given.
+        tensor_bytes: int, the size of the weights and files of other layers, such as moving statistics.
+        made: dict: "versions" of libraries; and "dataset", "metrics" and "notes" if they were passed to
+            `save_ticket`.
     """
 
     path: str
@@ -62,17 +63,17 @@ class TicketInfo:
 
     @property
     def weights(self) -> int:
-        """How many weights the masked kernels have."""
+        """The number of weights of all masked kernels."""
         return sum(row.weights for row in self.layers)
 
     @property
     def mask_bytes(self) -> int:
-        """The size of all coded masks."""
+        """The size of all coded masks, in bytes."""
         return sum(row.mask_bytes for row in self.layers)
 
     @property
     def limit_bytes(self) -> float:
-        """What masks of these counts take if nothing else is known of them."""
+        """The size of all masks if only their numbers of kept weights are known, in bytes."""
         return sum(row.limit_bytes for row in self.layers)
 
     def __str__(self) -> str:
@@ -97,26 +98,31 @@ class TicketInfo:
             f"Ticket of model: {self.name}",
             "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()),
             f" File: {self.bytes:,} bytes, {8 * self.bytes / self.weights:.4f} bits per masked weight",
-            f" Masks: {self.mask_bytes:,} bytes; {self.limit_bytes:,.0f} bytes if nothing were known of them but k",
+            f" Masks: {self.mask_bytes:,} bytes; {self.limit_bytes:,.0f} bytes if only k were known of them",
             f" Other weights: {others:,} bytes",
             f" Architecture and tables: {self.bytes - self.mask_bytes - others:,} bytes",
         ]
         for name, value in self.made.items():
             items = value.items() if isinstance(value, dict) else [("", value)]
-            texts = [f"{key} {each:.6g}" if isinstance(each, float) else f"{key} {each}" for key, each in items]
+            texts = [f"{key} {item:.6g}" if isinstance(item, float) else f"{key} {item}" for key, item in items]
             lines.append(f" {name.capitalize()}: {', '.join(texts).strip()}")
-        # Whoever made the file has written some of this: nothing in it may move the cursor of a terminal.
+        # Some of this text comes from the file. It must not contain control characters for the terminal.
         return printable("\n".join(lines))
 
 
 def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
-    """Returns what is in a ticket of `size` bytes."""
-    masked = {mask.layer for mask in ticket.masks}
-    own = dict.fromkeys(masked, 0)
+    """Returns the contents of a ticket.
+
+    Args:
+        path: the file.
+        size: int, the size of the file in bytes.
+        ticket: its content.
+    """
+    masked_layers = dict.fromkeys((mask.layer for mask in ticket.masks), 0)  # bytes of their other weights
     others = sum(len(asset.data) for asset in ticket.assets)
     for tensor in ticket.tensors:
-        if tensor.layer in own:
-            own[tensor.layer] += len(tensor.data)
+        if tensor.layer in masked_layers:
+            masked_layers[tensor.layer] += len(tensor.data)
         else:
             others += len(tensor.data)
     rows = [
@@ -129,7 +135,7 @@ def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
             seed=mask.seed,
             mask_bytes=len(mask.tables) + len(mask.stream),
             limit_bytes=selectors.entropy_bits(mask.size, mask.kept) / 8,
-            other_bytes=own[mask.layer] + len(mask.values),
+            other_bytes=masked_layers[mask.layer] + len(mask.values),
         )
         for mask in ticket.masks
     ]

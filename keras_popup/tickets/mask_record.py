@@ -1,4 +1,4 @@
-"""A masked kernel in a ticket: its mask coded, its kernel left to the seed."""
+"""The record of a masked kernel in a ticket: the coded mask, and the seed of the kernel or its kept weights."""
 
 import sys
 from typing import Any
@@ -12,23 +12,27 @@ from keras_popup.selectors import Bernoulli, TopK
 from keras_popup.tickets import allowlist, file_format, mask_coding
 from keras_popup.tickets.file_format import Mask, TicketError
 
-# The initializers that a ticket may name: theirs is all the code that it chooses.
-_FROZEN = {f"keras_popup>{each.__name__}": each for each in initializers._INITIALIZERS.values()}
+# The initializers that a ticket may name.
+_FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers._INITIALIZERS.values()}
 
 
-def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
+def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
     """Returns the record of a masked kernel.
 
     Args:
-        where: its layer's path in the model.
-        key: under which the stock layer saves it.
+        kernel: the masked kernel.
+        path: str, the path of its layer in the model.
+        key: str, the key under which the stock layer saves the kernel.
+
+    Raises:
+        ValueError: if the masked kernel is not 0 where the mask is 0.
     """
     with selectors.without_compiling():
         mask = kernel.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
     weights, values = None, b""
-    # Of others it is not known what they do with a kernel besides masking it.
+    # Other selectors may change a kernel in other ways than by its mask.
     if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in (TopK, Bernoulli):
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
@@ -40,8 +44,8 @@ def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
         baked, kept = kernel.baked().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
             raise ValueError(
-                f"The kernel of layer '{kernel.layer.name}' is not 0 where its mask is. (Is it finite?) No ticket "
-                "holds it."
+                f"A ticket cannot hold the kernel of layer '{kernel.layer.name}': the masked kernel is not 0 where the "
+                "mask is 0. Check that all weights of the kernel are finite."
             )
         values, check = file_format.pack(baked[kept]), file_format.checksum(baked[kept])
         del baked, kept
@@ -53,9 +57,9 @@ def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
     initializer = arguments.pop("initializer")
     layer = kernel.layer
     regularizer = keras.regularizers.serialize(kernel.scores_regularizer)
-    of_layer = MaskArguments.of(layer)
+    layer_arguments = MaskArguments.of(layer)
     return Mask(
-        layer=where,
+        layer=path,
         kind=f"Masked{stock_of(layer).__name__}",
         key=key,
         shape=shape,
@@ -68,10 +72,10 @@ def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
         arguments={
             **arguments,
             "scores_regularizer": regularizer,
-            "train_bias": of_layer.train_bias,
+            "train_bias": layer_arguments.train_bias,
             **({_KERNEL: kernel.name} if len(layer.kernel_specs) > 1 else {}),
-            # Not said of those that have no other weights, so that earlier versions read the file.
-            **({} if of_layer.train_others else {"train_others": False}),
+            # Left out if True, so that earlier versions can read the file.
+            **({} if layer_arguments.train_others else {"train_others": False}),
         },
         kernel_check=check,
         mask_check=file_format.checksum(np.packbits(mask)),
@@ -82,20 +86,20 @@ def encode_kernel(kernel: MaskedKernel, where: str, key: str) -> Mask:
 
 
 def decode_kernel(record: Mask) -> tuple[Any, Any]:
-    """Returns (mask, masked kernel) of a record: the inverse of `packed`.
+    """Returns (mask, masked kernel) from a record: the inverse of `encode_kernel`.
 
     Raises:
-        TicketError: if they are not those that were packed.
+        TicketError: if the record is not valid, or if the result is not what was saved.
     """
     shape, dtype = record.shape, file_format.DTYPES[record.dtype]
     starts = weights = None
     try:
         if record.starts:
             starts = mask_coding.start_bins(
-                _initializer(record.arguments.get("scores_initializer"))(shape, record.fans)
+                _get_initializer(record.arguments.get("scores_initializer"))(shape, record.fans)
             )
         if record.from_seed:
-            values = _initializer(record.initializer)(shape, record.fans)
+            values = _get_initializer(record.initializer)(shape, record.fans)
             weights = mask_coding.weight_bins(values)
         else:
             values = file_format.unpack(record.values, (record.kept,), record.dtype)
@@ -110,18 +114,19 @@ def decode_kernel(record: Mask) -> tuple[Any, Any]:
     ):
         if file_format.checksum(array) != check:
             raise TicketError(
-                f"the {what} of layer '{record.layer}' is not the one that was saved. The file is whole, so numbers "
-                "drawn from a seed have changed: use the versions that `keras-popup ticket info` shows, and report this"
+                f"the {what} of layer '{record.layer}' is not the one that was saved. The file is not damaged, so "
+                "numbers drawn from a seed have changed. Use the versions that `keras-popup ticket info` shows, and "
+                "report this"
             )
     if record.from_seed:
-        return mask, _masked(kernel, mask, _factor(record))
+        return mask, _apply_mask(kernel, mask, _find_factor(record))
     baked = np.zeros(shape, dtype)
     baked[mask.astype(bool)] = kernel
     return mask, baked
 
 
-def _masked(kernel: Any, mask: Any, factor: np.float32) -> Any:
-    """Returns kernel * mask * factor, in place, without negative zeros: as `MaskedLayer.baked_kernel`."""
+def _apply_mask(kernel: Any, mask: Any, factor: np.float32) -> Any:
+    """Returns kernel * mask * factor, computed in place; -0.0 becomes +0.0. As `MaskedKernel.baked` does."""
     np.copyto(kernel, 0, where=mask == 0)
     if factor != 1:
         kernel *= factor.astype(kernel.dtype)
@@ -129,19 +134,21 @@ def _masked(kernel: Any, mask: Any, factor: np.float32) -> Any:
     return kernel
 
 
-def _factor(record: Mask) -> np.float32:
-    """Returns what the selector of a record multiplies kept weights by."""
+def _find_factor(record: Mask) -> np.float32:
+    """Returns the scale that the selector of a record applies to the kept weights."""
     serialized = record.arguments.get("selector")
     parts = serialized if isinstance(serialized, dict) else {}
     for selector in (TopK(), Bernoulli(False), Bernoulli(True)):
-        own = selectors.serialize(selector)
-        if all(parts.get(name) == own[name] for name in ("registered_name", "class_name", "config")):
+        known = selectors.serialize(selector)
+        if all(parts.get(name) == known[name] for name in ("registered_name", "class_name", "config")):
             return selector.factor(record.kept, record.size)
-    raise TicketError(f"{record}: its selector is {str(serialized)[:80]!r}, none that weights from a seed go with")
+    raise TicketError(
+        f"{record}: its selector is {str(serialized)[:80]!r}; weights from a seed need a TopK or Bernoulli selector"
+    )
 
 
-def _initializer(serialized: Any) -> Any:
-    """Returns the `values` method of an initializer that a ticket names, by the list of this module, not Keras's."""
+def _get_initializer(serialized: Any) -> Any:
+    """Returns the `values` method of a serialized initializer. It must be one of this library."""
     parts = serialized if isinstance(serialized, dict) else {}
     name, config = parts.get("registered_name"), parts.get("config")
     if (
@@ -150,60 +157,69 @@ def _initializer(serialized: Any) -> Any:
         or not isinstance(config, dict)
         or set(config) != {"seed", "scaled", "k"}
     ):
-        raise ValueError(f"its numbers are to come from {str(serialized)[:80]!r}, which is no initializer with a seed")
+        raise ValueError(f"its numbers come from {str(serialized)[:80]!r}, which is not an initializer with a seed")
     k = config["k"]
     if not ((isinstance(k, (int, float)) and 0 < k <= 1) or (k is None and not config["scaled"])):
-        raise ValueError(f"its initializer is scaled by k={str(k)[:60]}")
+        raise ValueError(f"its initializer has k={str(k)[:60]}, which is not in (0, 1]")
     return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
 
 
-_OF_KERNELS = ("k", "seed", "selector", "scores_initializer")
-_OF_LAYERS = ("scores_regularizer", "train_bias", "train_others")
+# The keys of `Mask.arguments`: arguments of the kernel, arguments of the layer, and the name of the kernel.
+_KERNEL_ARGUMENTS = ("k", "seed", "selector", "scores_initializer")
+_LAYER_ARGUMENTS = ("scores_regularizer", "train_bias", "train_others")
 _KERNEL = "kernel"
 
 
 def name_kernels(layer: Any, records: list[Mask]) -> dict[str, Mask]:
-    """Returns the records of a plain layer's masks by the names of its kernels.
+    """Returns the records of a plain layer's kernels, by the names of the kernels.
 
     Raises:
-        TicketError: if the layer has not these kernels.
+        TicketError: if the layer does not have these kernels.
     """
     specs = kernels_of(layer)
     kind = f"Masked{type(layer).__name__}"
     if not specs or any(record.kind != kind for record in records):
-        where, kinds = records[0].layer, sorted({record.kind for record in records})
-        raise TicketError(f"layer '{where}' is a {type(layer).__name__}, not the stock of {kinds[0]}")
-    found = {record.arguments.get(_KERNEL, specs[0].name): record for record in records}
-    if len(found) != len(records) or not {spec.name for spec in specs} >= set(found):
+        path, kinds = records[0].layer, sorted({record.kind for record in records})
+        raise TicketError(f"layer '{path}' is a {type(layer).__name__}, which is not the stock layer of {kinds[0]}")
+    named = {record.arguments.get(_KERNEL, specs[0].name): record for record in records}
+    if len(named) != len(records) or not {spec.name for spec in specs} >= set(named):
         raise TicketError(
-            f"layer '{records[0].layer}' has the kernels {[spec.name for spec in specs]}, not {list(found)}"
+            f"layer '{records[0].layer}' has the kernels {[spec.name for spec in specs]}, not {list(named)}"
         )
-    return found
+    return named
 
 
-def arguments_of(records: dict[str, Mask], custom_objects: Any) -> MaskArguments:
-    """Returns what a layer is masked with, of its records by the kernels' names.
+def to_mask_arguments(records: dict[str, Mask], custom_objects: Any) -> MaskArguments:
+    """Returns the arguments with which a layer is masked.
+
+    Args:
+        records: the records of its kernels by the names of the kernels.
+        custom_objects: as in `load_ticket`.
 
     Raises:
-        TicketError: if they are not the arguments of a masked layer.
+        TicketError: if the records do not have valid arguments of a masked layer.
     """
     for record in records.values():
-        # Others would be the stock layer's, such as another number of units.
-        if unknown := set(record.arguments) - {*_OF_KERNELS, *_OF_LAYERS, _KERNEL}:
+        # Arguments of the stock layer, such as another number of units, are not allowed here.
+        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL}:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
             allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
             with keras.saving.custom_object_scope(custom_objects or {}), _keras.SafeModeScope(True):
                 kernels = {
                     name: KernelArguments.fill(
-                        **{argument: each.arguments[argument] for argument in _OF_KERNELS}, initializer=each.initializer
+                        **{argument: item.arguments[argument] for argument in _KERNEL_ARGUMENTS},
+                        initializer=item.initializer,
                     )
-                    for name, each in records.items()
+                    for name, item in records.items()
                 }
                 regularizer = keras.regularizers.get(record.arguments["scores_regularizer"])
-        except Exception as error:  # any kind: the arguments are those of the file
+        except Exception as error:  # any kind: the arguments come from the file
             raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
-    train_bias = record.arguments["train_bias"], record.arguments.get("train_others", True)
-    if not all(type(each) is bool for each in train_bias):
-        raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: train_bias={train_bias[0]!r}")
-    return MaskArguments(kernels, regularizer, *train_bias)
+    train_bias, train_others = record.arguments["train_bias"], record.arguments.get("train_others", True)
+    if not (type(train_bias) is bool and type(train_others) is bool):
+        raise TicketError(
+            f"the arguments of masked layer '{record.layer}' are wrong: train_bias={train_bias!r}, "
+            f"train_others={train_others!r}; both must be true or false"
+        )
+    return MaskArguments(kernels, regularizer, train_bias, train_others)

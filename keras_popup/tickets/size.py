@@ -1,8 +1,9 @@
-"""How many bytes a ticket takes for a given k, and the k that fits into given bytes.
+"""The size of a ticket in bytes for a given k, and the k whose ticket fits into a given number of bytes.
 
-A mask that keeps `kept` of n weights is one of C(n, kept), so log2 C(n, kept) bits are enough for any, and the
-coder takes hardly more; less, where training has left a pattern. That is least for k near 0 or near 1 and most at
-0.5: a budget below the size at 0.5 leaves two values of k, one on either side.
+A mask that keeps `kept` of n weights is one of C(n, kept) masks. So log2 C(n, kept) bits are enough for each of them,
+and the coder takes hardly more. It takes less if training has left a pattern in the mask. The size is small for k near
+0 or 1, and largest at k = 0.5. So for a budget below the size at 0.5, there are two values of k: one below 0.5 and one
+above.
 """
 
 import dataclasses
@@ -13,25 +14,25 @@ from keras_popup import selectors
 from keras_popup.tickets import mask_coding
 
 SPARSE, DENSE = "sparse", "dense"
-"""The branches: k up to 0.5, of which the largest that fits is taken, and k from 0.5 on, of which the smallest is."""
+"""The two branches: the largest k up to 0.5 that fits, and the smallest k from 0.5 up that fits."""
 
 _DIGITS = 6  # of k
 
-# By how much the coder may exceed the limit: probabilities are rounded and do not add up over all masks of a count,
-# which are C(n, kept); streams are whole words.
+# By how much the coder may exceed log2 C(n, kept): its probabilities are rounded, it could also code masks with another
+# count, and its streams consist of whole words.
 _CODER_SHARE = 1e-4
 _CODER_BITS = 64
 
-# What a manifest may take more than that of another k and other metrics, in bytes: digits compress by chance.
+# By how many bytes manifests may differ between values of k and metrics, because their digits compress differently.
 _MANIFEST = 32
 _MANIFEST_OF_LAYER = 8
 
 
 class BudgetError(ValueError):
-    """No ticket fits.
+    """No ticket fits into the budget.
 
     Attributes:
-        smallest: int, the bytes that the smallest one takes.
+        smallest: int, the size of the smallest possible ticket in bytes.
     """
 
     def __init__(self, message: str, smallest: int) -> None:
@@ -41,11 +42,14 @@ class BudgetError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class TicketSize:
-    """What the size of a network's ticket depends on beside k.
+    """Everything that determines the size of a network's ticket, except k.
 
     Attributes:
-        sizes: int, the weights of each masked layer.
-        others: int, the most bytes that a ticket takes beside its masks.
+        sizes: sequence of ints, the number of weights of each masked kernel.
+        others: int, an upper limit in bytes for everything in the ticket except the masks.
+
+    Raises:
+        ValueError: if `sizes` is empty.
     """
 
     sizes: Sequence[int]
@@ -53,39 +57,43 @@ class TicketSize:
 
     def __post_init__(self) -> None:
         if not self.sizes:
-            raise ValueError("There is no masked layer.")
+            raise ValueError("A ticket needs at least one masked layer. Received: sizes=().")
 
     def ticket_bytes(self, k: float) -> int:
-        """Returns what a ticket takes at most: the exact limit of its counts, and all the rest of the file."""
+        """Returns an upper limit for the size of a ticket in bytes, from the number of weights that k keeps."""
         return self.bytes_of([selectors.count_kept(k, size) for size in self.sizes])
 
     def bytes_of(self, kept: Sequence[int]) -> int:
-        """Returns the same for the counts of each layer."""
+        """Returns an upper limit for the size of a ticket in bytes, from the number of kept weights of each kernel."""
         manifest = self.others + _MANIFEST + _MANIFEST_OF_LAYER * len(self.sizes)
-        return manifest + sum(map(_mask_bytes, self.sizes, kept))
+        return manifest + sum(map(_bound_mask_bytes, self.sizes, kept))
 
     def fitting_k(self, budget: int, branch: str, low: float = 0.0, high: float = 1.0) -> float:
-        """Returns the k in [low, high] whose ticket fits into the budget and is the largest of those that fit.
+        """Returns the k in [low, high] with the largest ticket that fits into the budget.
 
         Args:
-            budget: bytes.
-            branch: SPARSE for the largest k up to 0.5, DENSE for the smallest from 0.5 on.
+            budget: int, the number of bytes.
+            branch: SPARSE for the largest k up to 0.5, DENSE for the smallest k from 0.5 up.
+            low: float, the smallest k allowed.
+            high: float, the largest k allowed.
 
         Raises:
-            BudgetError: if none fits, saying what the smallest takes.
+            ValueError: if `high` keeps no weight of the smallest kernel.
+            BudgetError: if no ticket fits.
         """
-        least = 0.5 / min(self.sizes)  # what keeps a weight of every layer
+        least = 0.5 / min(self.sizes)  # the smallest k that keeps a weight of every kernel
         while not selectors.count_kept(least, min(self.sizes)):
             least = math.nextafter(least, 1.0)
         if least > high:
             raise ValueError(
-                f"`k` must be {least:.{_DIGITS}g} or more to keep a weight of every layer. Received: {high}."
+                f"`k` must be {least:.{_DIGITS}g} or more to keep a weight of every layer. Received: high={high}."
             )
         best, worst = (max(low, least), max(min(high, 0.5), least)) if branch == SPARSE else (high, max(low, 0.5))
         smallest = self.ticket_bytes(best)
         if smallest > budget:
             raise BudgetError(
-                f"No ticket fits into {budget:,} bytes: the smallest, at k = {best:.{_DIGITS}g}, takes {smallest:,}.",
+                f"No ticket fits into {budget:,} bytes: the smallest one, at k = {best:.{_DIGITS}g}, takes "
+                f"{smallest:,} bytes.",
                 smallest,
             )
         if self.ticket_bytes(worst) <= budget:
@@ -97,13 +105,13 @@ class TicketSize:
                 best = middle
             else:
                 worst = middle
-        # Few digits, on the side that fits.
+        # Round to few digits, to the side that fits.
         rounded = (math.floor if branch == SPARSE else math.ceil)(best / unit) * unit
-        inside = max(low, least) <= rounded <= high
-        return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and inside else best
+        is_in_range = max(low, least) <= rounded <= high
+        return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and is_in_range else best
 
 
-def _mask_bytes(size: int, kept: int) -> int:
+def _bound_mask_bytes(size: int, kept: int) -> int:
     blocks = -(-size // mask_coding.BLOCK)
     bits = selectors.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
     return math.ceil(bits / 8)

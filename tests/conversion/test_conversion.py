@@ -326,7 +326,7 @@ def test_errors():
         mask_model(plain, k=0.5, exclude="haed", seed=1)
     with pytest.raises(ValueError, match="`k` has a pattern that matches no layer. Received: 'haed'"):
         mask_model(plain, k={"haed": 0.1, "*": 0.5}, seed=1)
-    with pytest.raises(ValueError, match=r"no layer is left for: \['dense1'\]"):
+    with pytest.raises(ValueError, match=r"entries without effect: \['dense1'\]"):
         mask_model(plain, k={"*": 0.5, "dense1": 0.1}, seed=1)
     with pytest.raises(ValueError, match="`k` has no entry for layer 'dense2'"):
         mask_model(plain, k={"dense1": 0.1}, seed=1)

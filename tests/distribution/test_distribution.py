@@ -469,7 +469,7 @@ def test_a_batch_smaller_than_the_devices(tmp_path):
 def test_a_strategy_of_devices_that_are_not_there_is_refused():
     with (
         tf.distribute.MirroredStrategy(["CPU:0", "CPU:63"]).scope(),
-        pytest.raises(ValueError, match="not there: CPU:63"),
+        pytest.raises(ValueError, match="do not exist: CPU:63"),
     ):
         keras_popup.layers.MaskedDense(3, seed=1).build((None, 4))
 

@@ -234,7 +234,7 @@ def test_subclasses_of_maskable_layers(tmp_path):
     plain = spread(keras.Model(inputs, Doubled(3, name="doubled")(Renamed(5, name="renamed")(inputs))))
     model = spread(mask_model(plain, k=0.5, weights="keep", seed=1))
     rows = {row.path: row.not_masked for row in mask_summary(model, print_fn=len).layers}
-    assert rows == {"renamed": "", "doubled": "a Dense with code of its own"}
+    assert rows == {"renamed": "", "doubled": "a subclass of Dense with its own code"}
     x = random(3, 4)
     model.save(tmp_path / "model.keras")
     stripped = strip_masks(model)
@@ -354,7 +354,7 @@ def test_a_variable_that_two_layers_own_is_left_alone():
         (keras.Input((3,)), "a tensor"),
         ([keras.layers.Dense(3)], "a list.*keras.Sequential\\(layers\\)"),
         ("model.keras", "load_model\\('model.keras'\\)"),
-        (keras.Model, "the class Model.*Make an object"),
+        (keras.Model, "the class Model.*Pass an object"),
         (type("Model", (), {"__module__": "tf_keras.src.engine.training"})(), "of the package tf_keras.*Keras 3"),
     ],
     ids=["layer", "array", "tensor", "symbol", "list", "text", "class", "tf_keras"],

@@ -169,7 +169,7 @@ MODELS = [
     ModelCase(
         "block_of_blocks",
         lambda: _functional((6, 8), blocks.Encoder(2, name="encoder")),
-        {"encoder": "weights made by its own code (positions)"},
+        {"encoder": "weights that its own code makes (positions)"},
     ),
     ModelCase("given_a_layer", lambda: _functional((4,), blocks.Residual(keras.layers.Dense(4)))),
     ModelCase(
@@ -192,7 +192,7 @@ MODELS = [
     ModelCase(
         "unknown",
         lambda: _functional((5,), blocks.Twice(name="twice"), blocks.MyDense(4, name="mine"), keras.layers.Dense(3)),
-        {"mine": "a Dense with code of its own"},
+        {"mine": "a subclass of Dense with its own code"},
     ),
 ]
 

@@ -261,7 +261,7 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
     [
         (first_mask(kept=0), "does not|keeps"),
         (first_mask(kept=721), "keeps 721 of 720 weights"),
-        (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, and max_bytes=1,073,741,824"),
+        (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, more than max_bytes=1,073,741,824"),
         (first_mask(shape=[3, 3, 40, 2]), r"weight .0. of layer .conv. is .*\(3, 3, 40, 2\) in its list"),
         (first_mask(shape=[1] * 40), "40 axes"),
         (first_mask(shape=[3, 3, 0, 40]), "has no weights"),
@@ -271,25 +271,25 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         (first_mask(kernel_check="0" * 16), "kernel of layer 'conv' is not the one that was saved"),
         (first_mask(mask_check="0" * 16), "mask of layer 'conv' is not the one that was saved"),
         (first_mask(layer="nowhere"), "weight '0' of layer 'conv' is absent in its list"),
-        (first_mask(layer="\x1b[2J"), "no proper `layer`"),
+        (first_mask(layer="\x1b[2J"), "no valid `layer`"),
         (first_mask(initializer={"registered_name": "keras_popup>SignedConstant"}), "no.* seed"),
         (
             first_mask(initializer={"registered_name": "os>system", "config": {"seed": 1, "scaled": False, "k": None}}),
-            "no initializer with a seed",
+            "not an initializer with a seed",
         ),
         (lambda m: m["masks"].append(m["masks"][0]), "does not match its checksum"),
         (lambda m: m["masks"].reverse(), "does not match its checksum"),
-        (lambda m: m["tensors"].pop(), "its parts end at byte|absent"),
-        (lambda m: m.pop("model"), "no proper `model`"),
+        (lambda m: m["tensors"].pop(), "its sections end at byte|absent"),
+        (lambda m: m.pop("model"), "no valid `model`"),
         (lambda m: m["model"].update(class_name="Dense"), "its model cannot be built"),
         (with_layer("Dense", units=10**6), "weight '.*' of layer 'evil' is absent in its list"),
         (with_layer("Lambda", function=REGULARIZER), "its model cannot be built"),
         (with_layer("TFSMLayer", filepath="/tmp/evil", call_endpoint="serve"), "its model cannot be built"),
         (with_layer("StringLookup", vocabulary="/etc/passwd"), "its model cannot be built|absent|does not"),
-        (first_mask(dtype="int8"), "a kernel of type int8 cannot be masked"),
-        (first_mask(initializer={"registered_name": ["x"], "config": {"seed": 1}}), "no initializer with a seed"),
+        (first_mask(dtype="int8"), "a kernel of dtype int8 cannot be masked"),
+        (first_mask(initializer={"registered_name": ["x"], "config": {"seed": 1}}), "not an initializer with a seed"),
         (first_mask(arguments={}), "its k is"),
-        (lambda m: m["model"].update(config=[1]), "its model has no proper `config`"),
+        (lambda m: m["model"].update(config=[1]), "its model has no valid `config`"),
         (lambda m: m["model"]["config"].update(name="m\x1b[2J"), "its model has the name"),
         (lambda m: m.update(masks=[], tensors=[]), "it has no masks"),
         # What Keras's safe mode lets pass: functions of its own called on constants as the file is read.
@@ -300,14 +300,14 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
                 stock("Tile", "keras.src.ops.numpy", repeats=[2 * 10**9]),
                 [{"class_name": "__tensor__", "config": {"value": [1.0], "dtype": "float32", "x": SYMBOL}}],
             ),
-            "called on constants|holds an array that is none",
+            "called on constants|holds an array that is not valid",
         ),
         (call(stock("Flatten"), [constant([1.0]), {"class_name": "__keras_tensor__", "config": {}}]), "on constants"),
         (
             call(stock("Flatten"), [SYMBOL, {"class_name": "__numpy__", "config": {"value": ["a"], "dtype": "S9"}}]),
-            "holds an array that is none",
+            "holds an array that is not valid",
         ),
-        (call(stock("Flatten"), [SYMBOL, constant("a")]), "something else than numbers"),
+        (call(stock("Flatten"), [SYMBOL, constant("a")]), "items that are not numbers"),
         (
             call(stock("Split", "keras.src.ops.numpy", indices_or_sections=10**8, axis=1), [SYMBOL]),
             "an operation Split of more than 4,096 outputs",
@@ -327,14 +327,14 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         # What Keras makes at once, however large, while shapes only are wanted.
         (with_layer("Dense", units=10**5, lora_rank=1), "layer 'evil' has lora_rank=1"),
         (with_layer("LSTM", units=10**10, stateful=True), "layer 'evil' has stateful=True"),
-        (wide_normalization, "'evil' would take 137,438,953,472 bytes, and max_bytes=1,073,741,824"),
+        (wide_normalization, "'evil' would take 137,438,953,472 bytes, more than max_bytes=1,073,741,824"),
         # The format of earlier versions of Keras, in which it looks for other classes than those named.
         (without_module("Lambda", "keras_popup>TopK"), "names a class 'Lambda' without its module"),
         (without_module("keras_popup>MaskedDense", "keras_popup>TopK"), "without its module"),
         (many_layers, "more than the 2,048 layers that max_bytes=1,073,741,824 allows"),
         (nested, "nested too deeply"),
-        (lambda m: b"{}", "no proper `model`"),
-        (lambda m: b"[]", "no JSON object"),
+        (lambda m: b"{}", "no valid `model`"),
+        (lambda m: b"[]", "not a JSON object"),
         (lambda m: b"\xff\xfe", "cannot be used"),
         (lambda m: b" " * 5_000_000, "its manifest has 5,000,000 bytes"),
     ],
@@ -410,17 +410,17 @@ def test_files_stay_in_their_folder(original, name, tmp_path):
     data = b"\x03\x00"
     manifest["assets"] = [{"layer": "conv", "name": name, "size": 0, "sections": [[len(data), zlib.crc32(data)]]}]
     (tmp_path / "x.ticket").write_bytes(sealed(manifest, sections + data))
-    with pytest.raises(TicketError, match="its name is not that of a file"):
+    with pytest.raises(TicketError, match="its name is not a valid file name"):
         load_ticket(tmp_path / "x.ticket")
 
 
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "it begins with b''"),
-        (b"PK\x03\x04" + bytes(100), "it is a ZIP archive, as .keras files are"),
-        (b"\x89KPT\r\n\x1a\n", "cut off in its header"),
-        (b"\x89KPT\n\x1a\n" + bytes(100), "it begins with"),
+        (b"", "wrong magic bytes b''"),
+        (b"PK\x03\x04" + bytes(100), "it is a ZIP archive, like .keras files"),
+        (b"\x89KPT\r\n\x1a\n", "cut off inside its header"),
+        (b"\x89KPT\n\x1a\n" + bytes(100), "wrong magic bytes"),
     ],
 )
 def test_other_files(content, match, tmp_path):

@@ -245,7 +245,7 @@ def test_functions_that_are_not_registered_are_given(tmp_path):
     with keras.saving.custom_object_scope({"loud": loud}):
         model = mask_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation=loud)]), k=0.5, seed=1)
         save_ticket(model, tmp_path / "x.ticket")
-    with pytest.raises(tickets.TicketError, match=r"builtins\.loud, which a ticket may not name\. What is your own"):
+    with pytest.raises(tickets.TicketError, match=r"builtins\.loud, which a ticket may not name\. Your own"):
         load_ticket(tmp_path / "x.ticket")
     loaded = load_ticket(tmp_path / "x.ticket", custom_objects={"loud": loud})
     np.testing.assert_array_equal(loaded(np.ones((1, 4))), model(np.ones((1, 4))))
@@ -272,12 +272,14 @@ def shared_by_two():
     ("make", "match"),
     [
         (shared_by_two, "'shared'"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a\tb")]), "no proper `layer`"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a\tb")]), "no valid `layer`"),
     ],
     ids=["shared", "name"],
 )
 def test_what_nobody_could_load_is_not_written(make, match, tmp_path):
-    with pytest.raises(ValueError, match=f"cannot be saved as a ticket, as nobody could load it: .*{match}"):
+    with pytest.raises(
+        ValueError, match=f"cannot be saved as a ticket, because load_ticket would refuse it: .*{match}"
+    ):
         save_ticket(mask_model(make(), k=0.5, seed=1), tmp_path / "x.ticket")
     assert list(tmp_path.iterdir()) == []
 
@@ -285,7 +287,7 @@ def test_what_nobody_could_load_is_not_written(make, match, tmp_path):
 def test_it_says_that_a_ticket_is_large(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("keras_popup.tickets.api.MAX_BYTES", 10_000)
     save_ticket(mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k=0.5, seed=1), tmp_path / "x.ticket")
-    assert "load_ticket needs max_bytes, with more than 10,000" in caplog.text
+    assert "pass max_bytes of more than 10,000 to load_ticket" in caplog.text
 
 
 def test_scores_are_new_and_it_says_so(tmp_path, caplog):
@@ -328,7 +330,7 @@ def test_custom_classes(tmp_path):
     inner = keras.Input((4,))
     model = keras.Model(inner, keras.layers.Dense(3)(Doubled(name="doubled")(inner)))
     save_ticket(mask_model(model, k=0.5, seed=1), tmp_path / "custom.ticket")
-    with pytest.raises(tickets.TicketError, match="be given to load_ticket in custom_objects"):
+    with pytest.raises(tickets.TicketError, match="be passed to load_ticket in custom_objects"):
         load_ticket(tmp_path / "custom.ticket")
     loaded = load_ticket(tmp_path / "custom.ticket", custom_objects={"Doubled": Doubled}, masked=True)
     assert type(loaded.get_layer("doubled")) is Doubled
@@ -463,9 +465,9 @@ def test_the_documented_reader_reads_what_is_written_now(tmp_path):
         ("no model", {}, TypeError, "save_ticket takes a keras.Model. Received: str"),
         ("unbuilt", {}, ValueError, "is not built"),
         ("masked", {"notes": {1, 2}}, TypeError, "not JSON serializable"),
-        ("masked", {"metrics": 0.5}, TypeError, "`metrics` must be a dict of numbers by their names. Received: 0.5"),
+        ("masked", {"metrics": 0.5}, TypeError, "`metrics` must be a dict of numbers by name. Received: 0.5"),
         ("masked", {"folder": "nowhere"}, FileNotFoundError, "file in a folder that exists"),
-        ("lambda", {}, ValueError, "A ticket holds no code, and this model has a Lambda"),
+        ("lambda", {}, ValueError, "A ticket holds no code, but this model has a Lambda"),
     ],
 )
 def test_wrong_arguments(argument, arguments, error, match, tmp_path):
