@@ -9,6 +9,7 @@ from keras_popup.records import BestRecord, SearchFolder, best_trial, package_ve
 from keras_popup.search.baselines import baseline_widths, train_baselines
 from keras_popup.search.config import EXTENSIBLE, SearchConfig
 from keras_popup.search.proposals import Proposals
+from keras_popup.search.ray_workers import RayWorkers
 from keras_popup.search.runner import Runner
 from keras_popup.search.space import check_space
 from keras_popup.search.tasks import Measurement
@@ -16,7 +17,7 @@ from keras_popup.search.trials import Trials
 from keras_popup.search.views import Views
 from keras_popup.search.winner import refit as refit_winner
 from keras_popup.search.winner import write_winner
-from keras_popup.search.workers import ChildProcess, RayWorkers, Workers
+from keras_popup.search.workers import ChildProcess, Workers
 from keras_popup.training import read_arguments
 
 __all__ = ["search"]

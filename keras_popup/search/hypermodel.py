@@ -110,7 +110,9 @@ class PopupHyperModel(keras_tuner.HyperModel):
             initializers.get(value)
         for value in ranges.endpoints(self._space["selector"]):
             if selectors.get(value).draws and k != 0.5:
-                raise ValueError(f"{value!r} learns how many weights are kept. Leave `k` out, or it. Received: {k=}.")
+                raise ValueError(
+                    f"{value!r} learns how many weights are kept. Leave `k` out, or use another selector. Received: {k=}."
+                )
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: {seed!r}.")
         chosen = keras.optimizers.SGD(momentum=0.9) if optimizer is None else keras.optimizers.get(optimizer)

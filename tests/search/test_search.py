@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -24,6 +25,7 @@ import keras_popup
 from keras_popup import cli, records, search
 from keras_popup.search import PopupHyperModel, Range, SearchConfig, report, trial, workers
 from keras_popup.search.space import check_space
+from keras_popup.search.tasks import MeasureTask
 from keras_popup.training import RunConfig
 
 SMALL = ("--model", "fc", "--width", "0.1,0.2", "--epochs", "3", "--learning_rate", "0.5", "--seed", "0")
@@ -258,6 +260,16 @@ def test_what_cannot_be_is_found_before_the_first_trial(changes, run, message):
     config = SearchConfig(**{"run": RunConfig(**{"model": "fc", "epochs": 9, **run}), **changes})
     with pytest.raises(ValueError, match=re.escape(message)):
         check_space(config, SameProcess(), here=True)
+
+
+def test_errors_of_a_measurement_can_be_unpickled(tmp_path):
+    run = RunConfig(model="fc", dataset="none", data_dir=str(tmp_path / "none"))
+    task = MeasureTask(run=run, widths=(1.0,), initializers=("signed_constant",), tickets=False, here=False)
+    error = pickle.loads(pickle.dumps(trial.try_measure(task)))
+    assert type(error) is FileNotFoundError
+    assert str(tmp_path / "none") in str(error)
+    error = trial.try_measure(dataclasses.replace(task, run=RunConfig(model="fc", validation=0.0)))
+    assert type(error) is ValueError
 
 
 def test_widths_that_do_not_fit_are_left_out(caplog):

@@ -14,7 +14,7 @@ from tables import TUNERS
 
 from keras_popup import training
 from keras_popup.records import StartedRecord
-from keras_popup.search import SEARCHED, Range, SearchConfig, ranges, workers
+from keras_popup.search import SEARCHED, Range, SearchConfig, ranges, ray_workers
 from keras_popup.search.proposals import Proposals
 from keras_popup.search.runner import Runner
 from keras_popup.search.tasks import TrialTask
@@ -345,9 +345,9 @@ def test_the_smallest_budget_keeps_a_weight_of_every_layer():
     ],
 )
 def test_gpus_of_trials(machines, asked, size, gpus, places):
-    assert workers.gpus_of_a_trial(machines, asked, size) == gpus
+    assert ray_workers.gpus_of_a_trial(machines, asked, size) == gpus
     if gpus:
-        assert workers.places_for(machines, gpus) == places
+        assert ray_workers.places_for(machines, gpus) == places
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_gpus_of_trials(machines, asked, size, gpus, places):
 )
 def test_gpus_that_trials_cannot_have(machines, asked, message):
     with pytest.raises(ValueError, match=message):
-        workers.gpus_of_a_trial(machines, asked, None)
+        ray_workers.gpus_of_a_trial(machines, asked, None)
 
 
 class Pool:

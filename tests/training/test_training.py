@@ -397,6 +397,15 @@ def test_protocols():
     assert RunConfig(model="conv4", selector="bernoulli").with_protocol().learning_rate == 50.0
 
 
+@pytest.mark.parametrize("method", config.PROTOCOLS["conv4"])
+def test_a_configuration_with_a_protocol_has_no_gaps(method):
+    run = RunConfig(method=method).with_protocol()
+    assert all(getattr(run, name) is not None for name in config.ResolvedRunConfig.__annotations__)
+    assert run.with_protocol() == run
+    with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):
+        dataclasses.replace(run, epochs=None)
+
+
 def test_a_random_mask_learns_nothing(tmp_path):
     change = {"method": "random", "k": 0.3, "learning_rate": None, "epochs": None}
     run = dataclasses.replace(SMALL, **change)
