@@ -111,7 +111,7 @@ class PopupHyperModel(keras_tuner.HyperModel):
         for value in ranges.endpoints(self._space["selector"]):
             if selectors.get(value).draws and k != 0.5:
                 raise ValueError(
-                    f"{value!r} learns how many weights are kept. Leave `k` out, or use another selector. Received: {k=}."
+                    f"{value!r} learns how many weights are kept. Leave `k` out, or use top_k. Received: {k=}."
                 )
         if type(seed) is not int or not 0 <= seed < 2**32:
             raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: {seed!r}.")
