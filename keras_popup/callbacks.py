@@ -79,7 +79,7 @@ class Geometric(Schedule):
     """k falls by the same factor at every step: `k**(t / steps)` at step t."""
 
     def __call__(self, step: int) -> float:
-        return self.k ** min(1.0, step / self.steps)
+        return float(self.k ** min(1.0, step / self.steps))
 
 
 SCHEDULES = {"linear": Linear, "cubic": Cubic, "geometric": Geometric}

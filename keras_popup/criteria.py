@@ -69,7 +69,8 @@ def rewound(initial: Array, final: Array) -> Array:
 
 def signed_constant(initial: Array, final: Array) -> Array:
     """Returns the standard deviation of the initial weights, with the sign of each initial weight."""
-    return np.copysign(initial.std(), initial).astype(initial.dtype)
+    signed: Array = np.copysign(initial.std(), initial).astype(initial.dtype)
+    return signed
 
 
 CRITERIA: dict[str, Callable[..., Array]] = {

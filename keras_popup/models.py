@@ -1,4 +1,4 @@
-"""The networks of the papers: plain Keras models with a width. No biases, logits as float32 output."""
+"""The networks of the papers, as plain Keras models with a width. They have no biases, and return float32 logits."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import keras
 
 from keras_popup._workarounds import take_every_other_pixel
 
-# The weights of a model as built serve the dense baseline only; mask_model draws its own.
+# The initial weights matter for the dense baseline only, because mask_model draws its own.
 _KERNEL_INITIALIZER = "he_normal"
 
 Shape = tuple[int, int, int]
@@ -19,7 +19,7 @@ def FullyConnected(input_shape: Shape = (28, 28, 1), classes: int = 10, width: f
     Args:
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
-        width: positive factor of every layer's units but the last one's: int(units * width).
+        width: float > 0, a factor of the units of every layer except the last: int(units * width).
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
@@ -43,7 +43,7 @@ def Conv2(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.
     Args:
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
-        width: positive factor of every layer's channels but the last one's: int(channels * width).
+        width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
@@ -52,17 +52,17 @@ def Conv2(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.
 
 
 def Conv4(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
-    """Builds Conv4: pairs of 3x3 convolutions of 64 and 128 channels, else as `Conv2`."""
+    """Builds Conv4: like `Conv2`, but with pairs of 3x3 convolutions of 64 and 128 channels."""
     return _vgg("conv4", (64, 128), input_shape, classes, width)
 
 
 def Conv6(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
-    """Builds Conv6: pairs of 3x3 convolutions of 64, 128 and 256 channels, else as `Conv2`."""
+    """Builds Conv6: like `Conv2`, but with pairs of 3x3 convolutions of 64, 128 and 256 channels."""
     return _vgg("conv6", (64, 128, 256), input_shape, classes, width)
 
 
 def Conv8(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
-    """Builds Conv8: pairs of 3x3 convolutions of 64, 128, 256 and 512 channels, else as `Conv2`."""
+    """Builds Conv8: like `Conv2`, but with pairs of 3x3 convolutions of 64, 128, 256 and 512 channels."""
     return _vgg("conv8", (64, 128, 256, 512), input_shape, classes, width)
 
 
@@ -74,16 +74,16 @@ def ResNet18(
     Args:
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
-        width: positive factor of every layer's channels but the last one's: int(channels * width).
-        stem: "cifar" (a 3x3 convolution), "imagenet" (a 7x7 one of stride 2 and a max-pool), or None to
-            choose by the images: "cifar" up to 64 pixels of height.
+        width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
+        stem: "cifar" (a 3x3 convolution), "imagenet" (a 7x7 convolution of stride 2 and a max-pool), or None, which
+            chooses "cifar" for images of up to 64 pixels in height, else "imagenet".
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
 
     Reference:
-        He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385); stride in the 3x3 convolution of
-        a bottleneck, as in the networks that edge-popup was reported for.
+        He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385). Bottlenecks have their stride in the 3x3
+        convolution, as the networks in the paper on edge-popup do.
     """
     return _resnet("resnet18", _basic_block, (2, 2, 2, 2), input_shape, classes, width, stem)
 
@@ -91,28 +91,30 @@ def ResNet18(
 def ResNet34(
     input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
 ) -> keras.Model:
-    """Builds ResNet-34. Arguments as of `ResNet18`."""
+    """Builds ResNet-34. See `ResNet18` for the arguments."""
     return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem)
 
 
 def ResNet50(
     input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
 ) -> keras.Model:
-    """Builds ResNet-50. Arguments as of `ResNet18`."""
+    """Builds ResNet-50. See `ResNet18` for the arguments."""
     return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
 
 
 def ResNet101(
     input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
 ) -> keras.Model:
-    """Builds ResNet-101. Arguments as of `ResNet18`."""
+    """Builds ResNet-101. See `ResNet18` for the arguments."""
     return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), input_shape, classes, width, stem)
 
 
 def WideResNet50(
     input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
 ) -> keras.Model:
-    """Builds Wide ResNet-50-2: ResNet-50 with twice the channels inside each block. Arguments as of `ResNet18`.
+    """Builds Wide ResNet-50-2: ResNet-50 with twice the channels inside each block.
+
+    See `ResNet18` for the arguments.
 
     Reference:
         Zagoruyko and Komodakis, [arXiv 1605.07146](https://arxiv.org/abs/1605.07146).
@@ -135,10 +137,13 @@ _MODELS: dict[str, Callable[..., keras.Model]] = {
 
 
 def get(name: str) -> Callable[..., keras.Model]:
-    """Returns the builder of a named model.
+    """Returns the function that builds a model.
+
+    Args:
+        name: str, such as "conv4" or "resnet18".
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no model with this name.
     """
     if name not in _MODELS:
         raise ValueError(f"Unknown model. Expected one of {list(_MODELS)}. Received: {name!r}.")
@@ -158,7 +163,10 @@ def _start(input_shape: Sequence[int], classes: int, width: float) -> tuple[Any,
 
     def scaled(channels: int) -> int:
         if int(channels * width) < 1:
-            raise ValueError(f"width={width} leaves no channel of {channels}. Use at least {1 / channels:.3g}.")
+            raise ValueError(
+                f"`width` must leave at least one of {channels} channels. Received: width={width}. Use at least "
+                f"{1 / channels:.3g}."
+            )
         return int(channels * width)
 
     return keras.Input(tuple(input_shape), name="images"), scaled
@@ -166,7 +174,7 @@ def _start(input_shape: Sequence[int], classes: int, width: float) -> tuple[Any,
 
 def _finish(name: str, inputs: Any, x: Any, classes: int) -> keras.Model:
     x = _dense(x, classes, "classes", None)
-    # Under mixed precision the loss, and whoever reads the logits, gets float32.
+    # With mixed precision, the loss and other users of the logits still get float32.
     logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name=name)
 
@@ -180,7 +188,7 @@ def _dense(x: Any, units: int, name: str, activation: str | None) -> Any:
 def _conv(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
     padding = "same"
     if strides > 1:
-        # Pads both sides alike, as the reference networks do; "same" would pad the far side more.
+        # Pads both sides equally, like the reference networks. "same" would pad the right and bottom more.
         x = keras.layers.ZeroPadding2D(size // 2, name=f"{name}_pad")(x)
         padding = "valid"
     return keras.layers.Conv2D(
@@ -229,7 +237,7 @@ def _resnet(
         x = _conv_norm(inputs, scaled(64), 3, "stem", activation="relu")
     elif stem == "imagenet":
         x = _conv_norm(inputs, scaled(64), 7, "stem", strides=2, activation="relu")
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # zeros lose no maximum after a relu
+        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # after a relu, zeros do not change a maximum
         x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     else:
         raise ValueError(f"`stem` must be 'cifar', 'imagenet' or None. Received: stem={stem!r}.")

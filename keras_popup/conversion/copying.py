@@ -344,7 +344,7 @@ def same_values(variable: Any, other: Any) -> bool:
     a, b = variable.numpy(), other.numpy()
     if a.dtype != b.dtype:
         a, b = a.astype(np.float64), b.astype(np.float64)
-    return a.shape == b.shape and a.tobytes() == b.tobytes()
+    return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
 
 
 def _format_variables(variables: list[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Datasets: a name or a folder to splits with their preprocessing."""
+"""Loads image classification datasets, by name or from a folder, with their preprocessing."""
 
 from keras_popup.datasets.dataset import AUGMENTATIONS, Dataset, load
 

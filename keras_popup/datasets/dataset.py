@@ -1,4 +1,4 @@
-"""Image classification data: the embedded digits, TensorFlow Datasets by name, folders of images."""
+"""Image classification datasets: scikit-learn's digits, TensorFlow Datasets by name, and folders of images."""
 
 import dataclasses
 import hashlib
@@ -23,18 +23,18 @@ AUGMENTATIONS = ("none", "crop_flip", "resized_crop")
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images of classes, split, with the preprocessing that belongs to them.
+    """An image classification dataset: its splits and its preprocessing.
 
     Attributes:
-        name: str.
-        classes: names of the classes; a label is a place in it.
-        image_shape: (height, width, channels).
-        train: the training images.
-        validation: those cut from the training images, or None.
-        test: the test images, for the end of a run only.
+        name: str, the name of the dataset.
+        classes: tuple of the names of the classes. A label is an index into it.
+        image_shape: (height, width, channels) of each image.
+        train: `Source` of the training images.
+        validation: `Source` of the images that were split off the training images, or None.
+        test: `Source` of the test images. Use them at the end of a run only.
         augment: one of `AUGMENTATIONS`, applied to training batches.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
+        mean: tuple of floats, the mean of each channel, for pixels in [0, 1].
+        std: tuple of floats, the standard deviation of each channel, for pixels in [0, 1].
     """
 
     name: str
@@ -54,22 +54,22 @@ class Dataset:
         return f"{images} of {shape}, {len(self.classes)} classes"
 
     def digest(self) -> str:
-        """Returns a hexadecimal digest of images and labels; names of files stand for streamed images."""
-        described = [self.classes, self.image_shape, self.augment, self.mean, self.std]
-        sources = [source.described() if source else None for source in (self.train, self.validation, self.test)]
-        return hashlib.sha256(repr((described, sources)).encode()).hexdigest()
+        """Returns a hexadecimal digest of the images and labels. For streamed images, it uses file names instead."""
+        settings = [self.classes, self.image_shape, self.augment, self.mean, self.std]
+        sources = [source.describe() if source else None for source in (self.train, self.validation, self.test)]
+        return hashlib.sha256(repr((settings, sources)).encode()).hexdigest()
 
     def training_batches(self, batch_size: int, *, seed: int, epochs: int, first_epoch: int = 0) -> tf.data.Dataset:
         """Returns the batches of all epochs from `first_epoch` on, one after the other, shuffled and augmented.
 
-        The images of an epoch, their order and their augmentation depend on `seed` and the epoch's number
-        only. The last batch of an epoch may be smaller.
+        The order of the images in an epoch and their augmentation depend only on `seed` and on the number of the
+        epoch. The last batch of an epoch may be smaller.
 
         Args:
-            batch_size: int, images a batch.
+            batch_size: int, the number of images in a batch.
             seed: int in [0, 2**32).
-            epochs: int, how many epochs there are in all.
-            first_epoch: int, the first one wanted.
+            epochs: int, the number of all epochs, including those before `first_epoch`.
+            first_epoch: int, the first epoch to return, counted from 0.
 
         Returns:
             A `tf.data.Dataset` of (float32 `(batch, height, width, channels)`, float32 one-hot
@@ -84,21 +84,21 @@ class Dataset:
                 num_parallel_calls=tf.data.AUTOTUNE,
             )
 
-        # One stream over all epochs, each a function of seed and epoch alone: so resuming is exact.
+        # One stream over all epochs. Each epoch depends on the seed and its number only, so resuming is exact.
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches)
-        return self._finished(batches)
+        return self._preprocess(batches)
 
     def evaluation_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
-        """Returns the batches of a split, "train", "validation" or "test", in order and not augmented."""
-        return self._finished(getattr(self, split).in_order(batch_size))
+        """Returns the batches of a split ("train", "validation" or "test"), in order and not augmented."""
+        return self._preprocess(getattr(self, split).in_order(batch_size))
 
-    def _finished(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+    def _preprocess(self, batches: tf.data.Dataset) -> tf.data.Dataset:
         mean, std = tf.constant(self.mean, tf.float32), tf.constant(self.std, tf.float32)
 
-        def finish(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def normalize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return (tf.cast(images, tf.float32) / 255.0 - mean) / std, tf.one_hot(labels, len(self.classes))
 
-        return batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return batches.map(normalize, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def load(
@@ -113,27 +113,28 @@ def load(
     """Loads a dataset by name.
 
     Args:
-        name: "digits" (1,797 images of 8x8, inside scikit-learn), the name of an image-classification
-            dataset of TensorFlow Datasets such as "cifar10", or any name for a folder of images.
-        data_dir: either a folder of images `<split>/<class>/*.jpg|png`, its splits being "train" and one of
-            "test", "validation" and "val", or TensorFlow Datasets' own directory.
-        image_size: int, pixels of the square that images are cropped and resized to. None keeps a common
-            size and takes 224 where there is none.
-        validation: float in [0, 1), the share of the training images that is set apart; 0 trains on all.
-        augment: one of "none", "crop_flip" (pad by 4, crop at random, flip), "resized_crop" (a random part
-            of the image, flip). None chooses: "resized_crop" for images that are resized, because of
-            `image_size` or as they have no common size; of the rest "none" for the digits and other grey
-            images, "crop_flip" for colour.
-        seed: int in [0, 2**32), of the cut between training and validation.
+        name: "digits" (1,797 images of 8x8 pixels, included in scikit-learn); or the name of an image classification
+            dataset of TensorFlow Datasets, such as "cifar10"; or any name for a folder of images.
+        data_dir: a folder of images `<split>/<class>/*.jpg|png`, with the splits "train" and one of "test",
+            "validation" and "val"; or the directory of TensorFlow Datasets.
+        image_size: int, the side in pixels of the squares to which images are cropped and resized. With None, images
+            of the same size keep it, and others get 224.
+        validation: float in [0, 1), the share of the training images that becomes the validation split. With 0,
+            training uses all of them.
+        augment: one of "none", "crop_flip" (pad by 4 pixels, crop at random, flip at random) and "resized_crop" (crop
+            a random part of the image, resize it, flip at random). None chooses "resized_crop" for images that are
+            resized, and for others "none" for grey images and "crop_flip" for colour images.
+        seed: int in [0, 2**32), the seed of the split into training and validation images.
 
     Returns:
-        A `Dataset`. Up to 2 GiB of decoded images of one size are held in memory, more are streamed.
+        A `Dataset`. Images of the same size are held in memory if they take up to 2 GiB when decoded. All others are
+        streamed.
 
     Raises:
-        ValueError: if there is no such dataset, or for images or arguments that cannot be used.
-        FileNotFoundError: if a folder or split is missing, or the dataset is not prepared and cannot be
+        ValueError: if there is no such dataset, or if its images or an argument cannot be used.
+        FileNotFoundError: if a folder or split is missing, or if the dataset is not prepared and cannot be
             downloaded.
-        ImportError: if the package that reads it is not installed.
+        ImportError: if the package that reads the dataset is not installed.
 
     Example:
 
@@ -152,8 +153,8 @@ def load(
         raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: seed={seed!r}.")
     if name == "digits" and (data_dir is not None or image_size is not None):
         raise ValueError(
-            "The dataset 'digits' is inside scikit-learn, of 8x8 pixels: leave out `data_dir` and `image_size`, or "
-            f"name another dataset. Received: data_dir={data_dir!r}, image_size={image_size!r}."
+            "The dataset 'digits' comes with scikit-learn and has 8x8 pixels. Leave out `data_dir` and `image_size`, "
+            f"or use another dataset. Received: data_dir={data_dir!r}, image_size={image_size!r}."
         )
     if data_dir is not None and not Path(data_dir).is_dir():
         raise FileNotFoundError(f"`data_dir` must be an existing directory. Received: {data_dir!r}.")
@@ -167,17 +168,17 @@ def load(
         classes, train, test = load_tfds(name, data_dir, image_size, augment)
     held_out = None
     if validation:
-        train, held_out = _cut(train, validation, seed)
+        train, held_out = _split(train, validation, seed)
     shape = test.shape
     resized = not isinstance(train, ArraySource) and train.random_resized_crop
     if augment == "resized_crop" and not resized:
         raise ValueError(
-            "`augment`='resized_crop' crops images while they are decoded. These are held in memory at "
-            f"{shape[0]}x{shape[1]} pixels: give an image size too, or use 'crop_flip'."
+            "augment='resized_crop' crops images when they are decoded, but this dataset is held in memory, with "
+            f"{shape[0]}x{shape[1]} pixels. Set `image_size` too, or use 'crop_flip'."
         )
     if augment is None:
         augment = "resized_crop" if resized else "none" if shape[2] == 1 else "crop_flip"
-    mean, std = _moments(name, train, shape[2])
+    mean, std = _find_moments(name, train, shape[2])
     return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std)
 
 
@@ -189,38 +190,38 @@ def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:
     digits = load_digits()
     images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     everything = ArraySource(images, digits.target.astype(np.int64))
-    # Always the same fifth, whatever the run's seed.
-    train, test = _cut(everything, 0.2, seed=0)
+    # The same fifth for every seed of a run.
+    train, test = _split(everything, 0.2, seed=0)
     return [str(digit) for digit in range(10)], train, test
 
 
-def _cut(source: Any, share: float, seed: int) -> tuple[Any, Any]:
-    """Returns (the larger part, the `share` that is held out), cut at random."""
+def _split(source: Any, share: float, seed: int) -> tuple[Any, Any]:
+    """Splits a source at random. Returns (the rest, the `share` that is held out)."""
     held_out = round(share * source.size)
     if not 0 < held_out < source.size:
         raise ValueError(
-            f"A validation share of {share} of {source.size} images leaves a part empty. "
-            "Use another share, or 0 to train on all of them."
+            f"validation={share} of {source.size} images leaves a part empty. Use another share, or 0 to train on all "
+            "of them."
         )
     if isinstance(source, TfdsSource):
         return (
             dataclasses.replace(source, split=f"{source.split}[{held_out}:]"),
             dataclasses.replace(source, split=f"{source.split}[:{held_out}]"),
         )
-    # By the stable bit stream, as NumPy may change what its `permutation` returns.
+    # From the bit stream, which is stable; NumPy may change the results of `permutation`.
     order = np.argsort(np.random.Philox(key=seed).random_raw(source.size), kind="stable")
     return source.take(np.sort(order[held_out:])), source.take(np.sort(order[:held_out]))
 
 
-def _moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation per channel: the protocol's, or those of the training images."""
+def _find_moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns (mean, standard deviation) of each channel: those of the protocol, or of the training images."""
     name = name.split("/")[0].split(":")[0]  # as in "cifar10:3.*.*"
     if name in _MOMENTS and channels == 3:
         return _MOMENTS[name]
     if not isinstance(train, ArraySource):
         return _IMAGENET_MOMENTS if channels == 3 else ((0.5,), (0.5,))
     counts = np.zeros((channels, 256))
-    for start in range(0, train.size, 1000):  # bincount makes eight bytes of each
+    for start in range(0, train.size, 1000):  # in parts, because bincount converts bytes to int64
         for channel in range(channels):
             counts[channel] += np.bincount(train.images[start : start + 1000, ..., channel].ravel(), minlength=256)
     values, shares = np.arange(256) / 255.0, counts / counts.sum(axis=1, keepdims=True)
@@ -230,7 +231,7 @@ def _moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ...], t
 
 
 def _augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
-    """Crops and flips a batch of uint8 images at random. "resized_crop" has cropped while decoding."""
+    """Crops and flips a batch of uint8 images at random. For "resized_crop", decoding has cropped them already."""
     if kind == "none":
         return images
     batch, (height, width) = tf.shape(images)[0], images.shape[1:3]

@@ -1,4 +1,4 @@
-"""Folders of images: listing, checking, reading."""
+"""Lists, checks and reads folders of images."""
 
 import concurrent.futures
 import logging
@@ -24,7 +24,10 @@ from keras_popup.datasets.sources import (
 _logger = logging.getLogger("keras_popup")
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
-_FORMATS = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND"))  # how JPEG and PNG begin and end
+_FORMATS = (
+    (b"\xff\xd8\xff", b"\xff\xd9"),
+    (b"\x89PNG\r\n\x1a\n", b"IEND"),
+)  # the first bytes and last bytes of JPEG and PNG files
 
 
 def load_folder(root: Path, image_size: int | None, augment: str | None) -> tuple[list[str], Source, Source]:
@@ -32,7 +35,7 @@ def load_folder(root: Path, image_size: int | None, augment: str | None) -> tupl
     test_root = next((root / name for name in TEST_SPLITS if (root / name).is_dir()), None)
     if test_root is None:
         raise FileNotFoundError(
-            f"A folder of images needs a test split. Expected one of {TEST_SPLITS} beside "
+            f"A folder of images needs a test split. Expected one of the folders {TEST_SPLITS} beside "
             f"'{root / 'train'}'. Received: {sorted(p.name for p in root.iterdir())}."
         )
     train, test = _list_images(root / "train"), _list_images(test_root)
@@ -56,11 +59,11 @@ def load_folder(root: Path, image_size: int | None, augment: str | None) -> tupl
                 size = len(splits[0][1])
                 train_source, test_source = arrays[:size], arrays[size:]
                 return classes, ArraySource(train_source, splits[0][1]), ArraySource(test_source, splits[1][1])
-        _logger.info("Streaming images, resized to %d pixels; --image_size sets another size.", STREAMED_SIZE)
+        _logger.info("Streaming images, resized to %d pixels. Set another size with --image_size.", STREAMED_SIZE)
     for paths, _ in splits:
         _check_ends(paths)
-    looked_at = splits[0][0][:: max(1, len(splits[0][0]) // 100)]
-    channels = 1 if all(_decode_file(path).shape[2] == 1 for path in looked_at) else 3
+    sample = splits[0][0][:: max(1, len(splits[0][0]) // 100)]
+    channels = 1 if all(_decode_file(path).shape[2] == 1 for path in sample) else 3
     size = image_size or STREAMED_SIZE
     resized = augment in (None, "resized_crop")
     train_files, test_files = (
@@ -98,7 +101,7 @@ def _flatten(listing: dict[str, list[Path]], classes: list[str]) -> tuple[list[P
 
 
 def _decode_file(path: Path) -> Any:
-    """Returns an image as uint8 `(height, width, 1 or 3)`: alpha is dropped."""
+    """Returns an image as uint8 `(height, width, 1 or 3)`. It drops an alpha channel."""
     try:
         image = decode(path.read_bytes(), 0)
         if image.shape[2] not in (1, 3):
@@ -109,21 +112,21 @@ def _decode_file(path: Path) -> Any:
 
 
 def _read_arrays(paths: list[Path], size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Returns all images in one array, grey only if all are, or None if they do not have one size."""
+    """Returns all images in one array, with 1 channel if all are grey, or None if their sizes differ."""
     images = np.empty((len(paths), *size, 3), np.uint8)
     grey = True
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for place, image in enumerate(pool.map(_decode_file, paths)):
+        for index, image in enumerate(pool.map(_decode_file, paths)):
             if image.shape[:2] != size:
                 pool.shutdown(wait=False, cancel_futures=True)
                 return None
-            images[place] = image
+            images[index] = image
             grey = grey and image.shape[2] == 1
     return images[..., :1] if grey else images
 
 
 def _check_ends(paths: Iterable[Path]) -> None:
-    """Checks how every file begins and ends. Decoding all of a streamed dataset first would take too long."""
+    """Checks the first and last bytes of every file. Decoding all files of a streamed dataset would take too long."""
 
     def check(path: Path) -> None:
         with path.open("rb") as file:
@@ -132,8 +135,8 @@ def _check_ends(paths: Iterable[Path]) -> None:
             end = file.read()
         if not any(start.startswith(magic) and last in end for magic, last in _FORMATS):
             raise ValueError(
-                f"Cannot decode the image '{path}': not a whole JPEG or PNG file, it begins with {start!r} and has "
-                f"{path.stat().st_size} bytes. Remove or replace it."
+                f"Cannot decode the image '{path}': not a complete JPEG or PNG file. Its first bytes are {start!r}, "
+                f"its size is {path.stat().st_size} bytes. Remove or replace it."
             )
 
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -1,8 +1,8 @@
-"""Where images come from: arrays in memory, files read as needed, streams of TensorFlow Datasets.
+"""Sources of images: arrays in memory, files that are read when needed, and streams of TensorFlow Datasets.
 
-A source yields batches of `(images, labels)`, uint8 of shape `(batch, height, width, channels)` and int64
-class numbers. What it yields in an epoch is a function of the seed and the epoch's number alone, so that a
-resumed run sees the images that it would have seen.
+A source yields batches of `(images, labels)`: uint8 of shape `(batch, height, width, channels)`, and int64 indices of
+classes. The batches of an epoch depend only on the seed and the number of the epoch. So a resumed run sees the same
+images as a run that was not interrupted.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-# More than this, decoded, is streamed; at this size, where images have no common one.
+# Datasets with more bytes of decoded images than MEMORY_LIMIT are streamed. Streamed images get STREAMED_SIZE pixels.
 MEMORY_LIMIT = 2 * 2**30
 STREAMED_SIZE = 224
 
-# The split that is the test split, the first that there is.
+# The names of test splits. The first one that exists is used.
 TEST_SPLITS = ("test", "validation", "val")
 
-NEEDS_EXTRA = "{} need {}: install keras-popup with its extra, pip install '.[datasets]' in its source folder."
+NEEDS_EXTRA = "{} need {}. Install keras-popup with its extra: pip install '.[datasets]' in its source folder."
 
-# Of the shorter side, what an evaluation crop takes: the usual 224 of 256 pixels.
+# The share of the shorter side that an evaluation crop takes: the usual 224 of 256 pixels.
 _CENTRE = 0.875
 _STREAM_BUFFER = 10_000
 
@@ -33,16 +33,21 @@ class Source(Protocol):
     """A split of a dataset."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """The number of images."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of each image."""
 
-    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset: ...
+    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+        """Returns the batches of one epoch, in an order that `seed` and `epoch` determine."""
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset: ...
+    def in_order(self, batch_size: int) -> tf.data.Dataset:
+        """Returns the batches in order."""
 
-    def described(self) -> object: ...
+    def describe(self) -> object:
+        """Returns a value whose `repr` identifies the images and labels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +75,12 @@ class ArraySource:
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size)
 
-    def described(self) -> object:
+    def describe(self) -> object:
         return self.labels.tolist(), hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
 
     @functools.cached_property
     def _tensors(self) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.init_scope():  # a tensor made in a traced function would be copied into its graph
+        with tf.init_scope():  # a tensor that is made in a traced function would be copied into its graph
             return tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
 
     def _batches(self, index: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
@@ -85,10 +90,10 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Image files, decoded when they are needed.
+    """Image files that are decoded when they are needed.
 
-    Images of another size than `shape` are cropped and resized: at random in training if
-    `random_resized_crop`, else the centre.
+    Images of another size than `shape` are cropped and resized: at random in training if `random_resized_crop` is True,
+    else to their centre.
     """
 
     paths: NDArray[np.str_]
@@ -111,8 +116,8 @@ class FileSource:
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(tf.data.Dataset.range(self.size), batch_size, None)
 
-    def described(self) -> object:
-        # Class and file, as the folders above may have other names elsewhere.
+    def describe(self) -> object:
+        # Class and file only: the folders above may have other names on another machine.
         return self.labels.tolist(), [Path(path).parts[-2:] for path in self.paths.tolist()]
 
     @functools.cached_property
@@ -134,7 +139,7 @@ class FileSource:
 class TfdsSource:
     """A split of a prepared TensorFlow dataset, streamed through a shuffling buffer.
 
-    Preparing a dataset has mixed its examples; the buffer varies the order from epoch to epoch.
+    TensorFlow Datasets shuffles the examples when it prepares a dataset. The buffer changes the order in each epoch.
     """
 
     builder: Any
@@ -147,8 +152,8 @@ class TfdsSource:
         return int(self.builder.info.splits[self.split].num_examples)
 
     def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        # Of the function that tf.data traces this in: else the order would depend on the global seed, and fail
-        # with a global seed of 0.
+        # Sets the seed of the function in which tf.data traces this. Otherwise the order would depend on the global
+        # seed, and a global seed of 0 would raise an error.
         tf.compat.v1.set_random_seed(1)
         order = tf.random.stateless_uniform([], epoch_key(seed, epoch), 1, tf.int64.max, tf.int64)
         examples = self._examples().shuffle(_STREAM_BUFFER, seed=order)
@@ -158,7 +163,7 @@ class TfdsSource:
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         return self._batches(self._examples(), batch_size, None)
 
-    def described(self) -> object:
+    def describe(self) -> object:
         return self.builder.info.full_name, self.split, self.size
 
     def _examples(self) -> tf.data.Dataset:
@@ -183,13 +188,13 @@ class TfdsSource:
 
 
 def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
-    """Decodes JPEG or PNG bytes to uint8 `(height, width, channels)`; 0 channels keeps those of the file."""
+    """Decodes JPEG or PNG bytes to uint8 `(height, width, channels)`. With `channels=0`, the file decides."""
     return tf.io.decode_image(data, channels=channels, expand_animations=False)
 
 
 def _shuffled_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Returns every number below `size` once, in an order that `seed` and `epoch` determine."""
-    # tf.random.experimental.index_shuffle would do without the sort; its orders of neighbouring epochs are alike.
+    """Returns the numbers 0 to size - 1 once each, in an order that `seed` and `epoch` determine."""
+    # tf.random.experimental.index_shuffle needs no sort, but gives similar orders in successive epochs.
     keys = tf.random.stateless_uniform([size], epoch_key(seed, epoch), None, None, tf.int64, alg="philox")
     return tf.data.Dataset.from_tensor_slices(tf.argsort(keys, stable=True))
 
@@ -200,13 +205,13 @@ def epoch_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def _example_seeds(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """Returns an endless stream of seeds for the stateless operations of `tf.random` and `tf.image`."""
+    """Returns a stream of 2**31 seeds for the stateless operations of `tf.random` and `tf.image`."""
     first = epoch_key(seed, epoch)
     return tf.data.Dataset.range(2**31).map(lambda i: tf.random.fold_in(first, i))
 
 
 def _fit(data: tf.Tensor, shape: tuple[int, int, int], crop_seed: tf.Tensor | None) -> tf.Tensor:
-    """Decodes an image to `shape`, by a random resized crop if there is a seed for it."""
+    """Decodes an image to `shape`. With `crop_seed`, it takes a random resized crop, else the centre."""
     image = decode(data, shape[2])
     size = tf.shape(image)
     if crop_seed is not None:
@@ -220,7 +225,7 @@ def _fit(data: tf.Tensor, shape: tuple[int, int, int], crop_seed: tf.Tensor | No
         )
         image = tf.slice(image, begin, extent)
     else:
-        # The centre, of the wanted aspect ratio; the whole image where it has the wanted size already.
+        # The centre, with the aspect ratio of `shape`. The whole image if it has that size already.
         height, width = tf.cast(size[0], tf.float32), tf.cast(size[1], tf.float32)
         scale = tf.minimum(height / shape[0], width / shape[1])
         keep = tf.where(tf.reduce_all(size[:2] == shape[:2]), 1.0, _CENTRE) * scale

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets by name: looking up, checking, preparing, reading."""
+"""Finds, checks, prepares and reads the datasets of TensorFlow Datasets by name."""
 
 import difflib
 import math
@@ -31,12 +31,12 @@ def load_tfds(
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except Exception as error:  # of several types: no such name, version or community dataset
+    except Exception as error:  # several types: the name, version or community dataset does not exist
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()])
         raise ValueError(
             f"Unknown dataset {name!r}. Expected 'digits', a name of TensorFlow Datasets"
             + (f" (did you mean {' or '.join(close)}?)" if close else "")
-            + ", or a folder of images with a 'train' folder in it, given by --data_dir."
+            + ", or a folder of images that contains a folder 'train', in --data_dir."
             + (f" '{data_dir}' holds {sorted(p.name for p in Path(data_dir).iterdir())[:10]}." if data_dir else "")
         ) from error
     shape = _check_features(name, builder)
@@ -74,7 +74,7 @@ def load_tfds(
 
 
 def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
-    """Returns the shape of the images of a dataset, after checking that it has images and labels."""
+    """Returns the shape of the images of a dataset, after a check that it has images and labels."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -87,35 +87,34 @@ def _check_features(name: str, builder: Any) -> tuple[Any, ...]:
         )
     if len(image.shape) != 3 or image.shape[2] not in (1, 3) or image.np_dtype != np.uint8:
         raise ValueError(
-            f"Images must be uint8 of shape (height, width, 1 or 3). "
-            f"Received: {np.dtype(image.np_dtype).name} of shape "
-            f"{image.shape} in dataset {name!r}."
+            f"Images must be uint8 of shape (height, width, 1 or 3). Received: {np.dtype(image.np_dtype).name} of "
+            f"shape {image.shape} in dataset {name!r}. Use another dataset."
         )
     return tuple(image.shape)
 
 
 def _has_labels(builder: Any, split: str) -> bool:
-    """Tells whether a split is labelled: the test images of a competition have the label -1."""
+    """Tells whether a split has labels. The test images of competitions have the label -1."""
     (_, label) = next(iter(builder.as_dataset(split=f"{split}[:1]", as_supervised=True)))
     return int(label) >= 0
 
 
 def _prepare(name: str, builder: Any) -> None:
-    """Downloads and prepares a dataset that is not on disk, unless there is no network to do so."""
+    """Downloads and prepares a dataset if it is not on disk. Raises FileNotFoundError if there is no network."""
     if builder.is_prepared():
         return
     try:
         urllib.request.urlopen("https://storage.googleapis.com", timeout=5).close()
     except urllib.error.HTTPError:
-        pass  # An answer: there is a network.
+        pass  # the server answers, so there is a network
     except OSError as error:
         raise FileNotFoundError(
             f"Dataset {name!r} is not prepared in '{builder.data_dir}', and there is no network to download it "
-            f"({error}). Ways out: (1) run this once where there is a network; (2) prepare it elsewhere, copy the "
-            "directory of TensorFlow Datasets and name it by --data_dir; (3) name a folder of images, "
-            "<split>/<class>/*.jpg or png, by --data_dir. The dataset 'digits' needs neither."
+            f"({error}). Do one of these: (1) run this once with a network; (2) prepare the dataset on another "
+            "machine, copy the directory of TensorFlow Datasets and pass it in --data_dir; (3) pass a folder of "
+            "images, <split>/<class>/*.jpg or png, in --data_dir. The dataset 'digits' needs no download."
         ) from None
     try:
         builder.download_and_prepare()
-    except Exception as error:  # a manual download that is missing is an AssertionError, say
+    except Exception as error:  # any kind: for example, AssertionError if a manual download is missing
         raise FileNotFoundError(f"Dataset {name!r} could not be prepared in '{builder.data_dir}': {error}") from error

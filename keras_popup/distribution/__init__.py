@@ -1,4 +1,4 @@
-"""Several devices and workers: finding, starting and losing them, and training on them."""
+"""Trains on several devices and workers: finds them, starts them, and reports their loss."""
 
 from keras_popup.distribution.placement import Cluster, Placement, find_devices, loss_of_workers, place
 from keras_popup.distribution.replicated import check_same_everywhere as check_same_everywhere

@@ -1,4 +1,4 @@
-"""Where a network is trained: on one device, several of a machine, or several machines."""
+"""The devices that train a network: one device, several devices of one machine, or several machines."""
 
 import contextlib
 import dataclasses
@@ -18,18 +18,18 @@ from keras_popup.distribution import rendezvous
 
 _logger = logging.getLogger("keras_popup")
 
-_TENSORFLOW_START = 120.0  # seconds; all workers are known to be there
+_TENSORFLOW_START = 120.0  # the seconds that TensorFlow may take to start, after all workers have met
 
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where a network is trained.
+    """The devices that train a network.
 
     Attributes:
         name: "none", "mirrored" or "multiworker".
-        strategy: a `tf.distribute.Strategy`, None for one device.
-        devices: their names, such as "GPU:0"; the addresses of several workers.
-        worker: which worker this process is. Worker 0 keeps the records.
+        strategy: a `tf.distribute.Strategy`, or None for one device.
+        devices: tuple of the names of the devices, such as "GPU:0", or of the addresses of several workers.
+        worker: int, the index of the worker that this process is. Worker 0 writes the records.
     """
 
     name: str
@@ -39,24 +39,27 @@ class Placement:
 
     @property
     def replicas(self) -> int:
+        """The number of replicas."""
         return self.strategy.num_replicas_in_sync if self.strategy else 1
 
 
 def place(strategy: str, devices: str | None, *, whole_step_by_xla: bool = False) -> Placement:
-    """Chooses devices of this machine.
+    """Chooses the devices of this machine.
 
     Args:
-        strategy: "none" for one device; "mirrored" for a replica on each of `devices`, or each GPU; "auto" for
-            "mirrored" where there are `devices`, or two or more GPUs, and "none" elsewhere.
-        devices: names joined by commas, such as "GPU:0,GPU:1". "CPU:0,CPU:1" divides the CPU into two devices.
-        whole_step_by_xla: bool, whether "auto" is to choose one device, as Keras requires.
+        strategy: "none" for one device; "mirrored" for one replica on each of `devices`, or on each GPU; "auto" for
+            "mirrored" if `devices` are given or there are two or more GPUs, else "none".
+        devices: comma-separated names, such as "GPU:0,GPU:1", or None. "CPU:0,CPU:1" divides the CPU into two
+            devices.
+        whole_step_by_xla: bool, whether XLA compiles whole training steps. Keras can do this on one device only, so
+            "auto" then does not choose "mirrored" because of several GPUs.
 
     Raises:
-        ValueError: for devices that are not there or cannot be had any more.
+        ValueError: if a device does not exist, or if it is too late to divide the CPU.
     """
     if os.environ.get("TF_CONFIG"):
         _logger.warning(
-            "TF_CONFIG is set, but this process trains alone: to train with others, --strategy multiworker."
+            "TF_CONFIG is set, but this process trains alone. To train with other workers, use --strategy multiworker."
         )
     names = [name.strip() for name in devices.split(",")] if devices else []
     gpus = tf.config.list_physical_devices("GPU")
@@ -66,25 +69,25 @@ def place(strategy: str, devices: str | None, *, whole_step_by_xla: bool = False
         names = names or [f"GPU:{i}" for i in range(len(gpus))]
         if not names:
             raise ValueError(
-                "strategy='mirrored' needs GPUs, of which TensorFlow finds none. To try it without, name parts of "
-                "the CPU: --devices CPU:0,CPU:1."
+                "strategy='mirrored' needs GPUs, but TensorFlow finds none. To try it without GPUs, divide the CPU: "
+                "--devices CPU:0,CPU:1."
             )
-        _find(names)
+        _check_devices(names)
         return Placement("mirrored", tf.distribute.MirroredStrategy(names), tuple(names))
     return Placement("none", None, ("GPU:0" if gpus else "CPU:0",))
 
 
-def _find(names: Sequence[str]) -> None:
-    """Checks that devices are there; divides the CPU if there are to be several of it."""
+def _check_devices(names: Sequence[str]) -> None:
+    """Checks that devices exist. Divides the CPU if the names contain several CPUs."""
     cpus = 1 + max((int(name[4:]) for name in names if name.startswith("CPU")), default=0)
     if cpus > 1:
         parts = [tf.config.LogicalDeviceConfiguration()] * cpus
-        with contextlib.suppress(RuntimeError):  # TensorFlow has started; perhaps with them
+        with contextlib.suppress(RuntimeError):  # TensorFlow has started already, perhaps with these devices
             tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
-    there = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
-    if missing := [name for name in names if name not in there]:
-        late = " The CPU can be divided before TensorFlow starts only: use a new process." if cpus > 1 else ""
-        raise ValueError(f"There is no device {', '.join(missing)}. Devices found: {', '.join(there)}.{late}")
+    existing = [device.name.removeprefix("/device:") for device in tf.config.list_logical_devices()]
+    if missing := [name for name in names if name not in existing]:
+        advice = " The CPU can be divided only before TensorFlow starts: use a new process." if cpus > 1 else ""
+        raise ValueError(f"There is no device {', '.join(missing)}. Devices found: {', '.join(existing)}.{advice}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +95,8 @@ class Cluster:
     """The workers of TF_CONFIG.
 
     Attributes:
-        addresses: "host:port" of each.
-        worker: which of them is this process. Worker 0 keeps the run folder.
+        addresses: tuple of "host:port" for each worker.
+        worker: int, the index of the worker that this process is. Worker 0 writes the run folder.
     """
 
     addresses: tuple[str, ...]
@@ -101,28 +104,33 @@ class Cluster:
 
     @classmethod
     def from_environment(cls) -> "Cluster":
-        """Returns the cluster of TF_CONFIG. Raises ValueError if that is missing or wrong."""
+        """Returns the cluster of TF_CONFIG. Raises ValueError if TF_CONFIG is missing or not valid."""
         addresses, worker = rendezvous.cluster_from_environment()
         return cls(tuple(addresses), worker)
 
     def dismiss(self, *, refusal: str = "", finished: dict[str, Any] | None = None) -> None:
-        """Tells the other workers, as worker 0, why there is nothing to do."""
+        """As worker 0, tells the other workers that there is nothing to do.
+
+        Args:
+            refusal: str, the reason why worker 0 refuses to train, or "".
+            finished: the summary of a finished run, or None.
+        """
         rendezvous.dismiss(self.addresses, {"refusal": refusal, "finished": finished})
 
     def meet(self, arguments: dict[str, Any], limit: float) -> dict[str, Any] | None:
-        """Waits until all workers are there.
+        """Waits until all workers have started.
 
         Args:
-            arguments: what must be the same in all workers, of JSON.
-            limit: float, seconds to wait.
+            arguments: JSON-serializable dict that must be the same in all workers.
+            limit: float, the number of seconds to wait.
 
         Returns:
-            None, or the summary that worker 0 has of a finished run.
+            None, or worker 0's summary of a run that is finished.
 
         Raises:
-            ValueError: if arguments differ, or worker 0 refuses.
-            TimeoutError: if some worker is not there in time.
-            OSError: if this worker cannot have its port.
+            ValueError: if the arguments differ, or if worker 0 refuses to train.
+            TimeoutError: if a worker has not started in time.
+            OSError: if this worker cannot use its port.
         """
         arguments = {**arguments, "gpus": len(tf.config.list_physical_devices("GPU"))}
         if self.worker:
@@ -131,14 +139,17 @@ class Cluster:
         return None
 
     def place(self) -> Placement:
-        """Starts TensorFlow's part of all workers, which have met. None of its operations may have run before.
+        """Starts TensorFlow in all workers, after `meet`. No operation of TensorFlow may have run before.
+
+        Returns:
+            A `Placement`.
 
         Raises:
-            OSError: if its server cannot start.
+            OSError: if TensorFlow's server cannot start.
         """
         too_late = (
-            f"keras-popup: TensorFlow did not reach all workers within {_TENSORFLOW_START:.0f} s of their meeting. "
-            "See whether they are still there, and whether all ports of TF_CONFIG are open between them."
+            f"keras-popup: TensorFlow did not reach all workers within {_TENSORFLOW_START:.0f} s after they had met. "
+            "Check that all workers are still running, and that they can reach each other on all ports of TF_CONFIG."
         )
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -146,7 +157,7 @@ class Cluster:
                 strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise OSError(f"TensorFlow cannot start on {self.addresses[self.worker]}: {error.message}") from None
-        # TensorFlow has taken the signal for a notice that nobody reads here, and the process would live on.
+        # TensorFlow has replaced the handler by one that does not end the process. Restore it.
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
         return Placement("multiworker", strategy, self.addresses, self.worker)
@@ -166,14 +177,15 @@ while os.getppid() == int(parent):
 
 @contextlib.contextmanager
 def _time_limit(seconds: float, message: str) -> Iterator[None]:
-    """Ends this process with a message if it takes longer.
+    """Ends this process with a message if the code inside takes longer than `seconds`.
 
-    TensorFlow waits in C++ without an end and holds Python's lock, so that no thread of Python could break it off.
+    TensorFlow waits forever in C++ and holds Python's global lock, so no Python thread could interrupt it. Another
+    process does.
     """
     watchdog = subprocess.Popen(
         [sys.executable, "-c", _WATCHDOG, str(os.getpid()), str(seconds), message],
         stdout=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C, which waits for TensorFlow, would end it
+        start_new_session=True,  # otherwise Ctrl-C would end it, but not this process, which waits in TensorFlow
     )
     try:
         yield
@@ -184,17 +196,17 @@ def _time_limit(seconds: float, message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def loss_of_workers() -> Iterator[None]:
-    """Raises ConnectionError where TensorFlow says in its own ways that another worker is gone."""
+    """Raises ConnectionError if an error of TensorFlow inside means that another worker is lost."""
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"aborted by:\s*(.*?)(\. |\n\n|\nAdditional|\nThe |$)", error.message, re.DOTALL)
-        if found is None and not isinstance(error, tf.errors.UnavailableError):
+        match = re.search(r"aborted by:\s*(.*?)(\. |\n\n|\nAdditional|\nThe |$)", error.message, re.DOTALL)
+        if match is None and not isinstance(error, tf.errors.UnavailableError):
             raise
-        reason = " ".join((found[1] if found else error.message).split())
+        reason = " ".join((match[1] if match else error.message).split())
         raise ConnectionError(
-            "Another worker is gone. Look at what the others say, and start all of them again with --resume: they go "
-            f"on after the last finished epoch. TensorFlow says: {reason}."
+            "Another worker is lost. Read the messages of the other workers. Then start all workers again with "
+            f"--resume: they continue after the last finished epoch. TensorFlow says: {reason}."
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""Training on several replicas, with the result of one device.
+"""Training on several replicas, with the same result as on one device.
 
-`tf.distribute` keeps the replicas equal: they start from the same frozen kernels and scores, and the gradients of
-the scores are summed over all of them, so that every replica chooses the same masks.
+`tf.distribute` keeps the replicas equal: they start from the same frozen kernels and scores, and the gradients of the
+scores are summed over all replicas. So every replica chooses the same masks.
 """
 
 import functools
@@ -15,37 +15,38 @@ import tensorflow as tf
 
 
 def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
-    """Makes a compiled model ready for several replicas. Called in the strategy's scope.
+    """Prepares a compiled model for several replicas. Call it in the strategy's scope.
 
-    Every BatchNormalization takes the moments of the whole batch, not of a replica's part. The variables of the
-    metrics are made, which cannot be done in the first step.
+    It makes every BatchNormalization use the moments of the whole batch instead of the replica's part. It also creates
+    the variables of the metrics, which is not possible in the first step.
 
     Args:
-        model: compiled, with no layers inside of others.
-        batches: of (inputs, targets).
+        model: compiled `keras.Model` without nested layers.
+        batches: dataset of (inputs, targets).
     """
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
-    model._symbolic_build(data_batch=batches.element_spec)  # by no public name; `model.fit` does the same
+    model._symbolic_build(data_batch=batches.element_spec)  # `model.fit` calls it too; there is no public name
 
 
 def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:
     """Divides batches among the replicas.
 
     Args:
-        strategy: a `tf.distribute.Strategy` of R replicas.
-        batches: of (inputs, targets), the same in every worker.
+        strategy: a `tf.distribute.Strategy` with R replicas.
+        batches: dataset of (inputs, targets), the same in every worker.
 
     Returns:
-        An endless distributed iterator. A replica gets (inputs, targets, share): of each batch of n a part of p, in
-        order, as near n / R as can be, perhaps empty, and share = R * p / n as a float32 scalar.
+        A distributed iterator that never ends. From each batch of n examples, a replica gets (inputs, targets, share):
+        p examples, in order, with p as near to n / R as possible (0 is possible), and share = R * p / n as a
+        float32 scalar.
     """
     replicas = strategy.num_replicas_in_sync
 
-    def of_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
-        own = replicas // context.num_input_pipelines
-        first = context.input_pipeline_id * own
+    def make_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        local_replicas = replicas // context.num_input_pipelines
+        first = context.input_pipeline_id * local_replicas
 
         def divide(inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
             size = tf.shape(inputs)[0]
@@ -54,11 +55,11 @@ def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:
                 start, end = replica * size // replicas, (replica + 1) * size // replicas
                 return inputs[start:end], targets[start:end], tf.cast(replicas * (end - start) / size, tf.float32)
 
-            return tf.data.Dataset.range(first, first + own, output_type=tf.int32).map(part)
+            return tf.data.Dataset.range(first, first + local_replicas, output_type=tf.int32).map(part)
 
-        return batches.repeat().flat_map(divide).prefetch(2 * own)
+        return batches.repeat().flat_map(divide).prefetch(2 * local_replicas)
 
-    return iter(strategy.distribute_datasets_from_function(of_worker))
+    return iter(strategy.distribute_datasets_from_function(make_dataset))
 
 
 def fit(
@@ -74,21 +75,21 @@ def fit(
     steps_between_logs: int,
     verbose: int,
 ) -> None:
-    """Trains a model as `model.fit` does on one device, also by several workers and where batches do not divide.
+    """Trains a model on several replicas, with the result that `model.fit` has on one device.
 
-    `model.fit` weighs the replicas alike, however many images each has of the last batch of an epoch, and fails with
-    several workers.
+    `model.fit` gives all replicas the same weight, even if they have different numbers of images of the last batch of
+    an epoch. It also fails with several workers. This function does neither.
 
     Args:
-        model: compiled, made in the strategy's scope.
+        model: compiled `keras.Model`, made in the strategy's scope.
         strategy: a `tf.distribute.Strategy`.
-        batches: of (inputs, targets), all of those from `first_epoch` on, the same in every worker.
-        steps: int, batches an epoch.
-        first_epoch: int, the first to train, counted from 0.
-        epochs: int, how many there are in all.
-        validation: (batches, their number), or None.
-        callbacks: as for `model.fit`. They get logs every `steps_between_logs` steps, and at the end of an epoch.
-        steps_between_logs: int. To know the metrics, the replicas have to wait for each other.
+        batches: dataset of (inputs, targets) with all batches from `first_epoch` on, the same in every worker.
+        steps: int, the number of batches in an epoch.
+        first_epoch: int, the first epoch to train, counted from 0.
+        epochs: int, the number of all epochs, including those before `first_epoch`.
+        validation: (dataset of batches, number of batches), or None.
+        callbacks: as for `model.fit`. They get logs every `steps_between_logs` steps, and at the end of each epoch.
+        steps_between_logs: int. The replicas must wait for each other whenever the metrics are read.
         verbose: 0, 1 or 2, as for `model.fit`.
     """
     evaluate = evaluator(model, strategy, *validation) if validation else None
@@ -105,13 +106,13 @@ def fit(
         for number in range(steps):
             all_callbacks.on_train_batch_begin(number)
             step()
-            all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _metrics(model))
-        logs = _metrics(model)
+            all_callbacks.on_train_batch_end(number, {} if number % steps_between_logs else _read_metrics(model))
+        logs = _read_metrics(model)
         if evaluate:
             all_callbacks.on_test_begin()
-            found = evaluate()
-            all_callbacks.on_test_end(found)
-            logs |= {f"val_{name}": value for name, value in found.items()}
+            results = evaluate()
+            all_callbacks.on_test_end(results)
+            logs |= {f"val_{name}": value for name, value in results.items()}
         all_callbacks.on_epoch_end(epoch, logs)
         if model.stop_training:
             break
@@ -119,52 +120,53 @@ def fit(
 
 
 def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset) -> Callable[[], None]:
-    """Returns a function that trains a model on the next batch. Takes what `fit` does."""
+    """Returns a function that trains a model on the next batch. The arguments are those of `fit`."""
     replicas = strategy.num_replicas_in_sync
-    loss_tracker = _loss_tracker(model)
+    loss_tracker = _find_loss_tracker(model)
 
     def replica_step(inputs: tf.Tensor, targets: tf.Tensor, share: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             outputs = model(inputs, training=True)
-            # Keras's loss is the replica's mean, divided by the number of replicas as gradients are summed. Times
-            # the share it is the replica's part of the batch's mean. Shares sum to R, so penalties count once.
+            # Keras's loss is the mean over the replica's examples, divided by the number of replicas R, because
+            # gradients are summed. Times the share, it is the replica's part of the mean over the batch. The shares
+            # sum to R, so penalties count once.
             loss = model.compute_loss(inputs, targets, outputs, training=True)
             scaled = model.optimizer.scale_loss(loss * tf.cast(share, loss.dtype))
         gradients = tape.gradient(scaled, model.trainable_weights)
         if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
-            gradients = _all_or_none_finite(gradients)
+            gradients = _share_overflow(gradients)
         model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
-        # The logged loss is the mean over images: not scaled, weighted by the images of this replica.
+        # The logged loss is the mean over images: without the scale, weighted by the number of images of this replica.
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
-    return _stepper(strategy, replica_step, batches)
+    return _make_step(strategy, replica_step, batches)
 
 
-def _all_or_none_finite(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns a replica's gradients, all NaN if those of any replica are not finite.
+def _share_overflow(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the gradients of a replica, or NaN for all of them if a gradient of any replica is not finite.
 
-    Keras's LossScaleOptimizer decides by the first replica of each worker whether to skip a step.
+    Keras's LossScaleOptimizer looks only at the first replica of each worker to decide whether to skip a step.
     """
-    own = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+    is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
     context = tf.distribute.get_replica_context()
-    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~own, tf.float32))
+    overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(~is_finite, tf.float32))
     return [tf.where(overflows > 0, tf.cast(float("nan"), gradient.dtype), gradient) for gradient in gradients]
 
 
 def evaluator(
     model: keras.Model, strategy: Any, batches: tf.data.Dataset, steps: int
 ) -> Callable[[], dict[str, float]]:
-    """Returns a function that evaluates a model, as `model.evaluate` does, also by several workers.
+    """Returns a function that evaluates a model as `model.evaluate` does, but also works with several workers.
 
     Args:
-        model: compiled, made in the strategy's scope.
+        model: compiled `keras.Model`, made in the strategy's scope.
         strategy: a `tf.distribute.Strategy`.
-        batches: of (inputs, targets), the same in every worker.
-        steps: int, how many there are.
+        batches: dataset of (inputs, targets), the same in every worker.
+        steps: int, the number of batches.
     """
     replicas = strategy.num_replicas_in_sync
-    loss_tracker = _loss_tracker(model)
+    loss_tracker = _find_loss_tracker(model)
 
     def replica_step(inputs: tf.Tensor, targets: tf.Tensor, share: tf.Tensor) -> None:
         outputs = model(inputs, training=False)
@@ -172,18 +174,18 @@ def evaluator(
         loss_tracker.update_state(loss * replicas, sample_weight=tf.shape(inputs)[0])
         model.compute_metrics(inputs, targets, outputs)
 
-    step = _stepper(strategy, replica_step, batches)
+    step = _make_step(strategy, replica_step, batches)
 
     def evaluate() -> dict[str, float]:
         model.reset_metrics()
         for _ in range(steps):
             step()
-        return _metrics(model)
+        return _read_metrics(model)
 
     return evaluate
 
 
-def _stepper(strategy: Any, replica_step: Callable[..., None], batches: tf.data.Dataset) -> Callable[[], None]:
+def _make_step(strategy: Any, replica_step: Callable[..., None], batches: tf.data.Dataset) -> Callable[[], None]:
     iterator = parts(strategy, batches)
 
     @tf.function
@@ -193,21 +195,21 @@ def _stepper(strategy: Any, replica_step: Callable[..., None], batches: tf.data.
     return functools.partial(step, iterator)
 
 
-def _loss_tracker(model: keras.Model) -> Any:
+def _find_loss_tracker(model: keras.Model) -> Any:
     return next(metric for metric in model.metrics if metric.name == "loss")
 
 
-def _metrics(model: keras.Model) -> dict[str, float]:
+def _read_metrics(model: keras.Model) -> dict[str, float]:
     return {name: float(value) for name, value in model.get_metrics_result().items()}
 
 
 def take_from_worker_0(strategy: Any, model: keras.Model, notes: dict[str, Any]) -> dict[str, Any]:
-    """Gives all workers what worker 0 has: the state of a model and its optimizer, and notes.
+    """Copies the state of a model and its optimizer, and notes, from worker 0 to all workers.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
-        model: compiled, with its optimizer built.
-        notes: of JSON.
+        model: compiled `keras.Model` whose optimizer is built.
+        notes: JSON-serializable dict.
 
     Returns:
         Worker 0's notes.
@@ -215,24 +217,25 @@ def take_from_worker_0(strategy: Any, model: keras.Model, notes: dict[str, Any])
     text = np.frombuffer(json.dumps(notes).encode(), np.uint8)
     variables = [*model.variables, *model.optimizer.variables]
     values = [variable.numpy() for variable in variables]
-    length, *shared = _of_worker_0(strategy, [np.array(text.size), *values])
-    for variable, own, value in zip(variables, values, shared, strict=True):
-        variable.assign(value.astype(own.dtype))
+    length, *received = _broadcast(strategy, [np.array(text.size), *values])
+    for variable, old, new in zip(variables, values, received, strict=True):
+        variable.assign(new.astype(old.dtype))
     padded = np.zeros(int(length), np.uint8)
     padded[: text.size] = text[: padded.size]
-    return json.loads(_of_worker_0(strategy, [padded])[0].astype(np.uint8).tobytes())
+    received_notes: dict[str, Any] = json.loads(_broadcast(strategy, [padded])[0].astype(np.uint8).tobytes())
+    return received_notes
 
 
 def wait_for_all(strategy: Any) -> None:
-    """Returns when all workers have come here."""
-    _of_worker_0(strategy, [np.array(0)])
+    """Returns when all workers have called this function."""
+    _broadcast(strategy, [np.array(0)])
 
 
-def _of_worker_0(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
-    """Returns the arrays that worker 0 has, as float64: exact for all other types, and for integers below 2**53."""
+def _broadcast(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
+    """Returns the arrays of worker 0 as float64, which is exact for smaller float dtypes and integers below 2**53."""
     tensors = [tf.constant(array, tf.float64) for array in arrays]
 
-    def send() -> list[tf.Tensor]:
+    def send() -> Any:
         context = tf.distribute.get_replica_context()
         first = tf.equal(context.replica_id_in_sync_group, 0)
         sent = [tf.where(first, tensor, tf.zeros_like(tensor)) for tensor in tensors]
@@ -243,12 +246,12 @@ def _of_worker_0(strategy: Any, arrays: Sequence[Any]) -> list[Any]:
 
 
 def check_same_everywhere(strategy: Any, digest: str, what: str) -> None:
-    """Raises ValueError, in every worker, if they do not all have the same hexadecimal digest of something."""
-    own = np.array([int(digest[i : i + 8], 16) for i in range(0, len(digest), 8)], np.float64)
+    """Raises ValueError in every worker if not all workers have the same hexadecimal digest of something."""
+    parts = np.array([int(digest[i : i + 8], 16) for i in range(0, len(digest), 8)], np.float64)
 
     def total() -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(own))
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.constant(parts))
 
     totals = tf.function(lambda: strategy.run(total))()
-    if not np.array_equal(strategy.experimental_local_results(totals)[0], own * strategy.num_replicas_in_sync):
+    if not np.array_equal(strategy.experimental_local_results(totals)[0], parts * strategy.num_replicas_in_sync):
         raise ValueError(f"All workers need the same {what}")

@@ -1,4 +1,4 @@
-"""Exports: models as SavedModel, LiteRT and ONNX, read back by their runtimes and compared."""
+"""Exports models as SavedModel, LiteRT or ONNX, and compares the outputs of the files with those of the model."""
 
 from keras_popup.exports.api import FORMATS, Export, ExportError, export
 

@@ -1,4 +1,4 @@
-"""Export of models for other runtimes, each file read back by its runtime before it is handed over."""
+"""Exports models for other runtimes. The runtime runs each file before the file replaces an existing one."""
 
 import contextlib
 import dataclasses
@@ -14,13 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_popup import _workarounds, conversion, selectors
 from keras_popup.conversion import copy_model
 from keras_popup.exports import litert_int8, runtimes
 from keras_popup.layers import walk
 
-# What each format needs beyond TensorFlow, and how its files are called.
+# The packages that each format needs besides TensorFlow, and the suffixes of its files.
 _NEEDS: dict[str, tuple[str, ...]] = {
     "saved_model": (),
     "litert": ("ai_edge_litert",),
@@ -33,14 +34,16 @@ _SUFFIXES = {"litert": ".tflite", "litert_sparse": ".tflite", "litert_int8": ".t
 _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 FORMATS = tuple(_NEEDS)
-"""The formats that `export` knows."""
+"""The formats of `export`."""
 
 _TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
 _EXAMPLES = 4
 
+Array = NDArray[Any]
+
 
 class ExportError(RuntimeError):
-    """An exported file does not compute what the model does, or its runtime cannot read it."""
+    """An exported file gives other outputs than the model, or its runtime cannot read it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +51,12 @@ class Export:
     """An exported model.
 
     Attributes:
-        path: str, the file, or for "saved_model" the folder.
-        format: str.
-        bytes: int, its size, of all files together.
-        difference: float, the largest difference between its outputs and the model's, in units of the largest
-            value of the output that it is in. As the runtime computed them.
-        tolerance: float, what it was allowed to be.
+        path: str, the path of the file, or of the folder for "saved_model".
+        format: str, one of `FORMATS`.
+        bytes: int, the size of all files together.
+        difference: float, the largest difference between the outputs of the runtime and those of the model. It is
+            relative: the unit is the largest magnitude in the same output of the model.
+        tolerance: float, the largest `difference` that was accepted.
     """
 
     path: str
@@ -71,41 +74,42 @@ def export(
     inputs: Any = None,
     tolerance: float | None = None,
 ) -> Export:
-    """Writes a model for another runtime, reads it back with that runtime, and compares the outputs.
+    """Exports a model for another runtime, runs the file with that runtime, and compares the outputs.
 
-    Masks are stripped first: no runtime chooses weights. The formats:
+    Masks are stripped first, because no runtime can choose weights. The formats:
 
-    - "saved_model": a folder for TensorFlow Serving, read back by TensorFlow's SavedModel loader;
-    - "litert": a float32 file for LiteRT (TensorFlow Lite), read back by `ai-edge-litert`, as are the next two;
-    - "litert_sparse": the same with sparsely encoded kernels, smaller below a `k` of some 0.6;
-    - "litert_int8": the same with int8 kernels and float32 arithmetic. Signed constants lose nothing: they are
-      -1, 0 and +1 times one scale, or one per channel where a normalization was folded in. Other kernels are
-      rounded to 127 steps per channel;
-    - "onnx": read back by ONNX Runtime.
+    - "saved_model": a folder for TensorFlow Serving, run by TensorFlow's SavedModel loader;
+    - "litert": a float32 file for LiteRT (TensorFlow Lite), run by `ai-edge-litert`, like the next two formats;
+    - "litert_sparse": the same with sparsely encoded kernels, which is smaller for `k` below about 0.6;
+    - "litert_int8": the same with int8 kernels and float32 arithmetic. Signed constants keep their exact values: they
+      become -1, 0 and +1 times one scale, or times one scale per channel if a normalization was folded into the
+      kernel. Other kernels are rounded to 127 steps per channel;
+    - "onnx": a file for ONNX Runtime, run by it.
 
-    A model of a mixed precision policy is exported in float32, except to "saved_model". The file is written beside
-    `filepath` and renamed once it has proved itself; it replaces one that was there.
+    A model with a mixed precision policy is exported in float32, except as "saved_model". The file is written beside
+    `filepath`. After the comparison, it is renamed and replaces an existing file.
 
     Args:
-        model: a `keras.Model`, masked or not, built.
-        filepath: of the file, ending in ".tflite" or ".onnx", or of the folder of a SavedModel.
-        format: one of `FORMATS`. None chooses by the path's ending: "litert", "onnx", else "saved_model".
-        inputs: a batch as `model.predict` takes it, arrays in the model's own structure, to compare the outputs
-            on: best, some real ones. None draws uniform numbers in [0, 1) with a fixed seed, for
-            integers 0 and 1, with 32 for each dimension but the batch's that the model leaves open.
-        tolerance: float, the largest difference to accept, in units of the largest value of the output that it is
-            in. By default 1e-4, and 0.1 for int8 kernels that had to be rounded.
+        model: a built `keras.Model`, masked or not.
+        filepath: path of the file, with the suffix ".tflite" or ".onnx", or path of the folder of a SavedModel.
+        format: one of `FORMATS`. None chooses by the suffix of the path: "litert", "onnx", else "saved_model".
+        inputs: a batch of inputs, as for `model.predict`, on which the outputs are compared. Real data are best. None
+            draws 4 examples with a fixed seed: uniform numbers in [0, 1) for floats, 0 and 1 for integers, with
+            size 32 for each unknown dimension except the batch dimension.
+        tolerance: float, 0 or more, the largest difference to accept. It is relative to the largest magnitude in the
+            same output. None is 1e-4, or 0.1 if int8 kernels had to be rounded.
 
     Returns:
         An `Export` with path, size and difference.
 
     Raises:
-        TypeError: if `model` is no model.
-        ValueError: if it is not built, or if format, path or inputs do not fit.
+        TypeError: if `model` is not a `keras.Model`.
+        ValueError: if the model is not built or does not know its inputs, or if `format`, `filepath`, `inputs` or
+            `tolerance` is not valid.
         ImportError: if the runtime is not installed.
-        FileExistsError: if the path is a folder that is no SavedModel, or a file where a folder is to be.
-        ExportError: if the outputs differ by more than the tolerance, or the runtime cannot read the file. None
-            is left then.
+        FileExistsError: if there is a folder at the path that is not a SavedModel, or a file instead of a folder.
+        ExportError: if the outputs differ by more than the tolerance, or if the runtime cannot read the file. The
+            file is removed then.
 
     Example:
 
@@ -116,77 +120,79 @@ def export(
     >>> result.format, result.difference <= result.tolerance
     ('saved_model', True)
     """
-    target = Path(filepath).resolve()  # of a link, what it leads to is replaced
-    format = _checked_format(target, format)
+    target = Path(filepath).resolve()  # replaces the target of a link, not the link
+    format = _check_format(target, format)
     if not isinstance(model, keras.Model):
         raise TypeError(f"export takes a keras.Model. Received: {type(model).__name__}.")
     if not model.built or not getattr(model, "inputs", None):
         raise ValueError(
             f"Model '{model.name}' does not say what its inputs are. Expected a Functional model, or a Sequential "
-            "one with an Input. Put a subclassed one into one: keras.Model(inputs, model(inputs))."
+            "model with an Input. Wrap a subclassed model: keras.Model(inputs, model(inputs))."
         )
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
     if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"`tolerance` must be a number of 0 or more. Received: {tolerance!r}.")
-    batch = _examples(model) if inputs is None else _checked_inputs(model, inputs)
+        raise ValueError(f"`tolerance` must be a number, 0 or more. Received: {tolerance!r}.")
+    batch = _draw_inputs(model) if inputs is None else _check_inputs(model, inputs)
 
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
     if format != "saved_model":
-        plain = _in_float32(plain)
+        plain = _convert_to_float32(plain)
     with selectors.without_compiling():
-        given = _outputs(model, batch)
-    expected = _outputs(plain, batch)
+        original_outputs = _compute_outputs(model, batch)
+    expected = _compute_outputs(plain, batch)
     if not all(np.isfinite(output).all() for output in expected.values()):
         raise ValueError(
-            f"Model '{model.name}' gives outputs that are not finite numbers: there is nothing to compare."
+            f"Model '{model.name}' gives outputs that are not finite numbers, so they cannot be compared. Check its "
+            "weights, or pass other `inputs`."
         )
-    rounding = _difference(given, expected)
-    if not rounding <= (_ROUNDED_TOLERANCE if plain is not model and _is_half(model) else _TOLERANCE):
+    difference = _compute_difference(original_outputs, expected)
+    if not difference <= (_ROUNDED_TOLERANCE if plain is not model and _uses_16_bits(model) else _TOLERANCE):
         raise ExportError(
-            f"The stripped model, in the types to export, differs from model '{model.name}' by {rounding:.3g} of the "
-            "largest output. Nothing was written."
+            f"The model to export, without masks and in its export dtype, gives other outputs than model "
+            f"'{model.name}': they differ by {difference:.3g} of the largest output. Nothing was written."
         )
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        unproved = Path(folder) / f"model{_SUFFIXES.get(format, '')}"
+        unchecked = Path(folder) / f"model{_SUFFIXES.get(format, '')}"
         with _quiet():
-            exact = _write(plain, unproved, format)
+            exact = _write(plain, unchecked, format)
         if tolerance is None:
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
             with _quiet():
-                outputs = runtimes.RUNTIMES[format](unproved, [x.name for x in plain.inputs], batch, list(expected))
-            difference = _difference(expected, outputs)
+                outputs = runtimes.RUNTIMES[format](unchecked, [x.name for x in plain.inputs], batch, list(expected))
+            difference = _compute_difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
         if not difference <= tolerance:
             raise ExportError(
-                f"The file for format='{format}' computes something else than model '{model.name}': its outputs "
-                f"differ by {difference:.3g} of the largest one, where {tolerance:.3g} is accepted. It was removed."
+                f"The file for format='{format}' gives other outputs than model '{model.name}': they differ by "
+                f"{difference:.3g} of the largest output, but tolerance={tolerance:.3g}. The file was removed."
             )
-        size = sum(file.stat().st_size for file in (unproved, *unproved.rglob("*")) if file.is_file())
-        _hand_over(unproved, target)
+        size = sum(file.stat().st_size for file in (unchecked, *unchecked.rglob("*")) if file.is_file())
+        _replace(unchecked, target)
     return Export(str(filepath), format, size, difference, tolerance)
 
 
-def _hand_over(proved: Path, target: Path) -> None:
-    """Puts a file or folder in the place of what may be there, which comes back if that fails."""
+def _replace(source: Path, target: Path) -> None:
+    """Renames a file or folder to `target`. An existing folder is replaced, and put back if that fails."""
     if not target.is_dir():
-        os.replace(proved, target)
+        os.replace(source, target)
         return
-    replaced = proved.with_name("replaced")
-    os.replace(target, replaced)
+    old = source.with_name("replaced")
+    os.replace(target, old)
     try:
-        os.replace(proved, target)
+        os.replace(source, target)
     except BaseException:
-        os.replace(replaced, target)
+        os.replace(old, target)
         raise
 
 
-def _checked_format(target: Path, format: str | None) -> str:
+def _check_format(target: Path, format: str | None) -> str:
+    """Returns the format, after checks that it is valid and that the path fits it."""
     if format is None:
         format = next((name for name, suffix in _SUFFIXES.items() if target.suffix == suffix), "saved_model")
     if format not in FORMATS:
@@ -197,28 +203,28 @@ def _checked_format(target: Path, format: str | None) -> str:
     if not suffix and target.suffix in (".keras", ".h5", *_SUFFIXES.values()):
         raise ValueError(f"A SavedModel is a folder: its path cannot end in '{target.suffix}'. Received: '{target}'.")
     if suffix and target.is_dir():
-        raise FileExistsError(f"'{target}' is a folder, where format='{format}' is to write a file.")
+        raise FileExistsError(f"'{target}' is a folder, but format='{format}' writes a file. Choose another path.")
     if not suffix and target.exists():
         others = {entry.name for entry in target.iterdir()} - _SAVED_MODEL if target.is_dir() else {target.name}
         if others:
             raise FileExistsError(
-                f"'{target}' is there and is no SavedModel, or holds more than one: {', '.join(sorted(others))}. "
-                "Remove that, or choose another path."
+                f"'{target}' exists and is not a SavedModel, or has other files too: {', '.join(sorted(others))}. "
+                "Remove it, or choose another path."
             )
     return format
 
 
-def _examples(model: keras.Model) -> list[np.ndarray]:
+def _draw_inputs(model: keras.Model) -> list[Array]:
     rng = np.random.default_rng(0)
     batch = []
     for x in model.inputs:
         shape = (x.shape[0] or _EXAMPLES, *(size or 32 for size in x.shape[1:]))
         numbers = rng.random(shape) if "float" in x.dtype else rng.integers(0, 2, shape)
-        batch.append(numbers.astype(_numpy_type(x)))
+        batch.append(numbers.astype(_find_numpy_dtype(x)))
     return batch
 
 
-def _checked_inputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+def _check_inputs(model: keras.Model, inputs: Any) -> list[Array]:
     batch = [np.asarray(x) for x in keras.tree.flatten(inputs)]
     expected = [tuple(x.shape) for x in model.inputs]
     fits = len(batch) == len(expected) and all(
@@ -227,61 +233,63 @@ def _checked_inputs(model: keras.Model, inputs: Any) -> list[np.ndarray]:
     )
     if not fits or any(array.shape[0] == 0 for array in batch):
         raise ValueError(f"`inputs` must be arrays of shapes {expected}. Received: {[x.shape for x in batch]}.")
-    return [array.astype(_numpy_type(x)) for array, x in zip(batch, model.inputs, strict=True)]
+    return [array.astype(_find_numpy_dtype(x)) for array, x in zip(batch, model.inputs, strict=True)]
 
 
-def _numpy_type(x: Any) -> Any:
+def _find_numpy_dtype(x: Any) -> Any:
     if x.dtype == "string":
         raise ValueError(
-            "export has no way to compare a model that is given strings. Export what follows their lookup."
+            "export cannot compare the outputs of a model with string inputs. Export the part of the model after the "
+            f"lookup of strings. Received: a string input '{x.name}'."
         )
     return tf.as_dtype(x.dtype).as_numpy_dtype
 
 
-def _structured(model: Any, batch: list[Any]) -> Any:
+def _pack_inputs(model: Any, batch: list[Any]) -> Any:
+    """Returns a flat batch in the structure that a call of the model takes."""
     structure = getattr(model, "_inputs_struct", None)
     return keras.tree.pack_sequence_as(structure, batch) if structure is not None else batch[0]
 
 
-def _named(outputs: Any) -> dict[str, Any]:
-    """Returns the outputs as a SavedModel and LiteRT name them, in the order that ONNX has."""
+def _name_outputs(outputs: Any) -> dict[str, Any]:
+    """Returns the outputs by their names in SavedModel and LiteRT files, in the order of ONNX files."""
     flat = keras.tree.flatten(outputs)
     if isinstance(outputs, dict) and len(flat) == len(outputs):
         return {name: outputs[name] for name in sorted(outputs)}
     return {f"output_{number}": output for number, output in enumerate(flat)}
 
 
-def _outputs(model: Any, batch: list[Any]) -> dict[str, np.ndarray]:
-    outputs = _named(model(_structured(model, batch), training=False))
+def _compute_outputs(model: Any, batch: list[Any]) -> dict[str, Array]:
+    outputs = _name_outputs(model(_pack_inputs(model, batch), training=False))
     return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
 
 
-def _is_half(model: keras.Model) -> bool:
-    """Tells whether some layers compute in a type of 16 bits."""
+def _uses_16_bits(model: keras.Model) -> bool:
+    """Tells whether some layers of a model compute in float16 or bfloat16."""
     return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in walk(model))
 
 
-def _in_float32(model: keras.Model) -> keras.Model:
-    """Returns the model, or a copy in float32 if some of its layers compute in a type of 16 bits."""
-    if not _is_half(model):
+def _convert_to_float32(model: keras.Model) -> keras.Model:
+    """Returns the model, or a copy in float32 if some of its layers compute in float16 or bfloat16."""
+    if not _uses_16_bits(model):
         return model
 
-    def in_float32(config: Any) -> Any:
+    def convert(config: Any) -> Any:
         if isinstance(config, dict):
             if config.get("class_name") == "DTypePolicy" and "float16" in config["config"]["name"]:
                 return {**config, "config": {"name": "float32"}}
-            return {key: in_float32(value) for key, value in config.items()}
-        return [in_float32(value) for value in config] if isinstance(config, (list, tuple)) else config
+            return {key: convert(value) for key, value in config.items()}
+        return [convert(value) for value in config] if isinstance(config, (list, tuple)) else config
 
-    return copy_model(model, in_float32)[0]
+    return copy_model(model, convert)[0]
 
 
 def _write(plain: keras.Model, path: Path, format: str) -> bool:
-    """Writes a file, and returns whether its weights have kept their values."""
+    """Writes a file. Returns whether its weights have the exact values of the model."""
     if format == "saved_model":
         _write_saved_model(plain, path)
     elif format == "onnx":
-        with _constant_statistics(plain):
+        with _make_statistics_constant(plain):
             plain.export(str(path), format="onnx", verbose=False)
         _workarounds.replace_erfc(path)
     else:
@@ -295,22 +303,22 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
 
 
 @contextlib.contextmanager
-def _constant_statistics(plain: keras.Model) -> Iterator[None]:
-    """Has a Normalization's statistics traced as constants: as tensors they become inputs of an ONNX file."""
-    found = [layer for _, layer in walk(plain) if isinstance(layer, keras.layers.Normalization)]
-    tensors = [(layer.mean, layer.variance) for layer in found]
+def _make_statistics_constant(plain: keras.Model) -> Iterator[None]:
+    """Replaces the statistics of Normalizations by arrays, because tensors become inputs of an ONNX file."""
+    layers = [layer for _, layer in walk(plain) if isinstance(layer, keras.layers.Normalization)]
+    tensors = [(layer.mean, layer.variance) for layer in layers]
     try:
-        for layer in found:
+        for layer in layers:
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
         yield
     finally:
-        for layer, (mean, variance) in zip(found, tensors, strict=True):
+        for layer, (mean, variance) in zip(layers, tensors, strict=True):
             layer.mean, layer.variance = mean, variance
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what the converters and loaders say of themselves: deprecations, old NumPy names."""
+    """Silences warnings of converters and loaders about themselves, such as deprecations."""
     logger = logging.getLogger("tensorflow")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -323,12 +331,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _write_saved_model(plain: keras.Model, path: Path) -> None:
-    # Keras 3.15's own export stores every variable twice.
+    # Not Keras's own export: that of Keras 3.15 stores every variable twice.
     signature = [tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in plain.inputs]
 
     @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: tf.Tensor) -> Any:
-        return _named(plain(_structured(plain, list(inputs)), training=False))
+        return _name_outputs(plain(_pack_inputs(plain, list(inputs)), training=False))
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]
@@ -337,13 +345,13 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
 
 
-def _difference(expected: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> float:
-    """Returns the largest difference, in units of the largest value of the output that it is in."""
+def _compute_difference(expected: dict[str, Array], outputs: dict[str, Array]) -> float:
+    """Returns the largest difference, in units of the largest magnitude of the same expected output."""
     differences = []
     for name, x in expected.items():
         y = np.asarray(outputs[name], np.float64)
         if x.shape != y.shape:
-            raise ValueError(f"its output '{name}' is of shape {y.shape}, not {x.shape}")
+            raise ValueError(f"its output '{name}' has shape {y.shape}, not {x.shape}")
         scale = np.abs(x).max(initial=0.0) or 1.0
         differences.append((np.abs(x - y) / scale).max(initial=0.0))
-    return float(np.max(differences))  # NaN if there is one, which is within no tolerance
+    return float(np.max(differences))  # NaN if there is one: it exceeds every tolerance

@@ -1,27 +1,32 @@
-"""LiteRT files with int8 weights: edited so that signed constants lose nothing.
+"""Converts the weights of LiteRT files to int8, so that signed constants keep their exact values.
 
-LiteRT's own "dynamic range" conversion has weights of 127 steps, and quantizes activations at run time as well.
-Here only weights are int8, and a kernel of one magnitude becomes -1, 0 and +1 times that magnitude: exactly the
-values that it had. A DEQUANTIZE operation, which the runtime executes once, gives the float operations their input.
+LiteRT's own "dynamic range" conversion rounds weights to 127 steps, and also quantizes activations at run time. Here,
+only weights become int8. A kernel with one magnitude becomes -1, 0 and +1 times that magnitude, which are its exact
+values. A DEQUANTIZE operation converts the weights to float32. The runtime executes it once.
 """
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-# The operations whose second input is a kernel, and the axis of its output channels.
+# The operations whose second input is a kernel, with the axis of output channels in the kernel.
 _CHANNEL_AXES = {"CONV_2D": 0, "FULLY_CONNECTED": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "CONV_3D": 4}
-_LEAST_SIZE = 64  # smaller kernels would grow by what describes them
+_LEAST_SIZE = 64  # weights; smaller kernels would grow, because a scale and an operation are added
 
 
 def with_int8_weights(content: bytes) -> tuple[bytes, bool]:
-    """Returns a LiteRT file with the kernels as int8, and whether they have kept their values exactly.
+    """Returns a LiteRT file with int8 kernels, and whether all kernels have kept their exact values.
 
-    A kernel, or each of its output channels where they differ (a folded normalization makes them do so), is
-    -1, 0 and +1 times a scale if its magnitudes are 0 and one other. Else it is rounded to 127 steps per channel.
+    If all magnitudes in a kernel are 0 or one other value, the kernel becomes -1, 0 and +1 times one scale. If that is
+    true for each output channel only, because a normalization was folded into the kernel, each channel has its own
+    scale. All other kernels are rounded to 127 steps per channel.
 
     Args:
-        content: a LiteRT file with float32 weights.
+        content: bytes of a LiteRT file with float32 weights.
+
+    Returns:
+        (content of the new file, whether no kernel was rounded).
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
@@ -31,23 +36,23 @@ def with_int8_weights(content: bytes) -> tuple[bytes, bool]:
     names = [operation_names[max(c.builtinCode, c.deprecatedBuiltinCode)] for c in model.operatorCodes]
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
-    code.version = 5  # the first one with a scale per channel
+    code.version = 5  # the first version with a scale per channel
     model.operatorCodes.append(code)
     exact = True
     for graph in model.subgraphs:
-        axes = {}  # of the kernels in this graph, by their tensors
+        axes = {}  # the axis of output channels for each tensor that is a kernel
         for operation in graph.operators:
             name = names[operation.opcodeIndex]
             if name in _CHANNEL_AXES and len(operation.inputs) > 1:
                 axes[int(operation.inputs[1])] = _CHANNEL_AXES[name]
-        before = []
+        added = []
         for index, axis in axes.items():
             tensor = graph.tensors[index]
             data = model.buffers[tensor.buffer].data
             if data is None or tensor.type != schema.TensorType.FLOAT32 or np.prod(tensor.shape) < _LEAST_SIZE:
                 continue
             kernel = np.asarray(data, np.uint8).view("<f4").reshape(tensor.shape)
-            steps, scales, is_exact = _steps(kernel, axis)
+            steps, scales, is_exact = _quantize(kernel, axis)
             exact = exact and is_exact
             buffer = schema.BufferT()
             buffer.data = steps.reshape(-1).view(np.uint8)
@@ -65,9 +70,9 @@ def with_int8_weights(content: bytes) -> tuple[bytes, bool]:
             operation = schema.OperatorT()
             operation.opcodeIndex = len(model.operatorCodes) - 1
             operation.inputs, operation.outputs = [len(graph.tensors) - 1], [index]
-            before.append(operation)
-            tensor.buffer = 0  # now computed
-        graph.operators = before + graph.operators
+            added.append(operation)
+            tensor.buffer = 0  # no data: the operation computes this tensor
+        graph.operators = added + graph.operators
     used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
     used |= {entry.buffer for entry in model.metadata or []}
     for index, buffer in enumerate(model.buffers):
@@ -78,15 +83,15 @@ def with_int8_weights(content: bytes) -> tuple[bytes, bool]:
     return bytes(builder.Output()), exact
 
 
-def _steps(kernel: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Returns a kernel as int8, the scale or the scale of each channel, and whether the product is the kernel."""
+def _quantize(kernel: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]], bool]:
+    """Returns (int8 kernel, one scale or one scale per channel, whether their product is exactly the kernel)."""
     magnitudes = np.abs(kernel)
     others = tuple(a for a in range(kernel.ndim) if a != axis)
     along = tuple(-1 if a == axis else 1 for a in range(kernel.ndim))
     largest = magnitudes.max(), magnitudes.max(others)
     for scales in (np.atleast_1d(largest[0]), largest[1]):
-        each: Any = scales if len(scales) == 1 else scales.reshape(along)
-        if np.all((magnitudes == 0) | (magnitudes == each)):
+        shaped = scales if len(scales) == 1 else scales.reshape(along)
+        if np.all((magnitudes == 0) | (magnitudes == shaped)):
             return np.sign(kernel).astype(np.int8), np.where(scales > 0, scales, 1), True
     scales = np.where(largest[1] > 0, largest[1], 1) / np.float32(127)
     return np.rint(kernel / scales.reshape(along)).astype(np.int8), scales, False

@@ -9,7 +9,6 @@ import tensorflow as tf
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers.in_place import check_rematerialization
 from keras_popup.layers.maskable import define_maskable
-from keras_popup.layers.maskable import register_maskable as register_maskable
 from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel
 from keras_popup.layers.masked_layer import MaskedLayer, stock_class
 from keras_popup.layers.stock_configs import to_stock
@@ -84,12 +83,12 @@ class Constructed(MaskedLayer):
     def __init__(
         self,
         *args: Any,
-        k: Any = 0.5,
+        k: float | dict[str, float] = 0.5,
         selector: Any = "top_k",
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
-        seed: Any = None,
+        seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
         specs = self.kernel_specs

@@ -7,7 +7,6 @@ import keras
 
 from keras_popup import initializers
 from keras_popup.layers.constructed import KERNEL, Constructed
-from keras_popup.layers.maskable import register_maskable as register_maskable
 from keras_popup.layers.masked_kernel import KernelSpec
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import keras
 
 from keras_popup.layers.constructed import KERNEL, Constructed
-from keras_popup.layers.maskable import register_maskable as register_maskable
 from keras_popup.layers.masked_kernel import KernelSpec, MaskedKernel
 
 

@@ -1,11 +1,10 @@
-"""The coding of masks: entropy coding with what is known of a layer without its mask.
+"""The coding of masks: entropy coding that uses the initial scores and weights of a kernel.
 
-Nothing but k is known of a mask that was drawn at random, so it takes log2 C(n, kept) bits. A trained mask takes
-less: the scores that it was found by started at values that follow from the seed, and training moved most of
-them little, so weights of a large initial score are mostly kept. How far it moved them depends on the row,
-channel and position. The coder gives every weight a context, made of its initial score and of labels of the
-indices along the axes of its kernel, and codes the weights of each context with their own probability.
-docs/tickets.md describes the bytes.
+Of a random mask, only its number of kept weights is known. So it takes log2 C(n, kept) bits. A trained mask takes less:
+its scores started at values that follow from the seed, and training has changed most of them little. So weights with a
+large initial score are mostly kept. How much training has changed the scores depends on the row, channel and position.
+The coder gives every weight a context: its initial score, and labels of its indices along the axes of the kernel. It
+codes the weights of each context with their own probability. docs/tickets.md describes the bytes.
 """
 
 import math
@@ -18,41 +17,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+Codes = NDArray[np.int8]
 
-BLOCK = 1 << 20  # weights that are coded at once
-START_BINS = 64  # of the magnitude of the initial score
-WEIGHT_BINS = 32  # 16 of the magnitude of positive weights, then 16 of negative ones
+BLOCK = 1 << 20  # the number of weights that are coded at once
+START_BINS = 64  # bins of the magnitude of the initial score
+WEIGHT_BINS = 32  # 16 bins of the magnitude of positive weights, then 16 of negative weights
 LARGEST_LABEL = 7
 GROUPS = 2 * LARGEST_LABEL + 1
 
 ALL_DROPPED, ALL_KEPT = -128, 127
-"""The codes of contexts whose weights are all alike, and take no bits."""
+"""The codes of contexts whose weights are all dropped or all kept. Such weights take no bits."""
 
-_ONE = 1 << 24  # probabilities are integers of this unit
+_ONE = 1 << 24  # a probability p is the integer p * _ONE
 _CODES = np.arange(ALL_DROPPED + 1, ALL_KEPT)
 PROBABILITIES = np.round(_ONE / (1.0 + np.exp(-_CODES / 12.0))).astype(np.int64)
-"""The probability to be kept of the codes -127 to 126, which are logits in steps of 1/12."""
+"""For each code from -127 to 126, the probability that a weight is kept. Codes are logits in steps of 1/12."""
 
 _NO_STARTS, _STARTS = b"\0", b"\1"
 
-# What the encoder's choices are made by; a decoder needs none of it.
-# So a better model of masks needs no new version of the format.
-_LABEL_STEP = 0.5  # of logits, or of the factor of their logarithm
-_LABEL_BITS = 4.0  # what a label that is not 0 must save
-_CODE_BITS = 6.0  # likewise a code unlike its neighbour's
+# Parameters of the encoder. A decoder does not need them. So a better model of masks does not change the format.
+_LABEL_STEP = 0.5  # the step of labels: of the logarithm of a factor of the logits, or of the logits themselves
+_LABEL_BITS = 4.0  # the bits that a label other than 0 must save
+_CODE_BITS = 6.0  # the bits that a code other than its neighbour's must save
 
 
 class CodingError(ValueError):
-    """Coded bytes that no encoder wrote."""
+    """Bytes that no encoder has written."""
 
 
 def start_bins(scores: NDArray[np.float32]) -> Bytes:
-    """Returns the contexts that initial scores give their weights, in [0, START_BINS)."""
+    """Returns the bins of initial scores, flat, in [0, START_BINS)."""
     return _magnitude_bins(scores.ravel(), START_BINS)
 
 
 def weight_bins(weights: NDArray[np.float32]) -> Bytes:
-    """Returns the label indices of weights by their values, in [0, WEIGHT_BINS)."""
+    """Returns the bins of the values of weights, flat, in [0, WEIGHT_BINS)."""
     flat = weights.ravel()
     bins = _magnitude_bins(flat, WEIGHT_BINS // 2)
     bins += (flat < 0).astype(np.uint8) * np.uint8(WEIGHT_BINS // 2)
@@ -60,51 +59,55 @@ def weight_bins(weights: NDArray[np.float32]) -> Bytes:
 
 
 def _magnitude_bins(values: NDArray[np.float32], bins: int) -> Bytes:
-    """Returns floor(bins * |v| / max |v|), in float32, for each value; the last bin for the largest."""
+    """Returns min(floor(bins * |v| / max |v|), bins - 1) for each value v, computed in float32."""
     result = np.zeros(values.size, np.uint8)
     largest = np.float32(max(values.max(initial=0), -values.min(initial=0)))
     if largest > 1e-30:
         scale = np.float32(bins) / largest
-        for block in _blocks(values.size):
+        for block in _split_into_blocks(values.size):
             result[block] = np.minimum(np.abs(values[block]) * scale, np.float32(bins - 1)).astype(np.uint8)
     return result
 
 
 def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = None) -> tuple[bytes, bytes]:
-    """Encodes a mask, as short as one of several models of it makes it.
+    """Encodes a mask. It tries several models of the mask, and uses the one with the fewest bytes.
 
     Args:
-        mask: array of the kernel's shape, 0 or 1.
-        starts: flat, as `start_bins` gives it, or None if the initial scores are not known.
-        weights: flat, as `weight_bins` gives it, or None if the weights are not known.
+        mask: uint8 array of the kernel's shape, 0 or 1.
+        starts: the result of `start_bins`, or None if the initial scores are not known.
+        weights: the result of `weight_bins`, or None if the weights are not known.
 
     Returns:
-        (tables, stream): the model of the mask, empty for one probability, and the bits coded by it.
+        (tables, stream). `tables` is the model of the mask, or b"" if one probability serves all weights. `stream`
+        is the coded mask.
     """
     flat, kept = mask.ravel(), int(mask.sum(dtype=np.int64))
-    shortest, tables, groups = _entropy(mask.size, kept), b"", None
+    shortest, tables, groups = _compute_entropy(mask.size, kept), b"", None
     if 0 < kept < mask.size:
-        kinds = [starts, None] if starts is not None else [None]
-        for bins in kinds:
-            counts = _counts(flat, bins, None)
-            candidates: list[Any] = [[np.zeros(size, np.int8) for size in _label_sizes(mask.shape, weights)]]
-            candidates.append(_labels(mask, bins, weights, counts))
-            for labels in candidates:
-                grouped = _grouped(mask.shape, labels, weights)
-                codes, bits = _codes(_counts(flat, bins, grouped))
-                packed = deflate((_NO_STARTS if bins is None else _STARTS) + _bytes(*labels, codes))
+        choices = [starts, None] if starts is not None else [None]
+        for bins in choices:
+            counts = _count(flat, bins, None)
+            no_labels = [np.zeros(size, np.int8) for size in _list_label_sizes(mask.shape, weights)]
+            for labels in (no_labels, _choose_labels(mask, bins, weights, counts)):
+                candidate = _find_groups(mask.shape, labels, weights)
+                table, bits = _choose_codes(_count(flat, bins, candidate))
+                packed = deflate((_NO_STARTS if bins is None else _STARTS) + _join_tables(*labels, table))
                 if bits + 8 * len(packed) < shortest:
-                    shortest, tables, groups = bits + 8 * len(packed), packed, grouped
+                    shortest, tables, groups = bits + 8 * len(packed), packed, candidate
             if tables:
-                break  # without initial scores it would not be shorter
-    starts, codes = _read_tables(tables, mask.shape, starts, weights)[::2] if tables else (None, None)
+                break  # a model without initial scores would not be shorter
+    codes: Codes | None = None
+    if tables:
+        starts, _, codes = _read_tables(tables, mask.shape, starts, weights)
+    else:
+        starts = None
     coder = constriction.stream.stack.AnsCoder()
-    for block in reversed([*_blocks(mask.size)]):
-        order, runs = _ordered(block, starts, groups, codes)
+    for block in reversed([*_split_into_blocks(mask.size)]):
+        order, runs = _sort_block(block, starts, groups, codes)
         ordered = flat[block] if order is None else flat[block][order]
         end = ordered.size
         for code, count in reversed(runs):
-            model = _model(code, kept, mask.size)
+            model = _make_model(code, kept, mask.size)
             if model is not None:
                 coder.encode_reverse(ordered[end - count : end].astype(np.int32), model)
             end -= count
@@ -114,57 +117,66 @@ def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = Non
 def decode(
     tables: bytes, stream: bytes, shape: tuple[int, ...], kept: int, starts: Bytes | None, weights: Bytes | None
 ) -> Bytes:
-    """Decodes a mask: the inverse of `encode`, given the same `starts` and `weights`.
+    """Decodes a mask: the inverse of `encode`.
 
     Args:
-        kept: int, how many weights the mask keeps.
+        tables: bytes from `encode`.
+        stream: bytes from `encode`.
+        shape: the shape of the mask.
+        kept: int, the number of weights that the mask keeps.
+        starts: as for `encode`.
+        weights: as for `encode`.
+
+    Returns:
+        uint8 array of the shape, 0 or 1.
 
     Raises:
-        CodingError: if the bytes were not written by `encode` for this shape and count.
+        CodingError: if `encode` did not write these bytes, for this shape and number.
     """
     size = math.prod(shape)
-    codes = groups = None
+    codes: Codes | None = None
+    groups: Bytes | None = None
     if tables:
         starts, labels, codes = _read_tables(tables, shape, starts, weights)
-        groups = _grouped(shape, labels, weights)
+        groups = _find_groups(shape, labels, weights)
     else:
         starts = None
     if len(stream) % 4:
-        raise CodingError(f"its stream has {len(stream)} bytes, not whole words of 4")
+        raise CodingError(f"its stream has {len(stream)} bytes, which is not a multiple of 4")
     try:
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(stream, "<u4").astype(np.uint32))
     except ValueError as error:
         raise CodingError(f"its stream cannot be read: {error}") from None
     mask = np.empty(size, np.uint8)
-    for block in _blocks(size):
-        order, runs = _ordered(block, starts, groups, codes)
+    for block in _split_into_blocks(size):
+        order, runs = _sort_block(block, starts, groups, codes)
         parts: list[Any] = []
         for code, count in runs:
-            model = _model(code, kept, size)
-            alike = kept > 0 if code is None else code == ALL_KEPT
-            parts.append(np.full(count, alike, np.uint8) if model is None else coder.decode(model, count))
+            model = _make_model(code, kept, size)
+            all_kept = kept > 0 if code is None else code == ALL_KEPT
+            parts.append(np.full(count, all_kept, np.uint8) if model is None else coder.decode(model, count))
         if order is None:
             mask[block] = parts[0]
         else:
             mask[block][order] = np.concatenate(parts)
     if not coder.is_empty():
-        raise CodingError("its stream does not end where its mask does")
-    if (found := int(mask.sum(dtype=np.int64))) != kept:
-        raise CodingError(f"its mask keeps {found:,} weights, not {kept:,}")
+        raise CodingError("its stream has more data than its mask needs")
+    if (count := int(mask.sum(dtype=np.int64))) != kept:
+        raise CodingError(f"its mask keeps {count:,} weights, not {kept:,}")
     return mask.reshape(shape)
 
 
 def deflate(content: bytes) -> bytes:
-    """Compresses to a raw deflate stream (RFC 1951)."""
+    """Compresses bytes to a raw deflate stream (RFC 1951)."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
     return compressor.compress(content) + compressor.flush()
 
 
 def inflate(compressed: bytes, size: int) -> bytes:
-    """Reads a raw deflate stream of exactly `size` bytes, and takes memory for no more.
+    """Decompresses a raw deflate stream (RFC 1951) to exactly `size` bytes. It takes no memory for more.
 
     Raises:
-        CodingError: if it is none.
+        CodingError: if the bytes are not such a stream.
     """
     decompressor = zlib.decompressobj(-15)
     try:
@@ -176,30 +188,31 @@ def inflate(compressed: bytes, size: int) -> bytes:
     return content
 
 
-def _blocks(size: int) -> Iterator[slice]:
+def _split_into_blocks(size: int) -> Iterator[slice]:
     return (slice(first, min(first + BLOCK, size)) for first in range(0, size, BLOCK))
 
 
-def _entropy(size: Any, kept: Any) -> float:
-    """Returns the bits of `size` weights, coded each by the probability kept / size."""
+def _compute_entropy(size: int, kept: int) -> float:
+    """Returns the number of bits of `size` weights if each is coded with the probability kept / size."""
     if not 0 < kept < size:
         return 0.0
     return -(kept * math.log2(kept / size) + (size - kept) * math.log2(1 - kept / size))
 
 
-def _label_sizes(shape: tuple[int, ...], weights: Bytes | None) -> list[int]:
+def _list_label_sizes(shape: tuple[int, ...], weights: Bytes | None) -> list[int]:
+    """Returns the number of labels in each table: one table per axis, and one for the bins of weights if known."""
     return [*shape] + ([WEIGHT_BINS] if weights is not None else [])
 
 
-def _bytes(*tables: Any) -> bytes:
+def _join_tables(*tables: Codes) -> bytes:
     return b"".join(table.astype(np.int8).tobytes() for table in tables)
 
 
 def _read_tables(
     tables: bytes, shape: tuple[int, ...], starts: Bytes | None, weights: Bytes | None
-) -> tuple[Bytes | None, list[Any], Any]:
-    """Returns (starts or None if unused, labels per axis, codes per context)."""
-    sizes = _label_sizes(shape, weights)
+) -> tuple[Bytes | None, list[Codes], Codes]:
+    """Returns (starts, or None if they are not used; tables of labels; codes of contexts)."""
+    sizes = _list_label_sizes(shape, weights)
     lengths = [1 + sum(sizes) + GROUPS * bins for bins in (1, START_BINS)]
     decompressor = zlib.decompressobj(-15)
     try:
@@ -207,16 +220,19 @@ def _read_tables(
     except zlib.error as error:
         raise CodingError(f"its tables cannot be decompressed: {error}") from None
     if first not in (_NO_STARTS, _STARTS) or (first == _STARTS and starts is None):
-        raise CodingError(f"its tables begin with {first!r}, which has no meaning here")
+        raise CodingError(f"its tables begin with {first!r}, which is not valid here")
     content = np.frombuffer(inflate(tables, lengths[first == _STARTS]), np.int8)
     labels = np.split(content[1 : 1 + sum(sizes)], np.cumsum(sizes)[:-1])
     if any(np.abs(table.astype(int)).max(initial=0) > LARGEST_LABEL for table in labels):
-        raise CodingError(f"its tables hold labels beyond {LARGEST_LABEL}")
+        raise CodingError(f"its tables have labels outside [-{LARGEST_LABEL}, {LARGEST_LABEL}]")
     return starts if first == _STARTS else None, labels, content[1 + sum(sizes) :]
 
 
-def _grouped(shape: tuple[int, ...], labels: list[Any], weights: Bytes | None) -> Bytes | None:
-    """Returns the group of each weight, flat: the sum of its labels, limited, counted from 0. None if all are alike."""
+def _find_groups(shape: tuple[int, ...], labels: list[Codes], weights: Bytes | None) -> Bytes | None:
+    """Returns the group of each weight, flat, in [0, GROUPS). None if all labels are 0.
+
+    The group is the sum of the weight's labels, clipped to [-LARGEST_LABEL, LARGEST_LABEL], plus LARGEST_LABEL.
+    """
     if not any(table.any() for table in labels):
         return None
     total = np.zeros(shape, np.int8)
@@ -230,61 +246,71 @@ def _grouped(shape: tuple[int, ...], labels: list[Any], weights: Bytes | None) -
     return flat.view(np.uint8)
 
 
-def _contexts(block: slice, starts: Bytes | None, groups: Bytes | None) -> Any:
-    """Returns group * bins + start for the weights of a block."""
+def _find_contexts(block: slice, starts: Bytes | None, groups: Bytes | None) -> Any:
+    """Returns the contexts of the weights of a block: group * bins + start."""
     bins = 1 if starts is None else START_BINS
     contexts = LARGEST_LABEL * bins if groups is None else groups[block].astype(np.uint16) * np.uint16(bins)
     return contexts if starts is None else starts[block] + np.uint16(contexts)
 
 
-def _ordered(block: slice, starts: Bytes | None, groups: Bytes | None, codes: Any) -> tuple[Any, list[Any]]:
-    """Returns the order in which a block's weights are coded, None for theirs, and (code, weights) in that order."""
+def _sort_block(
+    block: slice, starts: Bytes | None, groups: Bytes | None, codes: Codes | None
+) -> tuple[NDArray[np.intp] | None, list[tuple[int | None, int]]]:
+    """Sorts the weights of a block by their codes.
+
+    constriction codes many symbols with the same probability several times faster than symbols with different ones.
+
+    Returns:
+        (order, runs). `order` has the indices of the weights in sorted order, or is None for the original order.
+        `runs` has (code, number of weights) in this order.
+    """
     if codes is None:
         return None, [(None, block.stop - block.start)]
-    # Weights are sorted by their codes: constriction takes many symbols of one probability several times as quickly as
-    # symbols with a probability each.
-    shifted = (codes.astype(np.int16) - ALL_DROPPED).astype(np.uint8)  # of the same order, to be sorted by radix
-    of_weights = shifted[np.broadcast_to(_contexts(block, starts, groups), block.stop - block.start)]
-    counts = np.bincount(of_weights)
-    order = np.argsort(of_weights, kind="stable")
-    return order, [(int(each) + ALL_DROPPED, int(counts[each])) for each in np.flatnonzero(counts)]
+    shifted = (codes.astype(np.int16) - ALL_DROPPED).astype(np.uint8)  # the same order, as uint8 for a radix sort
+    weight_codes = shifted[np.broadcast_to(_find_contexts(block, starts, groups), block.stop - block.start)]
+    counts = np.bincount(weight_codes)
+    order = np.argsort(weight_codes, kind="stable")
+    return order, [(int(code) + ALL_DROPPED, int(counts[code])) for code in np.flatnonzero(counts)]
 
 
-def _model(code: int | None, kept: int, size: int) -> Any:
-    """Returns the coder's model of weights of one code, None if they are all alike. Without codes, that of all."""
+def _make_model(code: int | None, kept: int, size: int) -> Any:
+    """Returns the coder's model for the weights of one code, or None if they are all dropped or all kept.
+
+    Without a code, the model is for all `size` weights, of which `kept` are kept.
+    """
     if code in (ALL_DROPPED, ALL_KEPT) or (code is None and kept in (0, size)):
         return None
     units = max(kept * _ONE // size, 1) if code is None else int(PROBABILITIES[code - _CODES[0]])
     return constriction.stream.model.Bernoulli(units / _ONE, perfect=False)
 
 
-def _counts(flat: Bytes, starts: Bytes | None, groups: Bytes | None) -> Any:
-    """Returns how many weights of each (group, start) are dropped and kept."""
+def _count(flat: Bytes, starts: Bytes | None, groups: Bytes | None) -> NDArray[np.int64]:
+    """Returns the numbers of dropped and kept weights of each context, of shape (groups, bins, 2)."""
     bins = 1 if starts is None else START_BINS
     counts = np.zeros(GROUPS * bins * 2, np.int64)
-    for block in _blocks(flat.size):
-        contexts = _contexts(block, starts, groups)
+    for block in _split_into_blocks(flat.size):
+        contexts = _find_contexts(block, starts, groups)
         counts += np.bincount(contexts * np.uint16(2) + flat[block], minlength=counts.size)
     return counts.reshape(GROUPS, bins, 2)
 
 
-def _labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: Any) -> list[Any]:
-    """Returns labels for the indices along each axis, and for the weights' values.
+def _choose_labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: NDArray[np.int64]) -> list[Codes]:
+    """Returns labels for the indices along each axis, and for the bins of weights if these are known.
 
-    Training has moved the scores of some channels more than those of others, by which their masks follow the
-    initial scores less: the logits of all their weights are smaller by some factor. A label is the logarithm of
-    that factor, by one step of Newton's method from 1, shrunk towards 0 as far as chance explains it. Where no
-    initial scores are known, it is what is added to the logits instead.
+    Training has changed the scores of some channels more than those of others. The masks of these channels depend less
+    on the initial scores: the logits of all their weights are smaller by a factor. A label estimates the logarithm of
+    that factor, with one step of Newton's method from the factor 1. The estimate is shrunk towards 0 by the share that
+    chance explains. If the initial scores are not known, the label is added to the logits instead.
     """
     dropped, kept = counts.sum(0).T
     p = (kept + 0.5) / (dropped + kept + 1.0)
     slopes = np.log(p / (1 - p)) if starts is not None else np.ones(1)
     table = np.stack([-p * slopes, (1 - p) * slopes], axis=-1).astype(np.float32).ravel()
-    # The same everywhere but for chance, as initial scores are.
+    # The same for all indices except for chance, because initial scores are random.
     curvature = float(((dropped + kept) @ (p * (1 - p) * slopes**2)) / mask.size)
     flat = mask.ravel()
     gradients = np.empty(mask.size, np.float32)
-    for block in _blocks(mask.size):
+    for block in _split_into_blocks(mask.size):
         gradients[block] = table[flat[block] if starts is None else starts[block] * np.uint8(2) + flat[block]]
     shaped = gradients.reshape(mask.shape)
     by_axis = [
@@ -292,29 +318,31 @@ def _labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: An
         for axis, length in enumerate(mask.shape)
     ]
     labels = []
-    for gradient, weights_of_each in by_axis:
-        certain = max(curvature * weights_of_each, 1e-9)  # one over the variance of the estimate
-        steps = np.clip(gradient / certain, -3.0, 3.0)
-        spread = max(0.0, float(np.mean(steps**2)) - 1 / certain)
-        labels.append(_label(steps * spread / (spread + 1 / certain), certain))
+    for gradient, weights_per_index in by_axis:
+        precision = max(curvature * weights_per_index, 1e-9)  # 1 / variance of the estimate
+        steps = np.clip(gradient / precision, -3.0, 3.0)
+        spread = max(0.0, float(np.mean(steps**2)) - 1 / precision)
+        labels.append(_round_labels(steps * spread / (spread + 1 / precision), precision))
     if weights is not None:
-        few = slice(0, BLOCK)  # enough for so few labels
-        certain = np.maximum(curvature * np.bincount(weights[few], minlength=WEIGHT_BINS), 1e-9)
-        gradient = np.bincount(weights[few], gradients[few], WEIGHT_BINS)
-        labels.append(_label(np.clip(gradient / certain, -3.0, 3.0), certain))
+        sample = slice(0, BLOCK)  # enough for the few bins
+        precisions = np.maximum(curvature * np.bincount(weights[sample], minlength=WEIGHT_BINS), 1e-9)
+        gradient = np.bincount(weights[sample], gradients[sample], WEIGHT_BINS)
+        labels.append(_round_labels(np.clip(gradient / precisions, -3.0, 3.0), precisions))
     return labels
 
 
-def _label(steps: Any, certain: Any) -> Any:
-    worth = 0.5 * certain * steps**2 / math.log(2) > _LABEL_BITS
-    return (np.round(steps / _LABEL_STEP) * worth).clip(-LARGEST_LABEL, LARGEST_LABEL).astype(np.int8)
+def _round_labels(steps: NDArray[np.float64], precision: float | NDArray[np.float64]) -> Codes:
+    """Returns the labels nearest to `steps`, but 0 for labels that save too few bits."""
+    is_worth_it = 0.5 * precision * steps**2 / math.log(2) > _LABEL_BITS
+    labels: Codes = (np.round(steps / _LABEL_STEP) * is_worth_it).clip(-LARGEST_LABEL, LARGEST_LABEL).astype(np.int8)
+    return labels
 
 
-def _codes(counts: Any) -> tuple[Any, float]:
-    """Returns the code of each context's probability, and the bits that all weights then take.
+def _choose_codes(counts: NDArray[np.int64]) -> tuple[Codes, float]:
+    """Returns the code of each context, flat, and the number of bits that all weights then take.
 
-    A context has the code of a neighbour where its own would save too little: tables of few different codes
-    compress well.
+    A context gets the code of a neighbour if its best code would save too few bits, because tables with few different
+    codes compress well.
     """
     codes = np.zeros(counts.shape[:2], np.int8)
     total = 0.0
@@ -322,24 +350,26 @@ def _codes(counts: Any) -> tuple[Any, float]:
     for group, start in zip(*np.nonzero(counts.sum(2)), strict=True):
         dropped, kept = map(int, counts[group, start])
         if kept and dropped:
-            own = min(max(round(12 * math.log(kept / dropped)), ALL_DROPPED + 1), ALL_KEPT - 1)
+            code = min(max(round(12 * math.log(kept / dropped)), ALL_DROPPED + 1), ALL_KEPT - 1)
         else:
-            own = ALL_KEPT if kept else ALL_DROPPED
-        bits = _bits(own, dropped, kept)
-        for other in (before, int(codes[group - 1, start])):
-            if (others := _bits(other, dropped, kept)) <= bits + _CODE_BITS and own != other:
-                own, bits = other, others
+            code = ALL_KEPT if kept else ALL_DROPPED
+        bits = _count_bits(code, dropped, kept)
+        for neighbour in (before, int(codes[group - 1, start])):
+            neighbour_bits = _count_bits(neighbour, dropped, kept)
+            if neighbour_bits <= bits + _CODE_BITS and code != neighbour:
+                code, bits = neighbour, neighbour_bits
                 break
-        codes[group, start] = before = own
+        codes[group, start] = before = code
         total += bits
-    # What no weight uses repeats what stands before it.
+    # Contexts without weights repeat the code before them.
     used = counts.sum(2).ravel() > 0
     flat = codes.ravel()
     latest = np.maximum.accumulate(np.where(used, np.arange(flat.size), 0))
     return flat[latest], total
 
 
-def _bits(code: int, dropped: int, kept: int) -> float:
+def _count_bits(code: int, dropped: int, kept: int) -> float:
+    """Returns the number of bits that weights of one code take, infinity if the code cannot represent them."""
     if code in (ALL_DROPPED, ALL_KEPT):
         return 0.0 if not (kept if code == ALL_DROPPED else dropped) else math.inf
     probability = int(PROBABILITIES[code - _CODES[0]]) / _ONE

@@ -135,7 +135,7 @@ def test_lambda():
     x = random(2, 3, 4)
     agree(masked, plain, x)
     agree(strip_masks(masked), plain, x)
-    assert api._in_float32(masked) is masked
+    assert api._convert_to_float32(masked) is masked
 
 
 def test_frozen_parts_stay_frozen_in_files(tmp_path):

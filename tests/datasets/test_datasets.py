@@ -223,7 +223,7 @@ def test_broken_file_in_a_streamed_folder(tmp_path):
 def test_truncated_file_in_a_streamed_folder(tmp_path):
     root = write_images(tmp_path)
     break_folder(root, "truncated")
-    with pytest.raises(ValueError, match="Cannot decode the image '.*cat/2.JPG': not a whole"):
+    with pytest.raises(ValueError, match="Cannot decode the image '.*cat/2.JPG': not a complete"):
         datasets.load("pets", data_dir=str(root), image_size=8)
 
 

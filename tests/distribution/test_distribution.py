@@ -166,7 +166,7 @@ def test_a_killed_worker_ends_the_others_and_all_resume(on_one_device, tmp_path,
     output, _ = workers[1 - killed].communicate(timeout=TIMEOUT)
     workers[killed].communicate()
     assert workers[1 - killed].returncode == 1
-    assert "Another worker is gone" in output
+    assert "Another worker is lost" in output
     assert "--resume" in output
     assert len(rows(folders[0])) < RUN.epochs
     workers = start_workers(folders, "--resume")
@@ -402,7 +402,7 @@ def test_a_chief_is_worker_0(monkeypatch):
 @pytest.mark.parametrize(
     ("strategy", "devices", "message"),
     [
-        ("mirrored", None, "needs GPUs, of which TensorFlow finds none.*--devices CPU:0,CPU:1"),
+        ("mirrored", None, "needs GPUs, but TensorFlow finds none.*--devices CPU:0,CPU:1"),
         ("mirrored", "GPU:7", r"no device GPU:7. Devices found: CPU:0"),
     ],
 )

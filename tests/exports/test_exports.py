@@ -114,17 +114,17 @@ def test_steps_of_int8(axis):
     along = tuple(-1 if a == axis else 1 for a in range(4))
     scales = rng.random(signs.shape[axis]).astype(np.float32) + 0.1
     for scale in (np.float32(0.3), scales.reshape(along)):
-        steps, found, exact = litert_int8._steps(signs * scale, axis)
+        steps, found, exact = litert_int8._quantize(signs * scale, axis)
         assert exact
         np.testing.assert_array_equal(steps, signs)
         np.testing.assert_array_equal(
             steps * found.astype(np.float32).reshape(along if found.size > 1 else ()), signs * scale
         )
     kernel = rng.standard_normal((3, 4, 5, 6)).astype(np.float32)
-    steps, found, exact = litert_int8._steps(kernel, axis)
+    steps, found, exact = litert_int8._quantize(kernel, axis)
     assert not exact
     assert np.abs(steps * found.reshape(along) - kernel).max() <= found.max() / 2 * 1.001
-    assert litert_int8._steps(np.zeros((2, 2), np.float32), 0)[2]
+    assert litert_int8._quantize(np.zeros((2, 2), np.float32), 0)[2]
 
 
 def trained_net():
@@ -147,12 +147,12 @@ def test_mixed_precision(tmp_path):
 def test_a_file_that_differs_does_not_stay(tmp_path):
     path = tmp_path / "model.tflite"
     path.write_text("old")
-    with pytest.raises(exports.ExportError, match="computes something else"):
+    with pytest.raises(exports.ExportError, match="gives other outputs"):
         keras_popup.export(trained_net(), path, "litert_int8", tolerance=1e-7)
     assert path.read_text() == "old"
     # LiteRT's sparse kernels are wrong below four inputs.
     model = mask_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]), k=0.5, seed=1)
-    with pytest.raises(exports.ExportError, match="computes something else"):
+    with pytest.raises(exports.ExportError, match="gives other outputs"):
         keras_popup.export(model, path, "litert_sparse")
     assert os.listdir(tmp_path) == ["model.tflite"]
 
@@ -202,7 +202,7 @@ def test_errors(tmp_path):
     assert not os.listdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="is no SavedModel, or holds more than one: notes.txt"):
+    with pytest.raises(FileExistsError, match="is not a SavedModel, or has other files too: notes.txt"):
         keras_popup.export(model, tmp_path / "mine")
     with pytest.raises(ValueError, match="`tolerance` must be"):
         keras_popup.export(model, tmp_path / "x", tolerance=float("nan"))
@@ -228,10 +228,10 @@ def test_a_link_stays_a_link(tmp_path):
 def test_each_output_is_compared_on_its_own_scale():
     expected = {"box": np.array([640.0]), "share": np.array([0.9, 0.1])}
     swapped = {"box": np.array([640.0]), "share": np.array([0.1, 0.9])}
-    assert api._difference(expected, swapped) == pytest.approx(0.8 / 0.9)
-    assert np.isnan(api._difference(expected, {**expected, "box": np.array([np.nan])}))
-    with pytest.raises(ValueError, match="'box' is of shape"):
-        api._difference(expected, {**expected, "box": np.zeros(2)})
+    assert api._compute_difference(expected, swapped) == pytest.approx(0.8 / 0.9)
+    assert np.isnan(api._compute_difference(expected, {**expected, "box": np.array([np.nan])}))
+    with pytest.raises(ValueError, match="'box' has shape"):
+        api._compute_difference(expected, {**expected, "box": np.zeros(2)})
 
 
 def test_a_missing_runtime_is_named(tmp_path, monkeypatch):
