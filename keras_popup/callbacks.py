@@ -15,6 +15,16 @@ from numpy.typing import NDArray
 from keras_popup import conversion, selectors
 from keras_popup.layers import MaskedKernel
 
+__all__ = [
+    "SCHEDULES",
+    "Cubic",
+    "Geometric",
+    "KSchedule",
+    "Linear",
+    "MaskStatistics",
+    "Schedule",
+]
+
 _logger = logging.getLogger("keras_popup")
 
 

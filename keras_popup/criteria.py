@@ -17,6 +17,20 @@ from keras_popup import initializers, selectors
 from keras_popup.conversion import copy_model
 from keras_popup.layers import kernels_of, walk_parts
 
+__all__ = [
+    "CRITERIA",
+    "TREATMENTS",
+    "choose",
+    "large_final",
+    "large_final_same_sign",
+    "magnitude_increase",
+    "mask_trained",
+    "random",
+    "rewound",
+    "signed_constant",
+    "trained",
+]
+
 Array = NDArray[Any]
 
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from keras_popup import conversion, initializers
 from keras_popup.layers import MaskedKernel
 
+__all__ = ["evaluate_draws"]
+
 
 def evaluate_draws(model: keras.Model, data: Any, draws: int = 10, *, seed: int, **kwargs: Any) -> dict[str, Any]:
     """Evaluates a model with masks that are drawn from its scores, instead of the mask that its threshold gives.

@@ -15,6 +15,20 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "FrozenInitializer",
+    "KaimingNormal",
+    "KaimingUniform",
+    "ScoreUniform",
+    "SignedConstant",
+    "UnsignedConstant",
+    "XavierNormal",
+    "XavierSignedConstant",
+    "deserialize",
+    "get",
+    "serialize",
+]
+
 Float64 = NDArray[np.float64]
 
 _PART = 1 << 18  # values drawn at once; a multiple of 64, because a word of the stream gives 64 signs

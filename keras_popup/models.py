@@ -7,6 +7,20 @@ import keras
 
 from keras_popup._workarounds import take_every_other_pixel
 
+__all__ = [
+    "Conv2",
+    "Conv4",
+    "Conv6",
+    "Conv8",
+    "FullyConnected",
+    "ResNet18",
+    "ResNet34",
+    "ResNet50",
+    "ResNet101",
+    "WideResNet50",
+    "get",
+]
+
 # The initial weights matter for the dense baseline only, because mask_model draws its own.
 _KERNEL_INITIALIZER = "he_normal"
 
