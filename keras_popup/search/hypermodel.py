@@ -100,7 +100,7 @@ class PopupHyperModel(keras_tuner.HyperModel):
             ("k", self._space["k"]),
             *((layer_k_name(name), each) for name, each in (self._k or {}).items()),
         ]:
-            _check(label, space, "in (0, 1], the fraction kept", lambda value: 0 < value <= 1)
+            _check(label, space, "in (0, 1], the fraction kept", _is_fraction)
         for label in ("learning_rate", "l2"):
             if self._space[label] is not None:
                 _check(label, self._space[label], "a number >= 0", lambda value: value >= 0)
@@ -159,6 +159,14 @@ def _space(name: str, given: Any) -> ranges.Space:
         return ranges.normalise_values(given) if isinstance(given, list) else given
     except ValueError as error:
         raise ValueError(f"`{name}`: {error}") from None
+
+
+def _is_fraction(k: Any) -> bool:
+    try:
+        selectors.check_k(k)
+    except ValueError:
+        return False
+    return True
 
 
 def _check(name: str, space: ranges.Space, expected: str, good: Callable[[Any], bool]) -> None:

@@ -71,10 +71,10 @@ def _fit_into_budget(
     fits: dict[str, list[float]] = {branch: [] for branch in branches(config)}
     smallest = []
     for width, size in sizes.items():
-        for branch, fitting in fits.items():
+        for branch, of_branch in fits.items():
             try:
                 size.fitting_k(budget, branch, low, high)
-                fitting.append(width)
+                of_branch.append(width)
             except tickets.BudgetError as error:
                 smallest.append((error.smallest, width, branch))
     fitting = [width for width in widths if any(width in of_branch for of_branch in fits.values())]

@@ -242,7 +242,8 @@ class RunConfig:
         if not isinstance(self.k, dict):
             check_k(self.k)
             return
-        _check(self, "k", bool(self.k), "a number, or a dict with a pattern or more, such as {'conv*': 0.3, '*': 0.5}")
+        good = self.k and all(isinstance(name, str) and _is_of_type(k, float) for name, k in self.k.items())
+        _check(self, "k", bool(good), "a number, or a dict of numbers by patterns, such as {'conv*': 0.3, '*': 0.5}")
         for pattern, k in self.k.items():
             try:
                 check_k(k)

@@ -211,6 +211,8 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
         ({"k": float("nan")}, r"`k`, .* must be a number in \(0, 1\]"),
         ({"k": {"conv*": 1.5}}, r"Layers 'conv\*': `k`, .* must be a number in \(0, 1\]. Received: k=1.5"),
         ({"k": {}}, "`k` must be a number, or a dict"),
+        ({"k": {"*": "0.5"}}, "`k` must be a number, or a dict"),
+        ({"k": {1: 0.5}}, "`k` must be a number, or a dict"),
         ({"k": "half"}, "`k` must be of type"),
         ({"deterministic": 1}, "`deterministic` must be of type bool"),
         ({"epochs": True}, "`epochs` must be of type"),
