@@ -58,8 +58,8 @@ class Choices:
         self.turns = itertools.cycle([tf.constant(moved.astype(np.float32)), tf.constant(values)])
         self.scores = tf.constant(values)
         self.kept = tf.constant(counts.count_kept(k, values.size))
-        self.choose = programs.compile_always(choose, self.scores.shape)
-        self.right_hint = programs.compile_always(thresholds.find_threshold, self.scores.shape)(self.scores, self.kept)
+        self.choose = programs.compile_always(choose)
+        self.right_hint = programs.compile_always(thresholds.find_threshold)(self.scores, self.kept)
         self.last_hint = self.right_hint
 
     def call(self) -> None:

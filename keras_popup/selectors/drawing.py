@@ -24,15 +24,14 @@ def mask_kernel(
     # Drawn by XLA always: its random numbers are others than TensorFlow's, of the same generator and seed.
     traced = programs.compile_always if seed else programs.trace_once
     forward, backward = (_rescaled_kernel, _rescaled_gradient) if rescale else (_masked_kernel, _draw_gradient)
-    key = scores.shape, dtype, len(seed)
 
     @tf.custom_gradient
     def product(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor) -> tuple[Any, ...]:
             # The mask is drawn again, rather than kept from the forward pass.
-            return None, traced(backward, *key)(upstream, *inputs), *[None] * len(seed)
+            return None, traced(backward)(upstream, *inputs), *[None] * len(seed)
 
-        return traced(forward, *key)(dtype, *inputs), gradient
+        return traced(forward, dtype)(*inputs), gradient
 
     return tf.reshape(product(kernel, scores, *seed), shape)
 
@@ -54,7 +53,7 @@ def _rescaled_kernel(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, *seed: tf
 
 def _rescaling(mask: tf.Tensor) -> tf.Tensor:
     """Returns n / sum(m), 1 if none is kept: the same as `Bernoulli.factor`."""
-    count, size = _count(mask), float(programs.static_size(mask))
+    count, size = _count(mask), tf.cast(tf.size(mask), tf.float32)
     return tf.where(count > 0, size / tf.maximum(count, 1.0), 1.0)
 
 

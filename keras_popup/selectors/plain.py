@@ -1,18 +1,14 @@
 """The exact top-k choice in TensorFlow's own operations: nothing is compiled, so the first step comes at once.
 
 `thresholds.py` finds the same threshold in fewer passes, as an XLA program that takes seconds to compile. Here scores
-above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold,
-then from a sample, then it is everything. All of it is integer arithmetic on the bits of the scores, as there.
+above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, then
+from a sample, then it is everything. All of it is integer arithmetic on the bits of the scores, as there. Shapes need
+not be known, so one trace serves all kernels.
 """
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
-
-from keras_popup.selectors import programs
-
-Branch = Callable[[], tuple[tf.Tensor, ...]]
 
 _INFINITY_BITS = 0x7F800000
 _MAGNITUDE_BITS = 0x7FFFFFFF
@@ -26,11 +22,20 @@ _OFFSET = _MAGNITUDE_BITS - _INFINITY_BITS
 _ROOTS = 2.0
 
 _SAMPLE = 8192
+_SAMPLE_FROM = 4 * _SAMPLE  # fewer scores are sorted
 _DEVIATIONS = 5.0  # of the sample's quantile, on either side
+
+_Found = tuple[tf.Tensor, ...]
 
 
 class Threshold:
-    """Where the choice ends: ranks above `rank` are kept, and those equal to it before the flat index `end`."""
+    """Where the choice ends.
+
+    Attributes:
+        rank: int32 scalar. Higher ranks are kept.
+        end: int32 scalar. Scores of this rank are kept before this flat index.
+        whole: bool scalar, whether all scores of this rank are kept.
+    """
 
     def __init__(self, rank: tf.Tensor, end: tf.Tensor, whole: tf.Tensor) -> None:
         self.rank, self.end, self.whole = rank, end, whole
@@ -44,9 +49,8 @@ class Threshold:
         """Tells which ranks are kept: a bool tensor."""
 
         def cut_ties() -> tf.Tensor:
-            index = tf.range(programs.static_size(ranks))
             tied = tf.equal(tf.maximum(ranks, -1), self.rank)
-            return (ranks > self.rank) | (tied & (index < self.end))
+            return (ranks > self.rank) | (tied & (tf.range(tf.size(ranks)) < self.end))
 
         return tf.cond(self.whole, lambda: ranks >= self.rank, cut_ties)
 
@@ -64,62 +68,59 @@ def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = N
         kept: int32 scalar, in [1, n].
         hint: int64 scalar, any threshold as `Threshold.to_hint` gives it. Only time depends on it.
     """
-    size = programs.static_size(ranks)
+    size = tf.size(ranks)
 
-    def by_sorting() -> tuple[tf.Tensor, ...]:
+    def by_sorting() -> _Found:
         bounded = tf.maximum(ranks, -1)  # all NaN are equal
-        rank = tf.sort(bounded)[size - kept]
-        ties = tf.where(tf.equal(bounded, rank))[:, 0]
-        wanted = kept - _count(bounded > rank)
-        return rank, tf.cast(ties[wanted - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), wanted)
+        return _find_among(bounded, tf.range(size), kept)
 
-    def by_sample() -> tuple[tf.Tensor, ...]:
+    def by_sample() -> _Found:
         return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), by_sorting)
 
-    otherwise = by_sample if size > 4 * _SAMPLE else by_sorting
-    if hint is None:
-        return Threshold(*otherwise())
-    return Threshold(*_look_inside(ranks, kept, *_bracket_by_hint(hint, size), otherwise))
+    def anew() -> _Found:
+        return tf.cond(size > _SAMPLE_FROM, by_sample, by_sorting)
+
+    return Threshold(*(anew() if hint is None else _look_inside(ranks, kept, *_bracket_by_hint(hint, size), anew)))
 
 
 def _look_inside(
-    ranks: tf.Tensor, kept: tf.Tensor, low: tf.Tensor, high: tf.Tensor, otherwise: Branch
-) -> tuple[tf.Tensor, ...]:
+    ranks: tf.Tensor, kept: tf.Tensor, low: tf.Tensor, high: tf.Tensor, otherwise: Callable[[], _Found]
+) -> _Found:
     """Returns the arguments of a `Threshold` if it lies in [low, high], else what `otherwise` returns."""
     wanted = kept - _count(ranks > high)
     # As unsigned numbers, those below the bracket are above it too.
     width = tf.bitcast(high - low, tf.uint32)
     inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= width)[:, 0]
-    number = tf.size(inside)
+    found = (wanted >= 1) & (wanted <= tf.size(inside))
+    return tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
 
-    def by_bracket() -> tuple[tf.Tensor, ...]:
-        found = tf.gather(ranks, inside)
-        rank = tf.sort(found)[number - wanted]
-        ties = tf.boolean_mask(inside, tf.equal(found, rank))
-        of_ties = wanted - _count(found > rank)
-        return rank, tf.cast(ties[of_ties - 1], tf.int32) + 1, tf.equal(tf.size(ties), of_ties)
 
-    return tf.cond((wanted >= 1) & (wanted <= number), by_bracket, otherwise)
+def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found:
+    """Returns the arguments of the `Threshold` that `wanted` of some ranks are above. `index`: their flat indices."""
+    rank = tf.sort(ranks)[tf.size(ranks) - wanted]
+    ties = tf.boolean_mask(index, tf.equal(ranks, rank))
+    of_ties = wanted - _count(ranks > rank)
+    return rank, tf.cast(ties[of_ties - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), of_ties)
 
 
 def _count(condition: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
-def _bracket_by_hint(hint: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _bracket_by_hint(hint: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     middle = tf.bitwise.right_shift(hint, _INDEX_BITS) - 1 + _OFFSET
-    reach = round(_ROOTS * 2**23 / math.sqrt(size))
+    reach = tf.cast(_ROOTS * 2**23 / tf.sqrt(tf.cast(size, tf.float64)), tf.int64)
     return _clip(middle - reach), _clip(middle + reach)
 
 
 def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    size = programs.static_size(ranks)
-    sample = tf.sort(ranks[:: size // _SAMPLE][:_SAMPLE])
-    share = tf.cast(size - kept, tf.float64) / size
+    size = tf.size(ranks)
+    stride = tf.maximum(size // _SAMPLE, 1)  # the graph is checked for small sizes too
+    sample = tf.sort(ranks[::stride][:_SAMPLE])
+    share = tf.cast(size - kept, tf.float64) / tf.cast(size, tf.float64)
     reach = _DEVIATIONS * (0.5 + tf.sqrt(share * (1 - share) * _SAMPLE))
-    place = share * _SAMPLE
-    low = tf.cast(tf.math.floor(place - reach), tf.int32)
-    high = tf.cast(tf.math.ceil(place + reach), tf.int32)
+    low = tf.cast(tf.math.floor(share * _SAMPLE - reach), tf.int32)
+    high = tf.cast(tf.math.ceil(share * _SAMPLE + reach), tf.int32)
     low_rank = tf.where(low < 0, 0, sample[tf.maximum(low, 0)])
     high_rank = tf.where(high >= _SAMPLE, _MAGNITUDE_BITS, sample[tf.minimum(high, _SAMPLE - 1)])
     return _clip(tf.cast(low_rank, tf.int64)), _clip(tf.cast(high_rank, tf.int64))

@@ -13,32 +13,50 @@ from keras_popup import _keras
 _interpreting = contextvars.ContextVar("interpreting", default=False)
 
 
-def trace_once(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as it is best run here, traced once for all kernels of one key.
+def trace_once(function: Callable[..., Any], *static: Hashable) -> Callable[..., Any]:
+    """Returns a function of flat tensors as it is best run here, traced once for all kernels.
 
-    On a CPU these are TensorFlow's own operations, which need no compiling; on a GPU, where each of them would be a
-    kernel of its own that reads and writes all weights, one XLA program. In a function that is compiled as a whole
-    (`jit_compile=True`) it becomes a part of that.
+    On a CPU these are TensorFlow's own operations, which need no compiling, in one trace for all sizes. On a GPU, where
+    each operation would read and write all weights anew, it is one XLA program for each size. In a function that is
+    compiled as a whole (`jit_compile=True`) it becomes a part of that.
 
     Args:
-        function: a function of tensors at the top of a module.
-        key: what the trace depends on, such as shapes. One tf.function for all would trace anew for every layer.
+        function: a function at the top of a module, of `static` and of tensors of shape () or (n,).
+        static: its first arguments, which are no tensors.
     """
     if _interpreting.get():
-        return function
-    return _function(function, uses_gpu(), is_compiling(), *key)
+        return functools.partial(function, *static)
+
+    def call(*tensors: tf.Tensor) -> Any:
+        if is_compiling():
+            return _compile(function, static, tensors[0].shape)(*tensors)
+        specs = tuple(tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype) for tensor in tensors)
+        return _trace(function, static, specs)(*tensors)
+
+    return call
 
 
-def compile_always(function: Callable[..., Any], *key: Hashable) -> Callable[..., Any]:
-    """Returns `function` as an XLA program, which may run inside a graph that is not compiled."""
-    return _function(function, True, True, *key)
+def compile_always(function: Callable[..., Any], *static: Hashable) -> Callable[..., Any]:
+    """Returns a function of tensors as an XLA program, which may run inside a graph that is not compiled."""
+    return lambda *tensors: _compile(function, static, tensors[0].shape)(*tensors)
+
+
+@functools.lru_cache(maxsize=64)
+def _trace(function: Callable[..., Any], static: tuple[Hashable, ...], specs: tuple[tf.TensorSpec, ...]) -> Any:
+    # Inlined, the operations of all kernels would be optimized one by one, which takes longer than all the rest.
+    traced = tf.function(
+        functools.partial(function, *static), autograph=False, experimental_attributes={"_noinline": True}
+    )
+    with tf.init_scope():
+        return traced.get_concrete_function(*specs)
 
 
 # As many as a large network has kernel sizes, for both directions. Those of networks that are gone leave.
 @functools.lru_cache(maxsize=128)
-def _function(function: Callable[..., Any], compiled: bool, within: bool, *key: Hashable) -> Callable[..., Any]:
-    # TensorFlow counts traces, to warn of many, by the code of the function; a partial object has none.
-    return tf.function(functools.partial(function), jit_compile=compiled or None, autograph=False)
+def _compile(function: Callable[..., Any], static: tuple[Hashable, ...], shape: tf.TensorShape) -> Any:
+    # One function for all shapes would trace anew for every layer. TensorFlow counts traces, to warn of many, by the
+    # code of the function; a partial object has none.
+    return tf.function(functools.partial(function, *static), jit_compile=True, autograph=False)
 
 
 def uses_gpu() -> bool:

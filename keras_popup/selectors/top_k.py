@@ -107,7 +107,7 @@ def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return upstream * tf.sign(scores), None
 
-    return programs.trace_once(_mask, scores.shape)(scores, kept), gradient
+    return programs.trace_once(_mask)(scores, kept), gradient
 
 
 def _straight_through_kernel(
@@ -116,10 +116,10 @@ def _straight_through_kernel(
     @tf.custom_gradient
     def masked(*inputs: tf.Tensor) -> Any:
         def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
-            of_scores = programs.trace_once(_score_gradient, scores.shape, dtype)(upstream, kernel, scores)
+            of_scores = programs.trace_once(_score_gradient)(upstream, kernel, scores)
             return None, of_scores, *[None] * (len(inputs) - 2)
 
-        return programs.trace_once(_masked, scores.shape, dtype, len(hint))(dtype, *inputs), gradient
+        return programs.trace_once(_masked, dtype)(*inputs), gradient
 
     return masked(kernel, scores, kept, *hint)
 

@@ -62,9 +62,7 @@ PATHS = [
     pytest.param(thresholds.choose, id="eager"),
     pytest.param(tf.function(thresholds.choose), id="graph"),
     pytest.param(tf.function(thresholds.choose, jit_compile=True), id="xla"),
-    pytest.param(
-        lambda scores, kept: programs.compile_always(thresholds.choose, scores.shape)(scores, kept), id="program"
-    ),
+    pytest.param(lambda scores, kept: programs.compile_always(thresholds.choose)(scores, kept), id="program"),
 ]
 
 SHAPES = [(1,), (2,), (3, 3, 2, 5), (256,), (5, 70)]  # a few only: XLA compiles anew for each
@@ -179,7 +177,7 @@ def test_few_passes_are_usual(k):
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 def test_a_hint_never_changes_the_mask(hint, scores, kept):
-    threshold = programs.compile_always(thresholds.find_threshold, "hint")(
+    threshold = programs.compile_always(thresholds.find_threshold)(
         scores, tf.constant(kept), tf.constant(hint, tf.int64)
     )
     np.testing.assert_array_equal(
@@ -240,8 +238,21 @@ def test_no_sort_and_no_retracing():
         assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
     assert traces == 1
     # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = programs.compile_always(thresholds.find_threshold, scores.shape, 1)
+    program = programs._compile(thresholds.find_threshold, (), scores.shape)
     text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
     assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
-    operations = operations_of(select.get_concrete_function(scores, tf.constant(0.5, tf.float64)))
+    compiled = tf.function(lambda scores, k: selectors.TopK()(scores, k), jit_compile=True)
+    operations = operations_of(compiled.get_concrete_function(scores, tf.constant(0.5, tf.float64)))
     assert not {op for op in operations if "Sort" in op or "TopK" in op}
+
+
+@pytest.mark.parametrize(("hinted", "at_most"), [(True, 0.02), (False, 0.1)])
+def test_few_scores_are_sorted(hinted, at_most, monkeypatch):
+    """By plain operations: those near the last threshold, or near that of a sample."""
+    scores = tf.constant(np.random.default_rng(1).standard_normal(300_000), tf.float32)
+    ranks = plain.rank_scores(scores)
+    hint = plain.find_threshold(ranks, tf.constant(100_000)).to_hint() if hinted else None
+    sort, sorted_sizes = tf.sort, []
+    monkeypatch.setattr(tf, "sort", lambda values: sorted_sizes.append(int(tf.size(values))) or sort(values))
+    plain.find_threshold(ranks, tf.constant(100_100), hint)
+    assert sum(sorted_sizes) <= at_most * 300_000
