@@ -158,12 +158,12 @@ class _Signed(FrozenInitializer):
 
 class _Uniform(FrozenInitializer):
     def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
-        return math.sqrt(3.0) * _symmetric_uniform(bits, min(size, _PART))
+        return math.sqrt(3.0) * _draw_symmetric_uniform(bits, min(size, _PART))
 
 
 class _Normal(FrozenInitializer):
     def _draw_standard(self, bits: np.random.Philox, size: int) -> Float64:
-        return _standard_normal(bits)
+        return _draw_standard_normal(bits)
 
 
 @keras.saving.register_keras_serializable("keras_popup")
@@ -228,18 +228,18 @@ class ScoreUniform(_Uniform):
         return math.sqrt(1.0 / (3.0 * fan_in))
 
 
-def _symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
+def _draw_symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
     """Returns values in [-1, 1), multiples of 2**-52."""
     return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
 
 
-def _standard_normal(bits: np.random.Philox) -> Float64:
+def _draw_standard_normal(bits: np.random.Philox) -> Float64:
     """Returns some standard normal values, by Marsaglia's polar method.
 
     The only function it needs is a logarithm. `_log` computes it from exactly rounded operations, because the last
     bits of NumPy's and the C library's logarithm differ between machines.
     """
-    points = _symmetric_uniform(bits, _PAIRS * 2).reshape(_PAIRS, 2)
+    points = _draw_symmetric_uniform(bits, _PAIRS * 2).reshape(_PAIRS, 2)
     squares = points[:, 0] * points[:, 0] + points[:, 1] * points[:, 1]
     inside = (squares > 0.0) & (squares < 1.0)
     squares = squares[inside]
@@ -260,7 +260,7 @@ def _log(x: Float64) -> Float64:
     return logarithm
 
 
-_INITIALIZERS: dict[str, type[FrozenInitializer]] = {
+INITIALIZERS: dict[str, type[FrozenInitializer]] = {
     "signed_constant": SignedConstant,
     "unsigned_constant": UnsignedConstant,
     "kaiming_normal": KaimingNormal,
@@ -286,15 +286,15 @@ def get(identifier: Any) -> Any:
     >>> initializers.get("signed_constant").get_config()
     {'seed': None, 'scaled': False, 'k': None}
     """
-    if isinstance(identifier, str) and identifier in _INITIALIZERS:
-        return _INITIALIZERS[identifier]()
+    if isinstance(identifier, str) and identifier in INITIALIZERS:
+        return INITIALIZERS[identifier]()
     try:
         initializer = keras.initializers.get(identifier)
     except (ValueError, TypeError):
         initializer = None
     if initializer is None:
         raise ValueError(
-            f"Unknown initializer. Expected one of {sorted(_INITIALIZERS)}, a name that Keras knows, an "
+            f"Unknown initializer. Expected one of {sorted(INITIALIZERS)}, a name that Keras knows, an "
             f"initializer or its config. Received: {identifier!r}."
         )
     return initializer

@@ -177,10 +177,7 @@ def _start(input_shape: Sequence[int], classes: int, width: float) -> tuple[Any,
 
     def scaled(channels: int) -> int:
         if int(channels * width) < 1:
-            raise ValueError(
-                f"`width` must leave at least one of {channels} channels. Received: width={width}. Use at least "
-                f"{1 / channels:.3g}."
-            )
+            raise ValueError(f"width={width} leaves no channel of {channels}. Use at least {1 / channels:.3g}.")
         return int(channels * width)
 
     return keras.Input(tuple(input_shape), name="images"), scaled

@@ -22,7 +22,7 @@ CHECKSUMS = {
 
 
 def make(name, **arguments):
-    return initializers._INITIALIZERS[name](**arguments)
+    return initializers.INITIALIZERS[name](**arguments)
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)

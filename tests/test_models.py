@@ -86,7 +86,7 @@ def test_float32_logits_under_mixed_precision():
         ({"classes": 0}, "`classes` must be a positive integer"),
         ({"width": 0.0}, "`width` must be a positive number"),
         ({"width": float("nan")}, "`width` must be a positive number"),
-        ({"width": 0.01}, "at least one of 64 channels"),
+        ({"width": 0.01}, "leaves no channel of 64"),
         ({"input_shape": (1, 1, 3)}, "needs at least 2x2 pixels"),
     ],
 )

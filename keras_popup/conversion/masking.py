@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -32,9 +33,9 @@ _logger = logging.getLogger("keras_popup")
 
 def mask_model(
     model: keras.Model,
-    k: Any = 0.5,
+    k: float | Mapping[str, float] | Callable[[Any], float] = 0.5,
     *,
-    selector: Any = "top_k",
+    selector: str | dict[str, Any] | selectors.Selector = "top_k",
     kernel_initializer: Any = "signed_constant",
     scores_initializer: Any = None,
     scores_regularizer: Any = None,
@@ -187,7 +188,7 @@ class _Plan:
     reasons: dict[int, str]
 
 
-def _plan(model: keras.Model, k: Any, exclude: Any, settings: _Settings) -> _Plan:
+def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Settings) -> _Plan:
     paths = patterns.Paths(model)
     everything = [model, *(layer for _, layer in paths.found)]
     for layer in everything:

@@ -1,13 +1,16 @@
 """Finds the layers and kernels that the arguments `k` and `exclude` name, and the `k` of each kernel."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
 
 from keras_popup import selectors
 from keras_popup.layers import get_parts, is_graph, kernels_of, walk, walk_parts
+
+Fractions = float | Mapping[str, float] | Callable[[Any], float]
+"""`k` of the kernels of a model: one number, a dict from patterns to numbers, or a function of a layer."""
 
 Kernel = tuple[Any, str]
 """A layer, and the name of one of its kernels."""
@@ -25,7 +28,7 @@ class Paths:
 
     def __init__(self, model: Any) -> None:
         self.found: list[tuple[str, Any]] = list(walk(model, shown=True))
-        attributes = dict(_attribute_paths(model))
+        attributes = dict(_walk_attribute_paths(model))
         self._paths = {
             id(layer): tuple(dict.fromkeys(p for p in (path, attributes[id(layer)], layer.path) if p))
             for path, layer in self.found
@@ -68,7 +71,7 @@ class Paths:
         return [self.of_kernel(layer, name, layers.count(id(layer)) > 1) for layer, name in kernels]
 
 
-def _attribute_paths(model: Any, path: str = "", seen: set[int] | None = None) -> Iterable[tuple[int, str]]:
+def _walk_attribute_paths(model: Any, path: str = "", seen: set[int] | None = None) -> Iterable[tuple[int, str]]:
     """Yields (id, path) for all layers. Steps are names in Sequential and Functional models, attributes elsewhere."""
     seen = set() if seen is None else seen
     for location, part in get_parts(model).items():
@@ -77,7 +80,7 @@ def _attribute_paths(model: Any, path: str = "", seen: set[int] | None = None) -
             step = part.name if is_graph(model) else "/".join(map(str, location))
             below = f"{path}/{step}" if path else step
             yield id(part), below
-            yield from _attribute_paths(part, below, seen)
+            yield from _walk_attribute_paths(part, below, seen)
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -128,7 +131,9 @@ def find_unmatched_kernels(model: Any, patterns: Iterable[str]) -> list[str]:
     ]
 
 
-def find_fractions(paths: Paths, kernels: list[Kernel], k: Any, size: Any) -> dict[tuple[int, str], float]:
+def find_fractions(
+    paths: Paths, kernels: list[Kernel], k: Fractions, size: Callable[[Any, str], int]
+) -> dict[tuple[int, str], float]:
     """Finds the `k` of each kernel.
 
     Args:

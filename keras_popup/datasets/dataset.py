@@ -153,7 +153,7 @@ def load(
         raise ValueError(f"`seed` must be an integer in [0, 2**32). Received: seed={seed!r}.")
     if name == "digits" and (data_dir is not None or image_size is not None):
         raise ValueError(
-            "The dataset 'digits' comes with scikit-learn and has 8x8 pixels. Leave out `data_dir` and `image_size`, "
+            "The dataset 'digits' comes with scikit-learn and has 8x8 pixels: leave out `data_dir` and `image_size`, "
             f"or use another dataset. Received: data_dir={data_dir!r}, image_size={image_size!r}."
         )
     if data_dir is not None and not Path(data_dir).is_dir():
@@ -173,7 +173,7 @@ def load(
     resized = not isinstance(train, ArraySource) and train.random_resized_crop
     if augment == "resized_crop" and not resized:
         raise ValueError(
-            "augment='resized_crop' crops images when they are decoded, but this dataset is held in memory, with "
+            "augment='resized_crop' crops images while they are decoded, but this dataset is held in memory, with "
             f"{shape[0]}x{shape[1]} pixels. Set `image_size` too, or use 'crop_flip'."
         )
     if augment is None:

@@ -70,10 +70,10 @@ class ArraySource:
         return ArraySource(self.images[index], self.labels[index])
 
     def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        return self._batches(_shuffled_index(self.size, seed, epoch), batch_size)
+        return self._make_batches(_shuffle_index(self.size, seed, epoch), batch_size)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._batches(tf.data.Dataset.range(self.size), batch_size)
+        return self._make_batches(tf.data.Dataset.range(self.size), batch_size)
 
     def describe(self) -> object:
         return self.labels.tolist(), hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
@@ -83,7 +83,7 @@ class ArraySource:
         with tf.init_scope():  # a tensor that is made in a traced function would be copied into its graph
             return tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
 
-    def _batches(self, index: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    def _make_batches(self, index: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         images, labels = self._tensors
         return index.batch(batch_size).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
 
@@ -109,12 +109,12 @@ class FileSource:
         return dataclasses.replace(self, paths=self.paths[index], labels=self.labels[index])
 
     def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        index = _shuffled_index(self.size, seed, epoch)
-        seeds = _example_seeds(seed, epoch) if self.random_resized_crop else None
-        return self._batches(index, batch_size, seeds)
+        index = _shuffle_index(self.size, seed, epoch)
+        seeds = _make_example_seeds(seed, epoch) if self.random_resized_crop else None
+        return self._make_batches(index, batch_size, seeds)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._batches(tf.data.Dataset.range(self.size), batch_size, None)
+        return self._make_batches(tf.data.Dataset.range(self.size), batch_size, None)
 
     def describe(self) -> object:
         # Class and file only: the folders above may have other names on another machine.
@@ -125,7 +125,7 @@ class FileSource:
         with tf.init_scope():
             return tf.constant(self.paths.tolist()), tf.convert_to_tensor(self.labels)
 
-    def _batches(self, index: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None) -> tf.data.Dataset:
+    def _make_batches(self, index: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None) -> tf.data.Dataset:
         paths, labels = self._tensors
 
         def read(i: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -156,17 +156,17 @@ class TfdsSource:
         # seed, and a global seed of 0 would raise an error.
         tf.compat.v1.set_random_seed(1)
         order = tf.random.stateless_uniform([], epoch_key(seed, epoch), 1, tf.int64.max, tf.int64)
-        examples = self._examples().shuffle(_STREAM_BUFFER, seed=order)
-        seeds = _example_seeds(seed, epoch) if self.random_resized_crop else None
-        return self._batches(examples, batch_size, seeds)
+        examples = self._read_examples().shuffle(_STREAM_BUFFER, seed=order)
+        seeds = _make_example_seeds(seed, epoch) if self.random_resized_crop else None
+        return self._make_batches(examples, batch_size, seeds)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._batches(self._examples(), batch_size, None)
+        return self._make_batches(self._read_examples(), batch_size, None)
 
     def describe(self) -> object:
         return self.builder.info.full_name, self.split, self.size
 
-    def _examples(self) -> tf.data.Dataset:
+    def _read_examples(self) -> tf.data.Dataset:
         import tensorflow_datasets as tfds
 
         image_key, _ = self.builder.info.supervised_keys
@@ -178,7 +178,9 @@ class TfdsSource:
             decoders={image_key: tfds.decode.SkipDecoding()},
         )
 
-    def _batches(self, examples: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None) -> tf.data.Dataset:
+    def _make_batches(
+        self, examples: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None
+    ) -> tf.data.Dataset:
         def read(data: tf.Tensor, label: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
             return _fit(data, self.shape, seed), tf.cast(label, tf.int64)
 
@@ -192,7 +194,7 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
     return tf.io.decode_image(data, channels=channels, expand_animations=False)
 
 
-def _shuffled_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+def _shuffle_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns the numbers 0 to size - 1 once each, in an order that `seed` and `epoch` determine."""
     # tf.random.experimental.index_shuffle needs no sort, but gives similar orders in successive epochs.
     keys = tf.random.stateless_uniform([size], epoch_key(seed, epoch), None, None, tf.int64, alg="philox")
@@ -204,7 +206,7 @@ def epoch_key(seed: int, epoch: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
 
 
-def _example_seeds(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+def _make_example_seeds(seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
     """Returns a stream of 2**31 seeds for the stateless operations of `tf.random` and `tf.image`."""
     first = epoch_key(seed, epoch)
     return tf.data.Dataset.range(2**31).map(lambda i: tf.random.fold_in(first, i))

@@ -82,7 +82,7 @@ def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -
         OSError: if worker 0 cannot use its port.
     """
     arguments = json.loads(json.dumps(arguments))
-    with _calls(addresses, time.monotonic() + limit) as (callers, calls):
+    with _receive_calls(addresses, time.monotonic() + limit) as (callers, calls):
         while missing := [address for i, address in enumerate(addresses) if i > 0 and i not in callers]:
             _logger.info("Waiting for %d of %d workers: %s.", len(missing), len(addresses), ", ".join(missing))
             if next(calls, None) is None:
@@ -100,7 +100,7 @@ def receive(addresses: Sequence[str], arguments: dict[str, Any], limit: float) -
 
 def dismiss(addresses: Sequence[str], answer: dict[str, Any]) -> None:
     """Worker 0's part if there is nothing to do: sends `answer` to the workers that call within some seconds."""
-    with contextlib.suppress(OSError), _calls(addresses, time.monotonic() + _FAREWELL) as (callers, calls):
+    with contextlib.suppress(OSError), _receive_calls(addresses, time.monotonic() + _FAREWELL) as (callers, calls):
         while len(callers) < len(addresses) - 1 and next(calls, None):
             pass
         _answer(callers, answer)
@@ -124,12 +124,12 @@ def call(addresses: Sequence[str], worker: int, arguments: dict[str, Any], limit
         OSError: if this worker cannot use its own port.
     """
     end = time.monotonic() + limit
-    with _listener(addresses[worker], end):  # finds out now whether the port is free, not in TensorFlow's server
+    with _listen(addresses[worker], end):  # finds out now whether the port is free, not in TensorFlow's server
         _logger.info("Waiting for worker 0 at %s.", addresses[0])
         while time.monotonic() < end:
             with contextlib.suppress(OSError):  # worker 0 has not started, has ended, or belongs to an earlier run
                 with socket.create_connection(_split(addresses[0]), timeout=_time_left(end)) as connection:
-                    connection.sendall(_line({"worker": worker, "arguments": arguments}))
+                    connection.sendall(_encode_line({"worker": worker, "arguments": arguments}))
                     answer = _read(connection, end)
                 if answer.get("refusal"):
                     raise ValueError(answer["refusal"])
@@ -143,11 +143,11 @@ def call(addresses: Sequence[str], worker: int, arguments: dict[str, Any], limit
 
 
 @contextlib.contextmanager
-def _calls(addresses: Sequence[str], end: float) -> Iterator[tuple[dict[int, _Caller], Iterator[int]]]:
+def _receive_calls(addresses: Sequence[str], end: float) -> Iterator[tuple[dict[int, _Caller], Iterator[int]]]:
     """Gives (callers, calls): a dict of callers by worker, and an iterator over the workers that call until `end`."""
     callers: dict[int, _Caller] = {}
     with contextlib.ExitStack() as open_until_answered:
-        listener = open_until_answered.enter_context(_listener(addresses[0], end))
+        listener = open_until_answered.enter_context(_listen(addresses[0], end))
 
         def calls() -> Iterator[int]:
             while time.monotonic() < end:
@@ -181,10 +181,10 @@ def _answer(callers: dict[int, _Caller], answer: dict[str, Any]) -> None:
     for connection, _ in callers.values():
         with contextlib.suppress(OSError):  # a lost worker is noticed later
             connection.settimeout(_MESSAGE_TIME)
-            connection.sendall(_line(answer))
+            connection.sendall(_encode_line(answer))
 
 
-def _listener(address: str, end: float) -> socket.socket:
+def _listen(address: str, end: float) -> socket.socket:
     _, port = _split(address)
     is_logged = False
     while True:
@@ -205,7 +205,7 @@ def _listener(address: str, end: float) -> socket.socket:
         time.sleep(_BETWEEN_TRIES)
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def _encode_line(content: dict[str, Any]) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 

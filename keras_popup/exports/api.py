@@ -157,12 +157,12 @@ def export(
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         unchecked = Path(folder) / f"model{_SUFFIXES.get(format, '')}"
-        with _quiet():
+        with _silence_warnings():
             exact = _write(plain, unchecked, format)
         if tolerance is None:
             tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
         try:
-            with _quiet():
+            with _silence_warnings():
                 outputs = runtimes.RUNTIMES[format](unchecked, [x.name for x in plain.inputs], batch, list(expected))
             difference = _compute_difference(expected, outputs)
         except Exception as error:
@@ -317,7 +317,7 @@ def _make_statistics_constant(plain: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_warnings() -> Iterator[None]:
     """Silences warnings of converters and loaders about themselves, such as deprecations."""
     logger = logging.getLogger("tensorflow")
     level = logger.level

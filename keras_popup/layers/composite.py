@@ -106,7 +106,7 @@ class MaskedComposite(Mixin):
 
     def get_config(self) -> dict[str, Any]:
         pending = vars(self).get("_popup_pending")
-        tables = _tables(self)
+        tables = _make_tables(self)
         if pending is not None:
             tables = {name: [*table, *pending.to_json()[name]] for name, table in tables.items()}
         stock = stock_of(self)
@@ -147,7 +147,7 @@ def _copy_containers(value: Any) -> Any:
     return value
 
 
-def _tables(root: Any) -> dict[str, Any]:
+def _make_tables(root: Any) -> dict[str, Any]:
     """Returns the tables of a composite's config: what is masked, frozen and dropped in `root`."""
     masks: list[Any] = []
     frozen: list[Any] = []

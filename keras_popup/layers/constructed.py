@@ -129,7 +129,7 @@ class Constructed(MaskedLayer):
         object.__setattr__(self, "masked_kernels", kernels)
         object.__setattr__(self, "train_bias", bool(train_bias))
         if getattr(self, "lora_rank", None) or self.quantization_mode:
-            raise ValueError(self._bypass_message("LoRA and quantized dtypes"))
+            raise ValueError(self._make_bypass_message("LoRA and quantized dtypes"))
         check_rematerialization(self, selectors.get(selector))
 
     @property

@@ -237,7 +237,7 @@ class MaskedKernel:
                 variable.constraint = variable.regularizer = None
                 variable.overwrite_with_gradient = False
                 _keras.set_path(variable, f"{path}/{variable.name}".lstrip("/"))
-        self.scores.regularizer = self._penalty if self.scores_regularizer or self.regularizer else None
+        self.scores.regularizer = self._compute_penalty if self.scores_regularizer or self.regularizer else None
         self.scores.trainable = layer.trainable
         _keras.track(layer, _keras.TRAINABLE, self.scores, position)
         _keras.track(layer, _keras.NON_TRAINABLE, self.k_variable, first + 1)
@@ -268,7 +268,7 @@ class MaskedKernel:
         """The kernel's own regularizer, which applies to the masked kernel."""
         return getattr(self.kernel, "regularizer", None)
 
-    def _penalty(self, scores: Any) -> tf.Tensor:
+    def _compute_penalty(self, scores: Any) -> tf.Tensor:
         """Returns the sum of the two penalties. Keras calls this once per layer, even if the layer is shared."""
         penalty = tf.constant(0.0)
         if self.scores_regularizer is not None:
@@ -308,7 +308,7 @@ class MaskedKernel:
         """Returns the mask, float32, 0 or 1. In training, a selector that draws gives the mask of the next call."""
         self.check_built("mask()")
         k = tf.convert_to_tensor(self.k_variable)
-        return self.selector(self.scores.value, k, training, **self._next_seed(training))
+        return self.selector(self.scores.value, k, training, **self._make_next_seed(training))
 
     def read(self) -> tf.Tensor:
         """Returns the masked kernel for the code of layers: that of the running call, or a new one outside of calls."""
@@ -331,7 +331,7 @@ class MaskedKernel:
 
     def choose(self, training: bool) -> tf.Tensor:
         """Returns the masked kernel for one call of the layer. Counts the call if the selector draws masks."""
-        seed = self._next_seed(training)
+        seed = self._make_next_seed(training)
         if seed:  # count before the draw: replicas are threads, and another one may run during the draw
             self.draws.assign(self.draws.value + 1)
         return self.masked(training, dtype=self._find_read_dtype(), **seed)
@@ -344,7 +344,7 @@ class MaskedKernel:
             return dtype
         return str(self.layer.compute_dtype if self.layer.autocast else self.kernel.dtype)
 
-    def _next_seed(self, training: bool) -> dict[str, Any]:
+    def _make_next_seed(self, training: bool) -> dict[str, Any]:
         """Returns the seed of the next draw as a keyword argument, or {} if nothing is drawn."""
         if not (training and self.selector.draws):
             return {}

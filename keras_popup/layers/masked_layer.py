@@ -135,13 +135,13 @@ class MaskedLayer(Mixin):
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: quantization would replace the masked kernel."""
         # Not NotImplementedError, which `Model.quantize` turns into a warning.
-        raise ValueError(self._bypass_message("quantize()"))
+        raise ValueError(self._make_bypass_message("quantize()"))
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: LoRA would add unmasked weights to the kernel."""
-        raise ValueError(self._bypass_message("enable_lora()"))
+        raise ValueError(self._make_bypass_message("enable_lora()"))
 
-    def _bypass_message(self, feature: str) -> str:
+    def _make_bypass_message(self, feature: str) -> str:
         return (
             f"{feature} would bypass the mask of layer '{self.name}' ({type(self).__name__}). Strip the masks first: "
             "keras_popup.strip_masks(model)."

@@ -20,7 +20,7 @@ _GRAPHS = (keras.Sequential, _keras.Functional)
 
 
 @functools.cache
-def _bookkeeping() -> set[str]:
+def _list_bookkeeping() -> set[str]:
     """Returns the attributes that Keras itself sets in every layer and model."""
     # With names, because Keras counts the layers to which it has to give names.
     attributes = {*vars(keras.layers.Layer(name="layer")), *vars(keras.Model(name="model"))}
@@ -51,7 +51,7 @@ def get_parts(layer: Any) -> dict[Location, Any]:
         parts = {(index,): part for index, part in enumerate(layer.layers)}
     else:
         for name, value in vars(layer).items():
-            if name not in _bookkeeping():
+            if name not in _list_bookkeeping():
                 parts |= {(name, *steps): part for steps, part in _find_layers(value)}
     # Keras also tracks layers that are held in another way, such as under keys that are not strings or integers.
     seen = {id(part) for part in parts.values()}
@@ -173,7 +173,7 @@ def pair_layers(layer: Any, twin: Any, seen: set[int] | None = None) -> Iterator
 
 def is_bookkeeping(attribute: str) -> bool:
     """Tells whether an attribute of a layer is private, or set by Keras itself."""
-    return attribute.startswith("_") or attribute in _bookkeeping()
+    return attribute.startswith("_") or attribute in _list_bookkeeping()
 
 
 def own_weights(layer: Any) -> list[Any]:

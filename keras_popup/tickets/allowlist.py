@@ -78,7 +78,7 @@ def import_trusted(packages: Sequence[str]) -> tuple[str, ...]:
     return tuple(packages)
 
 
-def check(model: Any, custom_objects: Any, max_bytes: int, trust: Sequence[str] = ()) -> None:
+def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, trust: Sequence[str] = ()) -> None:
     """Checks all classes and functions that a serialized model names, and its number of layers.
 
     Args:
@@ -107,7 +107,7 @@ def check(model: Any, custom_objects: Any, max_bytes: int, trust: Sequence[str] 
                 raise ValueError(f"layer {str(value.get('name'))[:60]!r} is called on constants")
 
 
-def names_own_code(model: Any, custom_objects: Any) -> bool:
+def names_own_code(model: Any, custom_objects: dict[str, Any] | None) -> bool:
     """Tells whether a serialized model names classes or functions that are not from Keras or this library."""
     for value in _walk_objects(model):
         if "class_name" in value:
@@ -153,7 +153,7 @@ def _has_symbol(node: Any) -> bool:
     return False
 
 
-def _check_class(value: dict[str, Any], custom_objects: Any, trust: Sequence[str]) -> None:
+def _check_class(value: dict[str, Any], custom_objects: dict[str, Any] | None, trust: Sequence[str]) -> None:
     name, module, config = value["class_name"], value.get("module"), value.get("config")
     registered = value.get("registered_name") or name
     if name == "function":

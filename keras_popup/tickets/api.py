@@ -96,7 +96,7 @@ def save_ticket(
     assets: list[file_format.Asset] = []
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
-    with _progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
+    with _show_progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
         for path, twin in architecture.list_layers(plain):
             layer, variables = twins.get(id(twin), twin), architecture.collect_variables(twin)
             if isinstance(layer, MaskedLayer):
@@ -166,7 +166,7 @@ def load_ticket(
         for record in ticket.masks:
             records.setdefault(record.layer, []).append(record)
         masks: dict[tuple[str, str], Any] = {}
-        with _progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
+        with _show_progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
             for path, layer in architecture.list_layers(plain):
                 store = stores.pop(path, {})
                 for record in records.get(path, ()):
@@ -222,7 +222,7 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
     """
     with _add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
-        with _progress("verifying", sum(record.size for record in ticket.masks)) as advance:
+        with _show_progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
                 mask_record.decode_kernel(record)
                 advance(record.size)
@@ -292,7 +292,10 @@ def _freeze(layer: Any, names: list[str]) -> None:
 
 
 def _mask_plain(
-    ticket: file_format.Ticket, model: keras.Model, masks: dict[tuple[str, str], Any], custom_objects: Any
+    ticket: file_format.Ticket,
+    model: keras.Model,
+    masks: dict[tuple[str, str], Any],
+    custom_objects: dict[str, Any] | None,
 ) -> keras.Model:
     """Masks the plain model of a ticket in place.
 
@@ -338,7 +341,7 @@ def _find_versions() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _add_path(path: Any) -> Iterator[None]:
+def _add_path(path: str | os.PathLike[str]) -> Iterator[None]:
     """Adds the path of the file to the message of a TicketError."""
     try:
         yield
@@ -347,7 +350,7 @@ def _add_path(path: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress(task_name: str, weights: int) -> Iterator[Callable[[int], Any]]:
+def _show_progress(task_name: str, weights: int) -> Iterator[Callable[[int], Any]]:
     """Shows a progress bar on a terminal, if there are enough weights to take seconds."""
     console = rich.console.Console(stderr=True)
     hidden = weights < _SHOW_PROGRESS_FROM or not console.is_terminal

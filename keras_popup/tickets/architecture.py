@@ -151,7 +151,7 @@ def find_user_classes(model: keras.Model) -> dict[str, Any]:
 
 def build_plain(
     ticket: file_format.Ticket,
-    custom_objects: Any,
+    custom_objects: dict[str, Any] | None,
     max_bytes: int,
     *,
     trust: Sequence[str] = (),
@@ -230,7 +230,9 @@ def _bound_normalizations(value: Any) -> Any:
     return changed
 
 
-def _build(ticket: file_format.Ticket, custom_objects: Any) -> tuple[keras.Model, dict[tuple[str, str], Any]]:
+def _build(
+    ticket: file_format.Ticket, custom_objects: dict[str, Any] | None
+) -> tuple[keras.Model, dict[tuple[str, str], Any]]:
     """Returns the model of a ticket, and its variables by (path of the layer, key)."""
     with _keras.SafeModeScope(True), _keras.ObjectSharingScope():
         serialized = _bound_normalizations(ticket.model)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_popup._files import write_atomically
 from keras_popup.tickets import mask_coding
@@ -204,9 +205,11 @@ class Ticket:
     tensors: tuple[Tensor, ...]
     assets: tuple[Asset, ...]
 
-    def parts(self) -> Iterator[Any]:
+    def parts(self) -> Iterator[Mask | Tensor | Asset]:
         """Yields all records, in the order of their sections in the file."""
-        yield from (*self.masks, *self.tensors, *self.assets)
+        yield from self.masks
+        yield from self.tensors
+        yield from self.assets
 
 
 # The keys of the manifest: with a value for the whole ticket, and its type; with a list of records, and their class.
@@ -407,7 +410,7 @@ def _list_fields(kind: Any) -> list[str]:
     return [field.name for field in dataclasses.fields(kind) if field.name not in kind.DATA]
 
 
-def _list_sections(part: Any) -> list[bytes]:
+def _list_sections(part: Mask | Tensor | Asset) -> list[bytes]:
     return [getattr(part, name) for name in part.DATA]
 
 
@@ -423,7 +426,7 @@ def bytes_of(shape: tuple[int, ...], dtype: str) -> int:
     return math.prod(shape) * (DTYPES[dtype].itemsize if dtype in DTYPES else 8)
 
 
-def array(tensor: Tensor) -> Any:
+def array(tensor: Tensor) -> NDArray[Any]:
     """Returns the array of a record.
 
     Raises:
@@ -443,25 +446,25 @@ def content(asset: Asset) -> bytes:
         raise TicketError(f"{asset}: {error}") from None
 
 
-def checksum(array: Any) -> str:
+def checksum(array: NDArray[Any]) -> str:
     """Returns a checksum of the values of an array: 16 hexadecimal digits."""
-    return hashlib.sha256(_little_endian(array)).hexdigest()[:16]
+    return hashlib.sha256(_to_little_endian(array).data).hexdigest()[:16]
 
 
-def pack(array: Any) -> bytes:
+def pack(array: NDArray[Any]) -> bytes:
     """Returns the values of an array, compressed without loss.
 
     The first bytes of all values come first, then all second bytes, and so on. Exponents of weights are similar, so
     they compress well next to each other.
     """
     width = array.dtype.itemsize
-    planes = _little_endian(array).view(np.uint8).reshape(-1, width).T
+    planes = _to_little_endian(array).view(np.uint8).reshape(-1, width).T
     # Z_RLE: code runs and frequencies only. Other repetitions in weights are chance, and searching for them is slow.
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_RLE)
     return compressor.compress(planes.tobytes()) + compressor.flush()
 
 
-def unpack(packed: bytes, shape: tuple[int, ...], dtype: str) -> Any:
+def unpack(packed: bytes, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """Returns an array from packed bytes: the inverse of `pack`.
 
     Raises:
@@ -470,17 +473,23 @@ def unpack(packed: bytes, shape: tuple[int, ...], dtype: str) -> Any:
     kind = DTYPES[dtype]
     size = math.prod(shape)
     planes = np.frombuffer(mask_coding.inflate(packed, size * kind.itemsize), np.uint8).reshape(kind.itemsize, size)
-    values = np.ascontiguousarray(planes.T).reshape(-1).view(_unsigned(kind, "<")).astype(_unsigned(kind, "="))
-    return values.view(kind).reshape(shape)
+    values = (
+        np.ascontiguousarray(planes.T)
+        .reshape(-1)
+        .view(_find_unsigned_dtype(kind, "<"))
+        .astype(_find_unsigned_dtype(kind, "="))
+    )
+    unpacked: NDArray[Any] = values.view(kind).reshape(shape)
+    return unpacked
 
 
-def _little_endian(array: Any) -> Any:
+def _to_little_endian(array: NDArray[Any]) -> NDArray[Any]:
     """Returns the values of an array as flat, little-endian unsigned integers, if possible without a copy."""
     flat = np.ascontiguousarray(array).reshape(-1)
     flat = flat.astype(flat.dtype.newbyteorder("="), copy=False)
-    return flat.view(_unsigned(flat.dtype, "=")).astype(_unsigned(flat.dtype, "<"), copy=False)
+    return flat.view(_find_unsigned_dtype(flat.dtype, "=")).astype(_find_unsigned_dtype(flat.dtype, "<"), copy=False)
 
 
-def _unsigned(dtype: Any, order: str) -> Any:
+def _find_unsigned_dtype(dtype: np.dtype[Any], order: str) -> np.dtype[Any]:
     """Returns the unsigned integer dtype of the same width. NumPy cannot swap the bytes of every dtype."""
     return np.dtype(f"{order}u{dtype.itemsize}")

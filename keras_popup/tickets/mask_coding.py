@@ -47,18 +47,18 @@ class CodingError(ValueError):
 
 def start_bins(scores: NDArray[np.float32]) -> Bytes:
     """Returns the bins of initial scores, flat, in [0, START_BINS)."""
-    return _magnitude_bins(scores.ravel(), START_BINS)
+    return _find_magnitude_bins(scores.ravel(), START_BINS)
 
 
 def weight_bins(weights: NDArray[np.float32]) -> Bytes:
     """Returns the bins of the values of weights, flat, in [0, WEIGHT_BINS)."""
     flat = weights.ravel()
-    bins = _magnitude_bins(flat, WEIGHT_BINS // 2)
+    bins = _find_magnitude_bins(flat, WEIGHT_BINS // 2)
     bins += (flat < 0).astype(np.uint8) * np.uint8(WEIGHT_BINS // 2)
     return bins
 
 
-def _magnitude_bins(values: NDArray[np.float32], bins: int) -> Bytes:
+def _find_magnitude_bins(values: NDArray[np.float32], bins: int) -> Bytes:
     """Returns min(floor(bins * |v| / max |v|), bins - 1) for each value v, computed in float32."""
     result = np.zeros(values.size, np.uint8)
     largest = np.float32(max(values.max(initial=0), -values.min(initial=0)))

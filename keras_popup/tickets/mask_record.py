@@ -1,10 +1,12 @@
 """The record of a masked kernel in a ticket: the coded mask, and the seed of the kernel or its kept weights."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
@@ -13,7 +15,7 @@ from keras_popup.tickets import allowlist, file_format, mask_coding
 from keras_popup.tickets.file_format import Mask, TicketError
 
 # The initializers that a ticket may name.
-_FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers._INITIALIZERS.values()}
+_FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}
 
 
 def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
@@ -85,7 +87,7 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
     )
 
 
-def decode_kernel(record: Mask) -> tuple[Any, Any]:
+def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Returns (mask, masked kernel) from a record: the inverse of `encode_kernel`.
 
     Raises:
@@ -125,7 +127,7 @@ def decode_kernel(record: Mask) -> tuple[Any, Any]:
     return mask, baked
 
 
-def _apply_mask(kernel: Any, mask: Any, factor: np.float32) -> Any:
+def _apply_mask(kernel: NDArray[Any], mask: NDArray[np.uint8], factor: np.float32) -> NDArray[Any]:
     """Returns kernel * mask * factor, computed in place; -0.0 becomes +0.0. As `MaskedKernel.baked` does."""
     np.copyto(kernel, 0, where=mask == 0)
     if factor != 1:
@@ -147,7 +149,7 @@ def _find_factor(record: Mask) -> np.float32:
     )
 
 
-def _get_initializer(serialized: Any) -> Any:
+def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, int]], NDArray[np.float32]]:
     """Returns the `values` method of a serialized initializer. It must be one of this library."""
     parts = serialized if isinstance(serialized, dict) else {}
     name, config = parts.get("registered_name"), parts.get("config")
@@ -189,7 +191,7 @@ def name_kernels(layer: Any, records: list[Mask]) -> dict[str, Mask]:
     return named
 
 
-def to_mask_arguments(records: dict[str, Mask], custom_objects: Any) -> MaskArguments:
+def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] | None) -> MaskArguments:
     """Returns the arguments with which a layer is masked.
 
     Args:

@@ -70,14 +70,14 @@ def test_arguments_reach_the_layers(name):
     model = mask_model(
         models.FullyConnected(width=0.1),
         k=0.25,
-        kernel_initializer=initializers._INITIALIZERS[name](scaled=True),
+        kernel_initializer=initializers.INITIALIZERS[name](scaled=True),
         scores_regularizer=keras.regularizers.L2(0.1),
         seed=3,
     )
     for layer in masked_layers(model):
         assert layer.k == 0.25
         assert layer.scores_regularizer.l2 == pytest.approx(0.1)
-        assert type(layer.kernel_initializer) is initializers._INITIALIZERS[name]
+        assert type(layer.kernel_initializer) is initializers.INITIALIZERS[name]
         assert layer.kernel_initializer.scaled
     assert len(model.losses) == 3
 

@@ -231,7 +231,7 @@ def test_truncated_file_in_a_streamed_folder(tmp_path):
 @pytest.mark.parametrize("size", [45_000, 60_000])
 def test_orders_of_epochs_and_seeds_are_unrelated(seed, size):
     orders = [
-        next(iter(sources._shuffled_index(size, s, tf.constant(epoch, tf.int64)).batch(size))).numpy()
+        next(iter(sources._shuffle_index(size, s, tf.constant(epoch, tf.int64)).batch(size))).numpy()
         for s, epoch in ((seed, 0), (seed, 1), (seed, 2), (seed + 1, 0))
     ]
     for order in orders:

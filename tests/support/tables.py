@@ -202,7 +202,7 @@ def plain_model(name: str) -> keras.Model:
     return next(case for case in MODELS if case.name == name).make()
 
 
-INITIALIZERS = sorted(initializers._INITIALIZERS)
+INITIALIZERS = sorted(initializers.INITIALIZERS)
 SELECTORS = sorted(registry._SELECTORS)
 
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
