@@ -64,9 +64,9 @@ class RunFolder(Folder):
         """Saves a model and its optimizer after `len(history)` epochs, then removes the checkpoint before."""
         weights = self._weights(len(history))
         write_atomically(weights, model.save_weights)
+        self.write_history(history)  # before the checkpoint: whoever sees that finds the history too
         self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
         self._remove(("checkpoint-*.weights.h5",), but=weights)
-        self.write_history(history)
 
     def load_checkpoint(self, model: Any) -> tuple[History, float]:
         """Restores a compiled model and its optimizer, which must be built. Returns the history and seconds so far."""
