@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 GPUS ?= GPU:0,GPU:1
 
-.PHONY: demo test test-slow test-all test-gpu lint format bench wheel clean
+.PHONY: demo test test-integration test-slow test-all test-gpu lint format bench wheel clean
 
 demo: .venv/installed
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
@@ -12,8 +12,11 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/pytest
 
+test-integration: .venv/installed
+	$(BIN)/pytest -m 'integration and not slow and not rare'
+
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m 'slow and not rare'
 
 test-all: .venv/installed
 	$(BIN)/pytest -m ''

@@ -30,3 +30,36 @@ def _seeded():
 def _garbage_collected():
     yield
     gc.collect()  # after each test it would take half of the time
+
+
+# The tiers. What is not named here and has no mark of its own is a unit test: `make test`.
+# `make test-integration`: processes of their own, whole runs, searches, executed pages, round trips of whole models.
+INTEGRATION = (
+    "tests/benchmarks/",
+    "tests/distribution/",
+    "tests/exports/",
+    "tests/search/test_search.py",
+    "tests/training/test_training.py",
+    "tests/conversion/test_hub.py",
+    "tests/conversion/test_odd_models.py",
+    "tests/conversion/test_golden_models.py",
+    "tests/test_examples.py::test_example",
+    "tests/test_examples.py::test_benchmark",
+    "tests/test_examples.py::test_python_blocks",
+)
+# One of each kind is in `make test` all the same: a run, a kill and going on, a search, an export, a whole model.
+SMOKE = (
+    "tests/training/test_training.py::test_run_folder",
+    "tests/training/test_training.py::test_killed_and_resumed",
+    "tests/search/test_search.py::test_winner_is_chosen_by_validation_and_tested_once",
+    "tests/exports/test_exports.py::test_formats",
+    "tests/conversion/test_odd_models.py::test_round_trip[variables_without_names-",
+    "tests/conversion/test_golden_models.py::test_a_model_is_read_as_it_was",
+    "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.nodeid.startswith(INTEGRATION) and not item.nodeid.startswith(SMOKE):
+            item.add_marker("integration")
