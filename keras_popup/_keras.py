@@ -1,4 +1,6 @@
-"""All private names of Keras that this library uses. A test checks what each of them does.
+"""The private classes and functions of Keras that this library uses. A test checks what each of them does.
+
+Other files also read single private attributes of layers and variables, such as `_autocast` and `_remat_mode`.
 
 Keras's `Tracker` lists the variables and sublayers of a layer. A built layer locks its tracker. `Layer.quantize` and
 `Layer.enable_lora` change a layer in place, as masking does, and unlock the tracker in the same way.
