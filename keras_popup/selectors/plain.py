@@ -1,9 +1,10 @@
 """The exact top-k choice in TensorFlow's own operations: nothing is compiled, so the first step comes at once.
 
 `thresholds.py` finds the same threshold in fewer passes, as an XLA program that takes seconds to compile. Here scores
-above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, then
-from a sample, then it is everything. All of it is integer arithmetic on the bits of the scores, as there. Shapes need
-not be known, so one trace serves all kernels.
+above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, or
+else from a sample. If neither has few scores inside, three histograms of the bits find the threshold of any scores.
+All of it is integer arithmetic on the bits of the scores, as there. Shapes need not be known, so one trace serves all
+kernels.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ _OFFSET = _MAGNITUDE_BITS - _INFINITY_BITS
 _ROOTS = 2.0
 
 _SAMPLE = 8192
-_SAMPLE_FROM = 4 * _SAMPLE  # fewer scores are sorted
+_MOST_SORTED = 4 * _SAMPLE  # fewer scores are sorted at once
+_SHARE_SORTED = 16  # of more scores, at most one in so many
 _DEVIATIONS = 5.0  # of the sample's quantile, on either side
 
 _Found = tuple[tf.Tensor, ...]
@@ -75,10 +77,10 @@ def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = N
         return _find_among(bounded, tf.range(size), kept)
 
     def by_sample() -> _Found:
-        return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), by_sorting)
+        return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), lambda: _find_by_histograms(ranks, kept))
 
     def anew() -> _Found:
-        return tf.cond(size > _SAMPLE_FROM, by_sample, by_sorting)
+        return tf.cond(size > _MOST_SORTED, by_sample, by_sorting)
 
     return Threshold(*(anew() if hint is None else _look_inside(ranks, kept, *_bracket_by_hint(hint, size), anew)))
 
@@ -86,12 +88,13 @@ def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = N
 def _look_inside(
     ranks: tf.Tensor, kept: tf.Tensor, low: tf.Tensor, high: tf.Tensor, otherwise: Callable[[], _Found]
 ) -> _Found:
-    """Returns the arguments of a `Threshold` if it lies in [low, high], else what `otherwise` returns."""
+    """Returns the arguments of a `Threshold` if it is one of few in [low, high], else what `otherwise` returns."""
     wanted = kept - _count(ranks > high)
     # As unsigned numbers, those below the bracket are above it too.
     width = tf.bitcast(high - low, tf.uint32)
     inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= width)[:, 0]
-    found = (wanted >= 1) & (wanted <= tf.size(inside))
+    most = tf.maximum(tf.size(ranks) // _SHARE_SORTED, _MOST_SORTED)
+    found = (wanted >= 1) & (wanted <= tf.size(inside)) & (tf.size(inside) <= most)
     return tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
 
 
@@ -101,6 +104,29 @@ def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found
     ties = tf.boolean_mask(index, tf.equal(ranks, rank))
     of_ties = wanted - _count(ranks > rank)
     return rank, tf.cast(ties[of_ties - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), of_ties)
+
+
+def _find_by_histograms(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
+    """Returns the arguments of a `Threshold` of any scores: the bits of its rank, eleven, ten and ten."""
+    bounded = tf.maximum(ranks, -1)  # all NaN are equal
+    digits = tf.bitwise.right_shift(bounded, 20) + 1
+    digit, wanted = _find_digit(digits, 2**11 + 1, kept)
+    rank, alike = (digit - 1) * 2**20, tf.equal(digits, digit)
+    for shift in (10, 0):
+        digits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bounded, shift), 2**10 - 1)
+        digits = tf.where(alike, digits, 2**10)  # which is not counted
+        digit, wanted = _find_digit(digits, 2**10, wanted)
+        rank, alike = rank + digit * 2**shift, tf.equal(digits, digit)
+    ties = tf.where(alike)[:, 0]
+    return rank, tf.cast(ties[wanted - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), wanted)
+
+
+def _find_digit(digits: tf.Tensor, number: int, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the digit that the `wanted`-th largest has, and which largest of those with this digit it is."""
+    counts = tf.math.bincount(digits, minlength=number, maxlength=number, dtype=tf.int32)
+    higher = tf.cumsum(counts, exclusive=True, reverse=True)
+    digit = tf.reduce_sum(tf.cast(higher >= wanted, tf.int32))
+    return digit, wanted - higher[digit]
 
 
 def _count(condition: tf.Tensor) -> tf.Tensor:

@@ -39,6 +39,12 @@ def by_plain_operations(scores, kept):
     return tf.reshape(plain.find_threshold(ranks, kept).is_above(ranks), scores.shape)
 
 
+def by_histograms(scores, kept):
+    ranks = plain.rank_scores(tf.reshape(scores, [-1]))
+    found = plain.Threshold(*plain._find_by_histograms(ranks, kept))
+    return tf.reshape(found.is_above(ranks), scores.shape)
+
+
 def by_a_wrong_hint(scores, kept):
     ranks = plain.rank_scores(tf.reshape(scores, [-1]))
     found = plain.find_threshold(ranks, kept, tf.constant(0x3F800000 << 31, tf.int64))
@@ -55,6 +61,7 @@ def by_its_own_hint(scores, kept):
 PATHS = [
     pytest.param(by_plain_operations, id="plain"),
     pytest.param(tf.function(by_plain_operations), id="plain_graph"),
+    pytest.param(by_histograms, id="histograms"),
     pytest.param(by_a_wrong_hint, id="plain_wrong_hint"),
     pytest.param(by_its_own_hint, id="plain_own_hint"),
     pytest.param(by_numpy, id="numpy"),
