@@ -153,7 +153,7 @@ def test_ticket(capsys, tmp_path, monkeypatch):
     (tmp_path / "run" / "model.ticket").write_bytes(b"nothing")
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1
-    assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: it is none: it begins with")
+    assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: not a ticket: wrong magic bytes")
 
 
 def python(code, **environment):
