@@ -300,7 +300,7 @@ def test_nobody_waits_for_ever():
 def test_what_cannot_be_interrupted_has_a_time_limit():
     script = (
         "import os, signal, time\n"
-        "from keras_popup.distribution import _time_limit\n"
+        "from keras_popup.distribution.placement import _time_limit\n"
         "with _time_limit(60, 'never'): pass\n"
         "signal.signal(signal.SIGINT, lambda *_: None)  # as where Python's lock is held\n"
         "with _time_limit(1, 'too long'):\n"
