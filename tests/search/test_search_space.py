@@ -186,7 +186,7 @@ def test_the_k_of_a_budget_is_the_one_next_to_half_that_fits(sizes, share, branc
 
 def proposals(tuner, **changes):
     space = {"k": (0.1, 0.3, 0.5, 0.7) if tuner == "grid" else Range(0.02, 0.98), "width": (0.5, 1.0, 2.0)}
-    trials = {"random": 12, "bayesian": 7}.get(tuner)  # Bayesian ones beyond the sixth take a second each
+    trials = {"random": 12, "bayesian": 10}.get(tuner)  # of Bayesian ones, those beyond the ninth take a second each
     search = SearchConfig(**{"run": FC, "space": space, "tuner": tuner, "max_trials": trials, **changes})
     return Proposals(search, search.hyperparameters())
 
