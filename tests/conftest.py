@@ -39,6 +39,8 @@ INTEGRATION = (
     "tests/distribution/",
     "tests/exports/",
     "tests/search/test_search.py",
+    "tests/search/test_search_space.py::test_a_search_that_was_cut_goes_on_as_if_it_had_not_been[bayesian]",
+    "tests/search/test_search_space.py::test_seeds[bayesian]",
     "tests/training/test_training.py",
     "tests/conversion/test_hub.py",
     "tests/conversion/test_odd_models.py",
