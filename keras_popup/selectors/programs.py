@@ -1,4 +1,4 @@
-"""Small XLA programs for what a selector does with scores, and doing it without one where it is done once."""
+"""How a choice runs: by TensorFlow's operations, traced once; as an XLA program; or by NumPy, where it is done once."""
 
 import contextlib
 import contextvars
