@@ -83,8 +83,19 @@ SMOKE = (
     "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",
 )
 
+# Of what is marked as slow by the dozen, a sample stays in `make test-slow`; the rest is run by `make test-all`.
+DOZENS = (
+    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip",
+    "tests/tickets/test_tickets.py::test_layers",
+    "tests/tickets/test_tickets.py::test_models[",
+)
+SAMPLE = ("[nested_sequential", "[transformer", "[conv2d", "[dense-")
+
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        is_in_sample = not item.nodeid.startswith(DOZENS) or any(name in item.nodeid for name in SAMPLE)
+        if item.get_closest_marker("slow") and not is_in_sample:
+            item.add_marker("rare")
         if item.nodeid.startswith(INTEGRATION) and not item.nodeid.startswith(SMOKE):
             item.add_marker("integration")
