@@ -1,7 +1,7 @@
 """Trains on several devices and workers: finds them, starts them, and reports their loss.
 
-Tried on a CPU that is divided into several devices, and on several processes of one machine. It never ran on GPUs, nor on
-several machines: docs/distributed.md.
+Tried on a CPU that is divided into several devices, and on several processes of one machine. It never ran on GPUs, nor
+on several machines: docs/distributed.md.
 """
 
 from keras_popup.distribution.placement import Cluster, Placement, find_devices, loss_of_workers, place
