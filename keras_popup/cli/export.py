@@ -43,6 +43,7 @@ _COMPARED = 32  # test images
 
 
 def export(arguments: Sequence[str]) -> int:
+    """`keras-popup export`: exports a model and returns the exit status."""
     values = flags.FlagValues()
     names = ", ".join(EXPORT_NAMES)
     flags.DEFINE_list(

@@ -24,6 +24,7 @@ example:
 
 
 def summary(arguments: Sequence[str]) -> int:
+    """`keras-popup summary`: prints what is masked in a model and returns the exit status."""
     path = parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")
     if path is not None:
         file = find_model_file(path)

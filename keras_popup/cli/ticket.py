@@ -30,6 +30,7 @@ examples:
 
 
 def ticket(arguments: Sequence[str]) -> int:
+    """`keras-popup ticket`: runs one of its own commands and returns the exit status."""
     commands = {"pack": _pack, "unpack": _unpack, "info": _inspect, "verify": _inspect}
     command = arguments[0] if arguments else "--help"
     if command in ("--help", "-h", "help"):

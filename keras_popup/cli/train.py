@@ -36,6 +36,7 @@ the run folder:
 
 
 def train(arguments: Sequence[str]) -> int:
+    """`keras-popup train`: trains a network and returns the exit status."""
     values = flags.FlagValues()
     define_config_flags(values, RunConfig)
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)

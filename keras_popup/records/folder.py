@@ -171,6 +171,7 @@ class Folder:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows as a CSV file. Its columns are the keys of all rows, in the order in which they appear."""
     table = io.StringIO()
     writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

@@ -11,12 +11,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-_INFINITY_BITS = 0x7F800000
-_MAGNITUDE_BITS = 0x7FFFFFFF
-_INDEX_BITS = 31
+from keras_popup.selectors.thresholds import INDEX_BITS, INFINITY_BITS, MAGNITUDE_BITS
 
 # A rank is the bits of a magnitude plus this: infinity has the largest int32, NaN wraps around and is negative.
-_OFFSET = _MAGNITUDE_BITS - _INFINITY_BITS
+_OFFSET = MAGNITUDE_BITS - INFINITY_BITS
 
 # The bracket around a known threshold reaches this many square roots of n scores, if there were n in its octave. A step
 # of training moves the threshold past some 10 of 235,200 scores, 300 of 4,194,304.
@@ -45,7 +43,7 @@ class Threshold:
     def to_hint(self) -> tf.Tensor:
         """Returns the threshold as `thresholds.find_threshold` does, an int64 scalar."""
         rank = tf.maximum(self.rank - _OFFSET + 1, 0)
-        return tf.cast(rank, tf.int64) * 2**_INDEX_BITS + tf.cast(self.end, tf.int64)
+        return tf.cast(rank, tf.int64) * 2**INDEX_BITS + tf.cast(self.end, tf.int64)
 
     def is_above(self, ranks: tf.Tensor) -> tf.Tensor:
         """Tells which ranks are kept: a bool tensor."""
@@ -59,7 +57,7 @@ class Threshold:
 
 def rank_scores(scores: tf.Tensor) -> tf.Tensor:
     """Returns int32 that order like the magnitudes of float32 scores; those of NaN are negative."""
-    return tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), _MAGNITUDE_BITS) + _OFFSET
+    return tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), MAGNITUDE_BITS) + _OFFSET
 
 
 def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None) -> Threshold:
@@ -134,7 +132,7 @@ def _count(condition: tf.Tensor) -> tf.Tensor:
 
 
 def _bracket_by_hint(hint: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    middle = tf.bitwise.right_shift(hint, _INDEX_BITS) - 1 + _OFFSET
+    middle = tf.bitwise.right_shift(hint, INDEX_BITS) - 1 + _OFFSET
     reach = tf.cast(_ROOTS * 2**23 / tf.sqrt(tf.cast(size, tf.float64)), tf.int64)
     return _clip(middle - reach), _clip(middle + reach)
 
@@ -148,10 +146,10 @@ def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf
     low = tf.cast(tf.math.floor(share * _SAMPLE - reach), tf.int32)
     high = tf.cast(tf.math.ceil(share * _SAMPLE + reach), tf.int32)
     low_rank = tf.where(low < 0, 0, sample[tf.maximum(low, 0)])
-    high_rank = tf.where(high >= _SAMPLE, _MAGNITUDE_BITS, sample[tf.minimum(high, _SAMPLE - 1)])
+    high_rank = tf.where(high >= _SAMPLE, MAGNITUDE_BITS, sample[tf.minimum(high, _SAMPLE - 1)])
     return _clip(tf.cast(low_rank, tf.int64)), _clip(tf.cast(high_rank, tf.int64))
 
 
 def _clip(rank: tf.Tensor) -> tf.Tensor:
     """Returns an int64 rank as that of a number, an int32 in [0, infinity's]: NaN is found by sorting only."""
-    return tf.cast(tf.clip_by_value(rank, 0, _MAGNITUDE_BITS), tf.int32)
+    return tf.cast(tf.clip_by_value(rank, 0, MAGNITUDE_BITS), tf.int32)

@@ -18,10 +18,10 @@ import tensorflow as tf
 
 from keras_popup.selectors import programs
 
-_INFINITY_BITS = 0x7F800000
-_MAGNITUDE_BITS = 0x7FFFFFFF
-_RANK_END = _INFINITY_BITS + 2
-_INDEX_BITS = 31
+INFINITY_BITS = 0x7F800000
+MAGNITUDE_BITS = 0x7FFFFFFF
+_RANK_END = INFINITY_BITS + 2
+INDEX_BITS = 31
 _PART = 1 << 20  # scores that NumPy looks at at once
 
 # A pass counts for four candidates at once: four counters of 8 bits share an int32, which holds for the 128
@@ -82,8 +82,8 @@ def is_above(scores: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
         threshold: int64 scalar `rank * 2**31 + end`. A score is above it that has a higher rank, or the same
             rank and a flat index below `end`.
     """
-    rank = tf.cast(tf.bitwise.right_shift(threshold, _INDEX_BITS), tf.int32)
-    end = tf.cast(tf.bitwise.bitwise_and(threshold, 2**_INDEX_BITS - 1), tf.int32)
+    rank = tf.cast(tf.bitwise.right_shift(threshold, INDEX_BITS), tf.int32)
+    end = tf.cast(tf.bitwise.bitwise_and(threshold, 2**INDEX_BITS - 1), tf.int32)
     ranks = _ranks(tf.reshape(scores, [-1]))
     index = tf.range(programs.static_size(scores))
     return tf.reshape((ranks > rank) | (tf.equal(ranks, rank) & (index < end)), scores.shape)
@@ -105,15 +105,15 @@ def find_threshold(scores: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = 
     low, high = tf.unstack(_search(flat, left_out, _guess(flat, left_out, hint))[1])
     end = _end_of_ties(flat, low[0], (high - low)[2:], high[1] - left_out)
     end = tf.where(tf.equal(low[1], left_out), size, end)
-    return tf.cast(low[0], tf.int64) * 2**_INDEX_BITS + tf.cast(end, tf.int64)
+    return tf.cast(low[0], tf.int64) * 2**INDEX_BITS + tf.cast(end, tf.int64)
 
 
 def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
     """Returns the threshold of an array of scores and what is above it, a bool array, in little memory."""
 
     def ranks(part: Any) -> Any:  # as `_ranks`
-        magnitudes = part.view(np.int32) & _MAGNITUDE_BITS
-        return np.where(magnitudes > _INFINITY_BITS, 0, magnitudes + 1).astype(np.int32, copy=False)
+        magnitudes = part.view(np.int32) & MAGNITUDE_BITS
+        return np.where(magnitudes > INFINITY_BITS, 0, magnitudes + 1).astype(np.int32, copy=False)
 
     flat = scores.ravel()
     place = flat.size - kept
@@ -132,7 +132,7 @@ def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
         if wanted and ties.size:
             wanted -= ties.size
             end = first + int(ties[-1]) + 1
-    return lowest * 2**_INDEX_BITS + end, mask.reshape(scores.shape)
+    return lowest * 2**INDEX_BITS + end, mask.reshape(scores.shape)
 
 
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:
@@ -145,7 +145,7 @@ def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.T
 def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
     """Returns ranks around that of a threshold, int32 `(6,)`: candidates for the first pass, two for the second."""
     around = [round(roots * 2**23 / math.sqrt(size)) for roots in _ROOTS]
-    rank = tf.bitwise.right_shift(hint, _INDEX_BITS)
+    rank = tf.bitwise.right_shift(hint, INDEX_BITS)
     ranks = rank + tf.constant(around, tf.int64) + tf.constant(_UPPER, tf.int64)
     return tf.cast(tf.clip_by_value(ranks, 0, _RANK_END), tf.int32)
 
@@ -211,7 +211,7 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
     places = tf.stack([place - room, place - 0.6 * deviation, place + 0.6 * deviation, place + room])
     places = tf.clip_by_value(places, 0.0, 1.0)
     # Scores are spread more evenly than the logarithms that their ranks are.
-    bits = tf.clip_by_value(ends[:, 0] - 1, 0, _INFINITY_BITS - 1)
+    bits = tf.clip_by_value(ends[:, 0] - 1, 0, INFINITY_BITS - 1)
     values = tf.cast(tf.bitcast(bits, tf.float32), tf.float64)
     values = tf.cast(values[0] + places * (values[1] - values[0]), tf.float32)
     candidates = tf.bitcast(values, tf.int32) + 1
@@ -289,5 +289,5 @@ def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
 
 def _ranks(scores: tf.Tensor) -> tf.Tensor:
     """Returns int32 in [0, _RANK_END) that order like the magnitudes: NaN 0, zero 1, infinity the largest."""
-    magnitude = tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), _MAGNITUDE_BITS)
-    return tf.where(magnitude > _INFINITY_BITS, 0, magnitude + 1)
+    magnitude = tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), MAGNITUDE_BITS)
+    return tf.where(magnitude > INFINITY_BITS, 0, magnitude + 1)

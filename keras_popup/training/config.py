@@ -27,6 +27,7 @@ class Bounds(NamedTuple):
 
 
 def at_least(least: int, text: str = "") -> Bounds:
+    """Returns the bounds of numbers that are not below `least`."""
     return Bounds(lambda value: value >= least, text or f"{least} or more")
 
 
