@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup import _workarounds, conversion, selectors
+from keras_popup import _keras, _workarounds, conversion, selectors
 from keras_popup.conversion import copy_model
 from keras_popup.exports import litert_int8, runtimes
 from keras_popup.layers import walk
@@ -245,12 +245,6 @@ def _find_numpy_dtype(x: Any) -> Any:
     return tf.as_dtype(x.dtype).as_numpy_dtype
 
 
-def _pack_inputs(model: Any, batch: list[Any]) -> Any:
-    """Returns a flat batch in the structure that a call of the model takes."""
-    structure = getattr(model, "_inputs_struct", None)
-    return keras.tree.pack_sequence_as(structure, batch) if structure is not None else batch[0]
-
-
 def _name_outputs(outputs: Any) -> dict[str, Any]:
     """Returns the outputs by their names in SavedModel and LiteRT files, in the order of ONNX files."""
     flat = keras.tree.flatten(outputs)
@@ -260,7 +254,7 @@ def _name_outputs(outputs: Any) -> dict[str, Any]:
 
 
 def _compute_outputs(model: Any, batch: list[Any]) -> dict[str, Array]:
-    outputs = _name_outputs(model(_pack_inputs(model, batch), training=False))
+    outputs = _name_outputs(model(_keras.pack_inputs(model, batch), training=False))
     return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
 
 
@@ -336,7 +330,7 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
 
     @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: tf.Tensor) -> Any:
-        return _name_outputs(plain(_pack_inputs(plain, list(inputs)), training=False))
+        return _name_outputs(plain(_keras.pack_inputs(plain, list(inputs)), training=False))
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]
