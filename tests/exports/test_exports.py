@@ -15,7 +15,7 @@ from keras_popup import exports, mask_model, models, strip_masks
 from keras_popup.exports import api, litert_int8
 
 PATHS = {
-    "saved_model": "saved",
+    "tf_saved_model": "saved",
     "litert": "model.tflite",
     "litert_sparse": "sparse.tflite",
     "litert_int8": "int8.tflite",
@@ -90,7 +90,7 @@ def test_sizes(tmp_path):
     model = mask_model(models.FullyConnected(), k=0.1, seed=1)
     size = {name: keras_popup.export(model, tmp_path / PATHS[name], name).bytes for name in exports.FORMATS}
     floats = 4 * model.count_params() // 2 - 12
-    for name in ("saved_model", "litert", "onnx"):
+    for name in ("tf_saved_model", "litert", "onnx"):
         assert floats < size[name] < 1.1 * floats
     assert size["litert_int8"] < 0.26 * floats
     assert size["litert_sparse"] < 0.2 * floats
@@ -187,7 +187,7 @@ def test_keras_export_of_a_masked_model_raises(name, tmp_path):
 
 def test_errors(tmp_path):
     model = conv_net()
-    with pytest.raises(ValueError, match="must be one of saved_model, litert"):
+    with pytest.raises(ValueError, match="must be one of tf_saved_model, litert"):
         keras_popup.export(model, tmp_path / "x", "tflite")
     with pytest.raises(ValueError, match="cannot end in '.keras'"):
         keras_popup.export(model, tmp_path / "x.keras")
