@@ -41,6 +41,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/train_step.py
 	$(BIN)/python benchmarks/first_step.py
+	$(BIN)/python benchmarks/inference.py
 
 # Builds the wheel, installs it in an empty environment and trains with it.
 wheel: .venv/installed

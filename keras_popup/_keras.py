@@ -17,6 +17,7 @@ from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from tensorflow.python.eager import record
+from tensorflow.python.framework import ops
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops import control_flow_util
 from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
@@ -303,3 +304,22 @@ def read_memory(variable: Any) -> tuple[tf.Tensor, int]:
     # Not through the methods of the variable, which take three times as long.
     read = tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
     return read, np.asarray(memoryview(read)).__array_interface__["data"][0]
+
+
+GRADIENTS: dict[str, dict[str, Any]] = ops.gradient_registry._registry
+"""The gradient functions of all operations by name. The function is the value of "type"."""
+
+
+def find_graph_of_gradient(function: Any) -> tf.Graph | None:
+    """Returns the graph that a gradient function of `tf.custom_gradient` holds; None for other functions."""
+    if getattr(function, "__name__", "") != "internal_grad_fn":
+        return None
+    held = _find_closure(_find_closure(function).get("tape_grad_fn")).get("result")
+    tensors = [tensor for tensor in tf.nest.flatten(held) if isinstance(tensor, tf.Tensor)]
+    return tensors[0].graph if tensors and hasattr(tensors[0], "graph") else None
+
+
+def _find_closure(function: Any) -> dict[str, Any]:
+    code = getattr(function, "__code__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    return {} if code is None else {n: cell.cell_contents for n, cell in zip(code.co_freevars, cells, strict=True)}

@@ -1,10 +1,15 @@
 """Workarounds for bugs in other packages. Each one says what is wrong, where it was reported and when it can go."""
 
+import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
+
+from keras_popup import _keras
 
 
 def replace_erfc(path: Path) -> None:
@@ -51,3 +56,27 @@ def rematerialize_with_keywords(rematerialize: Callable[..., Any], fn: Any, kwar
     """
     rematerialized = rematerialize(lambda *tensors: fn(*tensors, **kwargs))
     return lambda *tensors, **_: rematerialized(*tensors)
+
+
+def let_graph_go(graph: tf.Graph) -> None:
+    """Lets a graph be freed when nobody uses it any more, though operations with a custom gradient are in it.
+
+    TensorFlow registers the gradient function of each such operation for ever, and the function holds the graph with
+    all its variables. Every model that Keras trains has such operations. Here the graph holds the function, and the
+    register has a weak reference. A graph that is still being made has its later functions moved by the next call.
+    Reported: https://github.com/tensorflow/tensorflow/issues/97697. Remove this when gradient functions of TensorFlow's
+    own operations and of `TopK` hold no tensors.
+    """
+    if hasattr(graph, "_popup_gradients"):
+        return
+    graph._popup_gradients = []
+    for entry in list(_keras.GRADIENTS.values()):
+        function = entry["type"]
+        holder = getattr(_keras.find_graph_of_gradient(function), "_popup_gradients", None)
+        if holder is not None:
+            holder.append(function)
+            entry["type"] = functools.partial(_call_weakly, weakref.ref(function))
+
+
+def _call_weakly(reference: Any, *arguments: Any) -> Any:
+    return reference()(*arguments)

@@ -237,3 +237,68 @@ def test_build_metrics_creates_their_variables():
         model.get_metrics_result()
     _keras.build_metrics(model, (tf.TensorSpec((8, 4)), tf.TensorSpec((8, 2))))
     assert set(model.get_metrics_result()) == {"loss", "mae"}
+
+
+def test_gradients_of_custom_operations_are_registered_for_ever():
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def double(x):
+        return 2 * x, lambda upstream: 2 * upstream
+
+    before = set(_keras.GRADIENTS)
+    function = tf.function(double).get_concrete_function(tf.TensorSpec([]))
+    (name,) = set(_keras.GRADIENTS) - before
+    assert _keras.find_graph_of_gradient(_keras.GRADIENTS[name]["type"]) is function.graph
+    assert _keras.find_graph_of_gradient(len) is None
+    assert _keras.find_graph_of_gradient(_keras.GRADIENTS["MatMul"]["type"]) is None
+
+
+def test_read_memory_has_another_address_after_a_write():
+    variable = keras.Variable(np.ones(100, "float32"))
+    value, address = _keras.read_memory(variable)
+    assert _keras.read_memory(variable)[1] == address
+    variable.value.assign_sub(np.ones(100, "float32"))
+    assert _keras.read_memory(variable)[1] != address
+    assert np.array_equal(value, np.ones(100))
+
+
+def test_read_at_each_call_in_the_functions_of_predict_and_generate_only():
+    import tensorflow as tf
+
+    values, read = [1.0], []
+
+    def one_step_on_data_distributed(x):
+        def body(i, total):
+            value = _keras.read_at_each_call(
+                lambda: read.append(1) or tf.constant(values[0]), tf.TensorSpec([], "float32"), "key"
+            )
+            return i + 1, total + value
+
+        return tf.while_loop(lambda i, _: i < 3, body, (0, x))[1]
+
+    function = tf.function(one_step_on_data_distributed)
+    assert float(function(tf.constant(0.0))) == 3
+    values[0] = 2.0
+    assert float(function(tf.constant(0.0))) == 6
+
+    @tf.function
+    def other():
+        assert _keras.read_at_each_call(lambda: None, tf.TensorSpec([]), "key") is None
+
+    other()
+    assert _keras.read_at_each_call(lambda: None, tf.TensorSpec([]), "key") is None
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.predict(np.ones((1, 2)), verbose=0)
+    assert model.predict_function.python_function.__name__ in _keras._INFERENCE_FUNCTIONS
+
+
+def test_is_recorded_and_is_stateless():
+    import tensorflow as tf
+
+    assert not _keras.is_recorded()
+    with tf.GradientTape():
+        assert _keras.is_recorded()
+    assert not _keras.is_stateless()
+    with keras.StatelessScope():
+        assert _keras.is_stateless()

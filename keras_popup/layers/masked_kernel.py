@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import _keras, initializers, selectors
+from keras_popup import _keras, _workarounds, initializers, selectors
 from keras_popup.layers import strategy_checks
 from keras_popup.layers.remembered import RememberedKernel
 
@@ -324,6 +324,8 @@ class MaskedKernel:
     def masked(self, training: bool = False, dtype: str | None = None, **seed: Any) -> tf.Tensor:
         """Returns kernel times mask, in `dtype` or else in the layer's compute dtype."""
         self.check_built("kernel")
+        if not tf.executing_eagerly():
+            _workarounds.let_graph_go(tf.compat.v1.get_default_graph())
         k, dtype = tf.convert_to_tensor(self.k_variable), dtype or self.layer.compute_dtype
         kernel, scores = self.kernel.value, self.scores.value
         return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
