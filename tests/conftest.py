@@ -44,14 +44,14 @@ INTEGRATION = (
     "tests/conversion/test_hub.py",
     "tests/conversion/test_odd_models.py",
     "tests/conversion/test_golden_models.py",
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip",
-    "tests/conversion/test_conversion.py::test_random_graphs",
-    "tests/conversion/test_conversion.py::test_every_model[resnet101]",
-    "tests/conversion/test_conversion.py::test_every_model[wide_resnet50]",
-    "tests/conversion/test_conversion_cases.py::test_frozen_parts_stay_frozen_in_files",
-    "tests/selectors/test_thresholds.py::test_equals_a_sort[eager]",  # the operations of the XLA program, one by one
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip",
+    "tests/conversion/test_round_trips.py::test_round_trip_of_random_graphs",
+    "tests/conversion/test_masking.py::test_mask_model_of_every_network[resnet101]",
+    "tests/conversion/test_masking.py::test_mask_model_of_every_network[wide_resnet50]",
+    "tests/layers/test_composite.py::test_masked_composite_stays_frozen_in_files",
+    "tests/selectors/test_thresholds.py::test_choose_equals_a_sort[eager]",  # the operations of the XLA program, one by one
     "tests/tickets/test_tickets.py::test_trainable_flags",
-    "tests/conversion/test_conversion.py::test_stripped_models_load_without_keras_popup",
+    "tests/conversion/test_stripping.py::test_strip_masks_gives_what_loads_without_keras_popup",
     "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first",
     "tests/cli/test_cli.py::test_another_backend",
     "tests/test_keras.py::test_importing_the_library_counts_no_names",
@@ -62,7 +62,7 @@ INTEGRATION = (
     "tests/tickets/test_tickets.py::test_models",
     "tests/tickets/test_tickets.py::test_trained_and_loaded_models",
     # Every layer is fitted in float32 in `make test`.
-    "tests/layers/test_layers.py::test_fit_trains_scores_only",
+    "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only",
     "tests/test_examples.py::test_example",
     "tests/test_examples.py::test_benchmark",
     "tests/test_examples.py::test_python_blocks",
@@ -72,18 +72,18 @@ SMOKE = (
     "tests/training/test_training.py::test_run_folder",
     "tests/training/test_training.py::test_killed_and_resumed",
     "tests/exports/test_exports.py::test_formats",
-    "tests/conversion/test_odd_models.py::test_round_trip[variables_without_names-",
-    "tests/conversion/test_golden_models.py::test_a_model_is_read_as_it_was",
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip[nested_sequential-",
+    "tests/conversion/test_odd_models.py::test_odd_model_round_trip[variables_without_names-",
+    "tests/conversion/test_golden_models.py::test_golden_model_is_read_as_it_was",
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip[nested_sequential-",
     "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first[import keras_popup, keras]",
     "tests/tickets/test_tickets.py::test_models[nested_sequential-",
-    "tests/layers/test_layers.py::test_fit_trains_scores_only[float32-{}-",
+    "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only[float32-{}-",
     "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",
 )
 
 # Of what is marked as slow by the dozen, a sample stays in `make test-slow`; the rest is run by `make test-all`.
 DOZENS = (
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip",
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip",
     "tests/tickets/test_tickets.py::test_layers",
     "tests/tickets/test_tickets.py::test_models[",
 )

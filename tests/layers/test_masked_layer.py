@@ -1,4 +1,4 @@
-"""Every masked layer, against the stock layer that holds `kernel * mask`."""
+"""What every masked layer does, against the stock layer that holds `kernel * mask`."""
 
 import inspect
 import logging
@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras.src import testing
-from tables import LAYERS, POLICIES, operations_of, small_model
+from tables import LAYERS, POLICIES, every_layer, operations_of, small_model
 
 import keras_popup
 from keras_popup import layers, selectors
-from keras_popup.selectors import thresholds
-
-every_layer = pytest.mark.parametrize("case", LAYERS)
 
 
 def inputs_of(case):
@@ -37,7 +34,7 @@ def biases(layer):
 
 @every_layer
 @pytest.mark.parametrize("policy", POLICIES)
-def test_equals_the_stock_layer(case, policy):
+def test_masked_layer_equals_the_stock_layer(case, policy):
     x = inputs_of(case)
     masked = case.make(dtype=policy)
     outputs = masked(x)
@@ -48,7 +45,7 @@ def test_equals_the_stock_layer(case, policy):
 
 
 @every_layer
-def test_public_attributes(case):
+def test_masked_layer_has_public_attributes(case):
     layer = case.make()
     layer.build(case.input_shape)
     n = int(np.prod(layer.scores.shape))
@@ -62,7 +59,7 @@ def test_public_attributes(case):
 
 
 @every_layer
-def test_scores_get_the_gradient_of_the_formula(case):
+def test_masked_layer_gives_scores_the_gradient_of_the_formula(case):
     x = inputs_of(case)
     masked = case.make()
     upstream = np.random.default_rng(1).standard_normal(masked(x).shape).astype(np.float32)
@@ -90,7 +87,7 @@ def test_scores_get_the_gradient_of_the_formula(case):
     ],
     ids=str,
 )
-def test_fit_trains_scores_only(case, policy, mode):
+def test_masked_layer_trains_its_scores_only(case, policy, mode):
     model = small_model(case, dtype=policy)
     layer = model.layers[-1]
     kernel, scores = layer.frozen_kernel.numpy(), layer.scores.numpy()
@@ -117,7 +114,7 @@ def test_fit_trains_scores_only(case, policy, mode):
 
 
 @every_layer
-def test_round_trips(case, tmp_path):
+def test_masked_layer_comes_back_from_files(case, tmp_path):
     x = inputs_of(case)
     model = small_model(case)
     layer = model.layers[-1]
@@ -151,7 +148,7 @@ def test_round_trips(case, tmp_path):
 
 
 @every_layer
-def test_keras_conformance(case):
+def test_masked_layer_passes_the_layer_test_of_keras(case):
     stock_arguments = {"k": 0.4, "seed": 7, **case.arguments}
     biased = case.arguments.get("use_bias", False) or "bias_axes" in case.arguments
     testing.TestCase().run_layer_test(
@@ -164,13 +161,13 @@ def test_keras_conformance(case):
         expected_num_losses=0,
         supports_masking=case.make().supports_masking,
         # It demands that every float weight be float32; `k` is float64, or 0.7 of 5 weights would be 3.
-        # test_equals_the_stock_layer and test_fit_trains_scores_only cover mixed precision.
+        # test_masked_layer_equals_the_stock_layer and test_masked_layer_trains_its_scores_only cover mixed precision.
         run_mixed_precision_check=False,
     )
 
 
 @every_layer
-def test_the_seed_makes_the_layer(case):
+def test_masked_layer_is_made_by_its_seed(case):
     built = []
     for seed in (7, 7, 8):
         layer = case.make(seed=seed)
@@ -183,7 +180,7 @@ def test_the_seed_makes_the_layer(case):
 
 
 @every_layer
-def test_an_unseeded_layer_records_its_seed(case):
+def test_masked_layer_without_a_seed_records_its_own(case):
     first = case.make(seed=None)
     second = type(first).from_config(first.get_config())
     for layer in (first, second):
@@ -193,7 +190,7 @@ def test_an_unseeded_layer_records_its_seed(case):
 
 
 @every_layer
-def test_regularizers(case):
+def test_masked_layer_has_regularizers(case):
     l2 = keras.regularizers.L2(0.5)
     layer = case.make(scores_regularizer=l2, **{f"{case.kernel_argument}_regularizer": l2})
     layer(inputs_of(case))
@@ -211,7 +208,7 @@ def test_regularizers(case):
 
 @every_layer
 @pytest.mark.filterwarnings("ignore:Layer InputLayer does not have a `quantize`:UserWarning")
-def test_nothing_goes_round_the_mask(case):
+def test_masked_layer_lets_nothing_go_round_the_mask(case):
     model = small_model(case)
     layer = model.layers[-1]
     for bypass in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2), lambda: model.quantize("int8")):
@@ -223,19 +220,14 @@ def test_nothing_goes_round_the_mask(case):
 
 
 @every_layer
-def test_a_constraint_leaves_the_kernel_alone(case):
+def test_masked_layer_has_constraints_leave_its_kernel_alone(case):
     layer = case.make(**{f"{case.kernel_argument}_constraint": "non_neg"})
     layer.build(case.input_shape)
     assert (layer.frozen_kernel.numpy() < 0).any()
 
 
-def test_quantized_dtype_raises():
-    with pytest.raises(ValueError, match="LoRA and quantized dtypes"):
-        layers.MaskedDense(3, dtype="int8_from_float32")
-
-
 @every_layer
-def test_k_that_keeps_nothing(case):
+def test_masked_layer_refuses_a_k_that_keeps_nothing(case):
     layer = case.make(k=1e-6, name="tiny")
     with pytest.raises(ValueError, match="keeps none of the .* weights of layer 'tiny'"):
         layer.build(case.input_shape)
@@ -247,7 +239,7 @@ def test_k_that_keeps_nothing(case):
 
 
 @every_layer
-def test_before_build(case):
+def test_masked_layer_says_that_it_is_not_built(case):
     layer = case.make(name="early")
     assert layer.k == 0.4
     for read in (lambda: layer.kept, lambda: layer.kernel, lambda: layer.mask()):
@@ -256,19 +248,19 @@ def test_before_build(case):
 
 
 @pytest.mark.parametrize("case", [c for c in LAYERS if c.values[0].masked is not layers.MaskedEinsumDense])
-def test_input_of_the_wrong_rank(case):
+def test_masked_layer_refuses_inputs_of_another_rank(case):
     layer = case.make()
     with pytest.raises(ValueError, match="expected min_ndim"):
         layer(np.zeros((2,), np.float32))
 
 
 @pytest.mark.parametrize("k", [0, 1.5, float("nan"), "0.5x"])
-def test_k_out_of_range(k):
+def test_masked_layer_refuses_a_k_out_of_range(k):
     with pytest.raises(ValueError, match=r"must be a number in \(0, 1\]"):
         layers.MaskedDense(3, k=k)
 
 
-def test_k_changes_inside_a_compiled_fit_without_a_new_trace():
+def test_masked_layer_takes_another_k_without_a_new_trace():
     layer = layers.MaskedDense(10, k=1.0, seed=1)
     traces, kept = [], []
 
@@ -297,7 +289,7 @@ def test_k_changes_inside_a_compiled_fit_without_a_new_trace():
 
 
 @every_layer
-def test_no_sort_in_a_whole_step_by_xla(case):
+def test_masked_layer_sorts_nothing_in_a_step_by_xla(case):
     model = small_model(case)
     model.compile("sgd", "mse")
     x = inputs_of(case)
@@ -307,75 +299,8 @@ def test_no_sort_in_a_whole_step_by_xla(case):
     assert not {op for op in operations if "Sort" in op or "TopK" in op}
 
 
-@pytest.mark.parametrize(
-    ("layer", "input_shape", "fans"),
-    [
-        (layers.MaskedDense(4), (2, 5), (5, 4)),
-        (layers.MaskedConv2D(8, 3), (1, 5, 5, 6), (54, 72)),
-        (layers.MaskedConv2D(8, 3, groups=2), (1, 5, 5, 6), (27, 72)),
-        (layers.MaskedDepthwiseConv2D(3, depth_multiplier=2), (1, 5, 5, 6), (9, 18)),
-        (layers.MaskedDepthwiseConv1D(4), (1, 5, 6), (4, 4)),
-        (layers.MaskedConv2DTranspose(8, 3), (1, 5, 5, 6), (54, 72)),
-        (layers.MaskedEinsumDense("abc,cde->abde", (None, 2, 3)), (1, 5, 4), (4, 6)),
-        (layers.MaskedEinsumDense("abde,dec->abc", (None, 7)), (1, 5, 2, 3), (6, 7)),
-    ],
-)
-def test_fans(layer, input_shape, fans):
-    layer.build(input_shape)
-    np.testing.assert_allclose(np.abs(layer.frozen_kernel.numpy()), np.sqrt(2 / fans[0]), rtol=1e-6)
-    assert layer.masked_kernels["kernel"].fans() == fans
-    limit = np.sqrt(1 / fans[0])
-    assert 0.5 * limit < np.abs(layer.scores.numpy()).max() <= limit
-
-
-def test_a_scaled_kernel_is_that_of_the_first_k():
-    layer = layers.MaskedDense(
-        4, kernel_initializer={"class_name": "keras_popup>SignedConstant", "config": {"scaled": True}}, k=0.5, seed=1
-    )
-    layer.build((None, 8))
-    np.testing.assert_allclose(np.abs(layer.frozen_kernel.numpy()), np.sqrt(2 / 8 / 0.5), rtol=1e-6)
-    layer.k = 0.25
-    clone = layers.MaskedDense.from_config(layer.get_config())
-    clone.build((None, 8))
-    np.testing.assert_array_equal(clone.frozen_kernel.numpy(), layer.frozen_kernel.numpy())
-    assert clone.k == 0.25
-
-
-@pytest.mark.parametrize("channels", [None, 0])
-def test_unknown_or_no_channels(channels):
-    with pytest.raises((ValueError, TypeError), match="channels are known and not 0|None"):
-        layers.MaskedDense(4, name="x").build((None, channels))
-
-
-def test_help_of_a_subclass_is_its_own():
-    class Mine(layers.MaskedDense):
-        def __init__(self, size, **kwargs):
-            super().__init__(size, **kwargs)
-
-    assert list(inspect.signature(Mine).parameters) == ["size", "kwargs"]
-    assert Mine(3, k=0.2).k == 0.2
-
-
-def test_stock_arguments_by_position():
-    layer = layers.MaskedDense(3, "relu", True, "kaiming_normal", k=0.3)
-    assert layer.use_bias
-    assert isinstance(layer.kernel_initializer, keras_popup.initializers.KaimingNormal)
-    with pytest.raises(TypeError, match="multiple values"):
-        layers.MaskedDense(3, units=4)
-    with pytest.raises(ValueError, match="unknown"):
-        layers.MaskedDense(3, unknown=4)
-
-
-@pytest.mark.parametrize("masked", layers.MASKED_LAYERS.values(), ids=lambda c: c.__name__)
-def test_help_shows_all_arguments(masked):
-    parameters = inspect.signature(masked).parameters
-    assert {"k", "selector", "scores_initializer", "scores_regularizer", "seed"} <= parameters.keys()
-    assert parameters[f"{masked.kernel_specs[0].argument}_initializer"].default == "signed_constant"
-    assert "fraction of the kernel's weights" in masked.__doc__
-
-
 @every_layer
-def test_what_a_layer_remembers_changes_nothing(case):
+def test_masked_layer_remembers_what_changes_nothing(case):
     x = inputs_of(case)
     layer, fresh = case.make(), case.make()
     outputs = layer(x).numpy()
@@ -391,24 +316,8 @@ def test_what_a_layer_remembers_changes_nothing(case):
     assert len(layer.weights) == len(fresh.weights) == 3 + len(biases(layer))
 
 
-@pytest.mark.parametrize("use", ["predict", "evaluate"])
-def test_inference_does_not_choose_again(use):
-    layer = layers.MaskedDense(50, k=0.3, seed=1)
-    model = keras.Sequential([keras.Input((60,)), layer])
-    model.compile(keras.optimizers.SGD(0.1), "mse")
-    x, y = np.ones((8, 60), np.float32), np.ones((8, 50), np.float32)
-    model.fit(x, y, verbose=0)
-    {"predict": model.predict, "evaluate": lambda *args, **kwargs: model.evaluate(x, y, **kwargs)}[use](x, verbose=0)
-    flat = tf.reshape(layer.scores.value, [-1])
-    left_out = tf.constant(3000 - layer.kept)
-    passes, _ = thresholds._search(
-        flat, left_out, thresholds._near(tf.convert_to_tensor(layer.masked_kernels["kernel"]._hint), 3000)
-    )
-    assert int(passes) == 1  # what the next batch takes: one pass to see that nothing has changed
-
-
 @every_layer
-def test_calls_in_several_threads(case, monkeypatch):
+def test_masked_layer_is_called_in_several_threads(case, monkeypatch):
     """Each has its own kernel, also where another begins and ends while it goes on."""
     layer, x = case.make(), inputs_of(case)
     expected = layer(x)
@@ -435,7 +344,7 @@ def test_calls_in_several_threads(case, monkeypatch):
         np.testing.assert_array_equal(result, expected)
 
 
-def test_many_layers_called_eagerly_warn_of_no_retracing():
+def test_masked_layer_called_eagerly_warns_of_no_retracing():
     messages = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())
@@ -449,7 +358,7 @@ def test_many_layers_called_eagerly_warn_of_no_retracing():
     assert not messages
 
 
-def test_in_a_subclassed_model(tmp_path):
+def test_masked_layer_in_a_subclassed_model(tmp_path):
     @keras.saving.register_keras_serializable("test")
     class Net(keras.Model):
         def __init__(self, **kwargs):
@@ -470,7 +379,7 @@ def test_in_a_subclassed_model(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
 
 
-def test_shared_selector_object_survives_a_round_trip(tmp_path):
+def test_masked_layer_may_share_its_selector(tmp_path):
     selector = keras_popup.selectors.TopK()
     model = keras.Sequential(
         [keras.Input((5,)), layers.MaskedDense(4, selector=selector), layers.MaskedDense(3, selector=selector)]
@@ -482,7 +391,7 @@ def test_shared_selector_object_survives_a_round_trip(tmp_path):
 
 
 @every_layer
-def test_drawn_masks(case, tmp_path):
+def test_masked_layer_draws_masks_anew_in_training(case, tmp_path):
     """Training draws anew, evaluation does not; a saved layer goes on with the draws that it would have had."""
     selector = selectors.Bernoulli(rescale=True)
     model = small_model(case, selector=selector, scores_initializer=keras.initializers.RandomNormal(seed=3))
@@ -503,20 +412,3 @@ def test_drawn_masks(case, tmp_path):
     twin = small_model(case, selector=selector, scores_initializer=keras.initializers.RandomNormal(seed=3))
     assert np.array_equal(twin(inputs, training=True), first)
     assert np.array_equal(keras_popup.strip_masks(model)(inputs), evaluated)
-
-
-@every_layer
-def test_channel_axes(case):
-    """Without the kernel of one output channel that channel's outputs are 0, and no others."""
-    linear = {name: None for name in ("activation", "bias_axes") if name in case.arguments}
-    model = small_model(case, k=1.0, **linear, **({"use_bias": False} if "use_bias" in case.arguments else {}))
-    layer = model.layers[-1]
-    rows, columns = layer.masked_kernels["kernel"].channel_axes()
-    assert not set(rows) & set(columns) or case.kernel_argument == "depthwise"
-    kernel = np.ones(layer.scores.shape, np.float32)
-    kernel[tuple(0 if axis in columns else slice(None) for axis in range(kernel.ndim))] = 0
-    layer.frozen_kernel.assign(kernel)
-    outputs = model(np.ones((1, *case.input_shape[1:]), np.float32)).numpy()
-    channels = outputs.reshape(-1, np.prod([kernel.shape[axis] for axis in columns]))
-    assert not channels[:, 0].any()
-    assert channels[:, 1:].any(axis=0).all()
