@@ -50,17 +50,18 @@ INTEGRATION = (
     "tests/conversion/test_masking.py::test_mask_model_of_every_network[wide_resnet50]",
     "tests/layers/test_composite.py::test_masked_composite_stays_frozen_in_files",
     "tests/selectors/test_thresholds.py::test_choose_equals_a_sort[eager]",  # the operations of the XLA program, one by one
-    "tests/tickets/test_tickets.py::test_trainable_flags",
+    "tests/tickets/test_api.py::test_load_ticket_keeps_trainable_flags",
     "tests/conversion/test_stripping.py::test_strip_masks_gives_what_loads_without_keras_popup",
     "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first",
     "tests/cli/test_cli.py::test_another_backend",
     "tests/test_keras.py::test_importing_the_library_counts_no_names",
-    "tests/tickets/test_allowlist.py::test_killed_while_writing",
-    "tests/tickets/test_allowlist.py::test_a_full_disk",
-    "tests/tickets/test_tickets.py::test_read_in_a_process_of_its_own",
-    "tests/tickets/test_tickets.py::test_a_reader_written_from_the_documentation",
-    "tests/tickets/test_tickets.py::test_models",
-    "tests/tickets/test_tickets.py::test_trained_and_loaded_models",
+    "tests/tickets/test_file_format.py::test_write_that_is_killed_leaves_a_whole_file",
+    "tests/tickets/test_api.py::test_save_ticket_on_a_full_disk",
+    "tests/tickets/test_api.py::test_load_ticket_in_a_process_of_its_own",
+    "tests/tickets/test_file_format.py::test_read_and_a_reader_written_from_the_documentation",
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back",
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_network_back",
+    "tests/tickets/test_api.py::test_save_ticket_of_trained_and_loaded_models",
     # Every layer is fitted in float32 in `make test`.
     "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only",
     "tests/test_examples.py::test_example",
@@ -76,7 +77,7 @@ SMOKE = (
     "tests/conversion/test_golden_models.py::test_golden_model_is_read_as_it_was",
     "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip[nested_sequential-",
     "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first[import keras_popup, keras]",
-    "tests/tickets/test_tickets.py::test_models[nested_sequential-",
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back[nested_sequential-",
     "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only[float32-{}-",
     "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",
 )
@@ -84,8 +85,8 @@ SMOKE = (
 # Of what is marked as slow by the dozen, a sample stays in `make test-slow`; the rest is run by `make test-all`.
 DOZENS = (
     "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip",
-    "tests/tickets/test_tickets.py::test_layers",
-    "tests/tickets/test_tickets.py::test_models[",
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_layer_back",
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back[",
 )
 SAMPLE = ("[nested_sequential", "[transformer", "[conv2d", "[dense-")
 
