@@ -36,11 +36,8 @@ def _garbage_collected():
 # `make test-integration`: processes of their own, whole runs, searches, executed pages, round trips of whole models.
 INTEGRATION = (
     "tests/benchmarks/",
-    "tests/distribution/",
-    "tests/exports/",
     "tests/search/test_proposals.py::test_proposals_after_a_cut_are_those_without_it[bayesian]",
     "tests/search/test_proposals.py::test_proposals_follow_the_seed[bayesian]",
-    "tests/training/test_training.py",
     "tests/conversion/test_hub.py",
     "tests/conversion/test_odd_models.py",
     "tests/conversion/test_golden_models.py",
@@ -49,12 +46,11 @@ INTEGRATION = (
     "tests/conversion/test_masking.py::test_mask_model_of_every_network[resnet101]",
     "tests/conversion/test_masking.py::test_mask_model_of_every_network[wide_resnet50]",
     "tests/layers/test_composite.py::test_masked_composite_stays_frozen_in_files",
-    "tests/selectors/test_thresholds.py::test_choose_equals_a_sort[eager]",  # the operations of the XLA program, one by one
+    "tests/selectors/test_thresholds.py::test_choose_equals_a_sort[eager]",  # of the XLA program, one operation after the other
     "tests/tickets/test_api.py::test_load_ticket_keeps_trainable_flags",
     "tests/conversion/test_stripping.py::test_strip_masks_gives_what_loads_without_keras_popup",
-    "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first",
-    "tests/cli/test_cli.py::test_another_backend",
-    "tests/test_keras.py::test_importing_the_library_counts_no_names",
+    "tests/test_import.py::test_import_makes_load_model_find_the_layers",
+    "tests/test_import.py::test_import_counts_no_names",
     "tests/tickets/test_file_format.py::test_write_that_is_killed_leaves_a_whole_file",
     "tests/tickets/test_api.py::test_save_ticket_on_a_full_disk",
     "tests/tickets/test_api.py::test_load_ticket_in_a_process_of_its_own",
@@ -70,13 +66,13 @@ INTEGRATION = (
 )
 # One of each kind is in `make test` all the same: a run, a kill and going on, a search, an export, a whole model.
 SMOKE = (
-    "tests/training/test_training.py::test_run_folder",
-    "tests/training/test_training.py::test_killed_and_resumed",
-    "tests/exports/test_exports.py::test_formats",
+    "tests/training/test_run.py::test_train_leaves_a_run_folder",
+    "tests/training/test_run.py::test_train_killed_and_resumed",
+    "tests/exports/test_api.py::test_export_in_every_format",
     "tests/conversion/test_odd_models.py::test_odd_model_round_trip[variables_without_names-",
     "tests/conversion/test_golden_models.py::test_golden_model_is_read_as_it_was",
     "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip[nested_sequential-",
-    "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first[import keras_popup, keras]",
+    "tests/test_import.py::test_import_makes_load_model_find_the_layers[import keras_popup, keras]",
     "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back[nested_sequential-",
     "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only[float32-{}-",
     "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",

@@ -2,12 +2,14 @@
 
 import inspect
 import logging
+import os
 import threading
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from exported import PATHS, conv_net, images
 from keras.src import testing
 from tables import LAYERS, POLICIES, every_layer, operations_of, small_model
 
@@ -412,3 +414,13 @@ def test_masked_layer_draws_masks_anew_in_training(case, tmp_path):
     twin = small_model(case, selector=selector, scores_initializer=keras.initializers.RandomNormal(seed=3))
     assert np.array_equal(twin(inputs, training=True), first)
     assert np.array_equal(keras_popup.strip_masks(model)(inputs), evaluated)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", ["litert", "onnx"])
+def test_masked_layer_refuses_exports_by_keras_itself(name, tmp_path):
+    model = conv_net()
+    model.predict(images(), verbose=0)
+    with pytest.raises(ValueError, match="cannot be exported to this format with its mask"):
+        model.export(tmp_path / PATHS[name], format=name, verbose=False)
+    assert not os.listdir(tmp_path)

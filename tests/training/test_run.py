@@ -1,4 +1,4 @@
-"""Training runs: the folder they leave, determinism, resuming, divergence, refusals."""
+"""Training runs: the folder they leave, determinism, resuming, refusals."""
 
 import csv
 import dataclasses
@@ -13,11 +13,11 @@ import time
 import keras
 import numpy as np
 import pytest
+from small_runs import SMALL, history
 
-from keras_popup import _files, datasets, records, training
-from keras_popup.training import RunConfig, config, experiment
-
-SMALL = RunConfig(model="conv2", width=0.1, epochs=3, batch_size=64, learning_rate=0.5)
+import keras_popup
+from keras_popup import datasets, records, training
+from keras_popup.training import RunConfig, experiment
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,7 @@ def finished(tmp_path_factory):
     return folder, training.train(SMALL, folder)
 
 
-def history(folder):
-    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-
-
-def test_run_folder(finished):
+def test_train_leaves_a_run_folder(finished):
     folder, summary = finished
     assert sorted(path.name for path in folder.iterdir()) == [
         ".lock",
@@ -51,7 +47,8 @@ def test_run_folder(finished):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_summary_is_of_the_saved_model(finished):
+@pytest.mark.integration
+def test_train_gives_the_summary_of_the_saved_model(finished):
     folder, summary = finished
     model = keras.models.load_model(folder / "model.keras")
     masked = [layer for layer in model.layers if hasattr(layer, "kept")]
@@ -73,7 +70,8 @@ def test_summary_is_of_the_saved_model(finished):
     assert test["loss"] == pytest.approx(summary["test"]["loss"])
 
 
-def test_same_seed_same_history(finished, tmp_path):
+@pytest.mark.integration
+def test_train_with_the_same_seed_has_the_same_history(finished, tmp_path):
     folder, _ = finished
     training.train(SMALL, tmp_path / "b")
     assert (folder / "history.csv").read_text() == (tmp_path / "b" / "history.csv").read_text()
@@ -86,7 +84,7 @@ def command(folder, *more):
     return [sys.executable, "-m", "keras_popup", "train", *flags, f"--out={folder}", *more]
 
 
-def test_killed_and_resumed(finished, tmp_path):
+def test_train_killed_and_resumed(finished, tmp_path):
     whole, expected = finished
     folder = tmp_path / "killed"
     run = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -106,7 +104,8 @@ def test_killed_and_resumed(finished, tmp_path):
     assert summary["layers"] == expected["layers"]
 
 
-def test_killed_after_any_epoch(finished, tmp_path, monkeypatch):
+@pytest.mark.integration
+def test_train_killed_after_any_epoch(finished, tmp_path, monkeypatch):
     """A stop right after a checkpoint, by an exception, and one between the last epoch and the summary."""
     whole, _ = finished
     for epoch in (1, 3):
@@ -126,28 +125,16 @@ def test_killed_after_any_epoch(finished, tmp_path, monkeypatch):
         assert (folder / "history.csv").read_text() == (whole / "history.csv").read_text()
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-
-    def fail(unfinished):
-        unfinished.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        _files.write_atomically(path, fail)
-    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
-    assert path.read_text() == "old"
-
-
-def test_resume_of_a_finished_run_trains_nothing(finished):
+@pytest.mark.integration
+def test_train_resumed_when_finished_does_nothing(finished):
     folder, summary = finished
     before = (folder / "model.keras").stat().st_mtime_ns
     assert training.train(SMALL, folder, resume=True) == json.loads(json.dumps(summary))
     assert (folder / "model.keras").stat().st_mtime_ns == before
 
 
-def test_an_existing_folder_is_refused(finished, tmp_path):
+@pytest.mark.integration
+def test_train_refuses_an_existing_folder(finished, tmp_path):
     folder, _ = finished
     files = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(FileExistsError, match="Use --resume to go on with it, --overwrite"):
@@ -163,14 +150,16 @@ def test_an_existing_folder_is_refused(finished, tmp_path):
     assert (tmp_path / "thesis.tex").exists()
 
 
-def test_what_a_kill_has_left_half_written_is_removed(tmp_path):
+@pytest.mark.integration
+def test_train_removes_what_a_kill_left_half_written(tmp_path):
     training.train(SMALL, tmp_path / "run", until=1)
     (tmp_path / "run" / ".unfinished-7-checkpoint-0002.weights.h5").write_bytes(b"half")
     training.train(SMALL, tmp_path / "run", resume=True)
     assert not list((tmp_path / "run").glob(".unfinished*"))
 
 
-def test_two_processes_do_not_train_in_one_folder(finished):
+@pytest.mark.integration
+def test_train_refuses_a_folder_of_another_process(finished):
     folder, _ = finished
     files = {path: path.read_bytes() for path in folder.iterdir()}
     with records.RunFolder(folder).locked(), pytest.raises(ValueError, match="Another process is at work on the run"):
@@ -178,6 +167,7 @@ def test_two_processes_do_not_train_in_one_folder(finished):
     assert files == {path: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -193,7 +183,7 @@ def test_two_processes_do_not_train_in_one_folder(finished):
     ],
 )
 @pytest.mark.parametrize("exists", [False, True])
-def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, message, exists):
+def test_train_refuses_before_it_writes_or_removes_anything(tmp_path, change, message, exists):
     folder = tmp_path / "run"
     if exists:
         folder.mkdir()
@@ -204,55 +194,7 @@ def test_refusals_come_before_anything_is_written_or_removed(tmp_path, change, m
     assert not exists or [path.name for path in folder.iterdir()] == ["config.json"]
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"k": 0.0}, r"`k`, .* must be a number in \(0, 1\]"),
-        ({"k": float("nan")}, r"`k`, .* must be a number in \(0, 1\]"),
-        ({"k": {"conv*": 1.5}}, r"Layers 'conv\*': `k`, .* must be a number in \(0, 1\]. Received: k=1.5"),
-        ({"k": {}}, "`k` must be a number, or a dict"),
-        ({"k": {"*": "0.5"}}, "`k` must be a number, or a dict"),
-        ({"k": {1: 0.5}}, "`k` must be a number, or a dict"),
-        ({"k": "half"}, "`k` must be of type"),
-        ({"deterministic": 1}, "`deterministic` must be of type bool"),
-        ({"epochs": True}, "`epochs` must be of type"),
-        ({"model": "conv5"}, "`model` must be one of fc, conv2"),
-        ({"method": "magic"}, "`method` must be one of"),
-        ({"epochs": 0}, "`epochs` must be 1 or more"),
-        ({"batch_size": -1}, "`batch_size` must be"),
-        ({"learning_rate": -1.0}, "`learning_rate` must be"),
-        ({"momentum": 1.0}, "`momentum` must be"),
-        ({"precision": "float8"}, "`precision` must be one of"),
-        ({"seed": -1}, "`seed` must be"),
-        ({"epochs": "3"}, "`epochs` must be of type"),
-        ({"optimizer": "adam", "learning_rate": None}, "`optimizer`='adam' has no protocol"),
-        ({"validation": 1.0}, "`validation` must be"),
-        ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
-        ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
-        ({"method": "supermask", "k": 0.3}, "`k` must be left out: bernoulli learns"),
-        ({"selector": "bernoulli", "k": {"conv*": 0.3}}, "`k` must be left out"),
-        ({"method": "supermask", "k_schedule": "linear"}, "`k_schedule` must be left out"),
-        ({"method": "dense", "k_schedule": "linear"}, "`k_schedule` must be left out"),
-        ({"k_schedule": "cubic", "k": {"conv*": 0.3, "*": 0.5}}, "`k_schedule` must be left out"),
-        ({"k_schedule": "cubic", "k_schedule_end": 0.0}, r"`k_schedule_end` must be in \(0, 1\]"),
-        ({"rescale": True}, "`rescale` must be false"),
-        ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
-        ({"method": "dense", "k": 0.3}, "`k` must be left out for the method 'dense'"),
-        ({"method": "dense", "k": {"*": 0.3}}, "`k` must be left out for the method 'dense'"),
-        ({"method": "dense", "kernel_initializer": "xavier_normal"}, "`kernel_initializer` must be left out"),
-        ({"method": "dense", "scaled": True}, "`scaled` must be left out"),
-        ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
-        ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be left out"),
-        ({"method": "supermask", "selector": "top_k"}, "`selector` must be left out"),
-        ({"method": "dense", "selector": "bernoulli"}, "`selector` must be left out"),
-        ({"k_schedule_end": 0.5}, "`k_schedule_end` must be 1 without"),
-    ],
-)
-def test_config_checks_itself(change, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(SMALL, **change).with_protocol()
-
-
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -260,14 +202,15 @@ def test_config_checks_itself(change, message):
         ({"kernel_initializer": "he_normal", "scaled": True}, "`scaled`"),
     ],
 )
-def test_kernels_are_looked_for_before_the_data(change, message, tmp_path):
+def test_train_looks_for_kernels_before_the_data(change, message, tmp_path):
     nowhere = dataclasses.replace(SMALL, dataset="cifar10", data_dir=str(tmp_path / "none"), **change)
     with pytest.raises(ValueError, match=message):
         training.train(nowhere, tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
-def test_overwrite_removes_the_files_of_a_run_only(finished, tmp_path):
+@pytest.mark.integration
+def test_train_overwrites_the_files_of_a_run_only(finished, tmp_path):
     foreign = tmp_path / "model_hub"
     foreign.mkdir()
     (foreign / "config.json").write_text('{"architectures": []}')
@@ -283,13 +226,15 @@ def test_overwrite_removes_the_files_of_a_run_only(finished, tmp_path):
     assert len(history(folder)) == 1
 
 
-def test_killed_at_the_very_start(tmp_path):
+@pytest.mark.integration
+def test_train_killed_at_the_very_start(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / ".unfinished-config.json").write_text("{")
     assert training.train(dataclasses.replace(SMALL, epochs=1), folder, resume=True)["epochs"] == 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -299,7 +244,7 @@ def test_killed_at_the_very_start(tmp_path):
         ("checkpoint.json", '{"epoch": 1, "seconds": 1, "history": []}'),
     ],
 )
-def test_damaged_records_are_named(finished, tmp_path, name, content):
+def test_train_names_damaged_records(finished, tmp_path, name, content):
     folder = tmp_path / "run"
     shutil.copytree(finished[0], folder)
     if name != "summary.json":
@@ -309,43 +254,14 @@ def test_damaged_records_are_named(finished, tmp_path, name, content):
         training.train(SMALL, folder, resume=True)
 
 
-def test_a_run_folder_that_cannot_be_made(tmp_path):
+@pytest.mark.integration
+def test_train_refuses_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="is not a writable directory"):
         training.train(SMALL, tmp_path / "file" / "run")
 
 
-def test_divergence_names_its_cause_and_keeps_the_checkpoint(tmp_path, monkeypatch):
-    real = experiment.compile_model
-
-    def compile_with_a_trap(model, run, steps):
-        real(model, run, steps)
-
-        class Trap(keras.losses.CategoricalCrossentropy):
-            def call(self, y_true, y_pred):
-                broken = keras.ops.where(model.optimizer.iterations >= steps, float("nan"), 0.0)
-                return super().call(y_true, y_pred) + broken
-
-        model.loss = None
-        model.compile(model.optimizer, Trap(from_logits=True), metrics=["accuracy"])
-
-    monkeypatch.setattr(experiment, "compile_model", compile_with_a_trap)
-    folder = tmp_path / "run"
-    with pytest.raises(
-        training.DivergenceError, match=r"became nan at step 1 of epoch 2.*checkpoint of epoch 1 is kept"
-    ):
-        training.train(SMALL, folder)
-    assert json.loads((folder / "checkpoint.json").read_text())["epoch"] == 1
-    assert (folder / "checkpoint-0001.weights.h5").exists()
-    assert len(history(folder)) == 1
-
-
-def test_divergence_of_a_dense_network(tmp_path):
-    wild = dataclasses.replace(SMALL, method="dense", learning_rate=1e30)
-    with pytest.raises(training.DivergenceError, match=r"at a learning rate of .*e\+.*; not finite: .*kernel"):
-        training.train(wild, tmp_path / "run")
-
-
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "change",
     [
@@ -362,7 +278,7 @@ def test_divergence_of_a_dense_network(tmp_path):
     ],
     ids=str,
 )
-def test_variants_learn(tmp_path, change):
+def test_train_learns_in_every_variant(tmp_path, change):
     summary = training.train(dataclasses.replace(SMALL, **{"validation": 0.0, **change}), tmp_path / "run")
     assert summary["validation"] is None
     rows = history(tmp_path / "run")
@@ -374,41 +290,8 @@ def test_variants_learn(tmp_path, change):
         assert [float(row["learning_rate"]) for row in rows] == pytest.approx([0.5, 0.5, 0.5])
 
 
-def test_mixed_precision_is_that_of_the_run_only(tmp_path):
-    model = experiment.build_model(dataclasses.replace(SMALL, precision="mixed_bfloat16"), (8, 8, 1), 10)
-    assert model.layers[1].compute_dtype == "bfloat16"
-    assert keras.config.dtype_policy().name == "float32"
-
-
-def test_protocols():
-    conv4 = RunConfig(model="conv4").with_protocol()
-    assert (conv4.optimizer, conv4.learning_rate, conv4.momentum, conv4.l2) == ("sgd", 0.1, 0.9, 1e-4)
-    assert (conv4.epochs, conv4.batch_size, conv4.schedule, conv4.warmup_epochs) == (100, 128, "cosine", 0)
-    assert RunConfig(model="conv4", method="dense").with_protocol().learning_rate == 0.01
-    adam = RunConfig(model="conv4", method="dense", optimizer="adam").with_protocol()
-    assert (adam.learning_rate, adam.batch_size, adam.schedule, adam.l2) == (3e-4, 60, "constant", 0.0)
-    resnet18 = RunConfig(model="resnet18").with_protocol()
-    assert (resnet18.batch_size, resnet18.l2, resnet18.learning_rate) == (256, 5e-4, 0.1)
-    resnet50 = RunConfig(model="resnet50").with_protocol()
-    assert (resnet50.learning_rate, resnet50.momentum, resnet50.l2) == (0.256, 0.875, 3.05e-5)
-    assert (resnet50.warmup_epochs, resnet50.label_smoothing) == (5, 0.1)
-    assert RunConfig(model="conv4", learning_rate=0.7, l2=0.0).with_protocol().l2 == 0.0
-    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "supermask", "random", "dense"}
-    supermask = RunConfig(model="conv4", method="supermask").with_protocol()
-    assert (supermask.learning_rate, supermask.l2, supermask.selector) == (50.0, 0.0, "bernoulli")
-    assert RunConfig(model="conv4", selector="bernoulli").with_protocol().learning_rate == 50.0
-
-
-@pytest.mark.parametrize("method", config.PROTOCOLS["conv4"])
-def test_a_configuration_with_a_protocol_has_no_gaps(method):
-    run = RunConfig(method=method).with_protocol()
-    assert all(getattr(run, name) is not None for name in config.ResolvedRunConfig.__annotations__)
-    assert run.with_protocol() == run
-    with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):
-        dataclasses.replace(run, epochs=None)
-
-
-def test_a_random_mask_learns_nothing(tmp_path):
+@pytest.mark.integration
+def test_train_of_a_random_mask_learns_nothing(tmp_path):
     change = {"method": "random", "k": 0.3, "learning_rate": None, "epochs": None}
     run = dataclasses.replace(SMALL, **change)
     summary = training.train(run, tmp_path / "run")
@@ -419,7 +302,8 @@ def test_a_random_mask_learns_nothing(tmp_path):
     assert summary["kept"] == sum(layer.kept for layer in untouched.layers if hasattr(layer, "kept"))
 
 
-def test_a_run_of_a_version_with_fewer_arguments_goes_on(finished, tmp_path):
+@pytest.mark.integration
+def test_train_goes_on_with_a_run_of_fewer_arguments(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "run")
     recorded = json.loads((tmp_path / "run/config.json").read_text())
     for name in ("k_schedule", "k_schedule_end", "mask_statistics", "rescale"):
@@ -431,38 +315,8 @@ def test_a_run_of_a_version_with_fewer_arguments_goes_on(finished, tmp_path):
         training.train(dataclasses.replace(SMALL, mask_statistics="history"), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize(("method", "l2"), [("edge-popup", 1e-2), ("dense", 1e-2), ("edge-popup", 0.0)])
-def test_weight_decay_is_coupled_l2(method, l2):
-    run = dataclasses.replace(SMALL, method=method, l2=l2).with_protocol()
-    model = experiment.build_model(run, (8, 8, 1), 10)
-    experiment.compile_model(model, run, steps=10)
-    expected = sum(l2 / 2 * np.sum(np.square(v.numpy())) for v in model.trainable_variables)
-    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("k", "expected"),
-    [
-        (0.6, [0.6, 0.6, 0.6, 0.6, 0.6]),
-        ({"conv*": 0.3, "*": 0.6}, [0.3, 0.3, 0.6, 0.6, 0.6]),
-        ({"conv1a": 0.2, "conv*": 0.3, "*": 0.5}, [0.2, 0.3, 0.5, 0.5, 0.5]),
-        ({"conv*": 0.3, "dense*": 0.4, "classes": 1}, [0.3, 0.3, 0.4, 0.4, 1.0]),
-        ({"conv*": 0.3, "dense*": 0.4, "classes": 1, "*": 0.6}, [0.3, 0.3, 0.4, 0.4, 1.0]),
-    ],
-)
-def test_fractions_of_layers(k, expected):
-    run = dataclasses.replace(SMALL, k=k).with_protocol()
-    model = experiment.build_model(run, (8, 8, 1), 10)
-    assert [layer.k for layer in model.layers if hasattr(layer, "kept")] == expected
-
-
-def test_a_layer_that_is_not_there_is_refused():
-    run = dataclasses.replace(SMALL, k={"conv9": 0.3, "*": 0.5}).with_protocol()
-    with pytest.raises(ValueError, match="matches no layer"):
-        experiment.build_model(run, (8, 8, 1), 10)
-
-
-def test_a_run_of_a_version_with_fractions_as_text_goes_on(tmp_path):
+@pytest.mark.integration
+def test_train_goes_on_with_a_run_with_fractions_as_text(tmp_path):
     run = dataclasses.replace(SMALL, k={"conv*": 0.3, "dense1": 0.25, "*": 0.6}, epochs=2)
     whole = training.train(run, tmp_path / "whole")
     training.train(run, tmp_path / "old", until=1)
@@ -478,12 +332,8 @@ def test_a_run_of_a_version_with_fractions_as_text_goes_on(tmp_path):
     assert history(tmp_path / "old") == history(tmp_path / "whole")
 
 
-def test_equal_configurations_have_equal_hashes():
-    assert hash(RunConfig(k={"*": 0.3})) == hash(RunConfig(k={"*": 0.3}))
-    assert RunConfig(k={"*": 0.3}) != RunConfig(k=0.3)
-
-
-def test_stopped_early_and_continued(finished, tmp_path):
+@pytest.mark.integration
+def test_train_stopped_early_and_continued(finished, tmp_path):
     folder, _ = finished
     summary = training.train(SMALL, tmp_path / "a", until=2, test=False, ticket=True)
     assert summary["epochs"] == 2
@@ -494,3 +344,43 @@ def test_stopped_early_and_continued(finished, tmp_path):
     summary = training.train(SMALL, tmp_path / "a", resume=True)
     assert history(tmp_path / "a") == history(folder)
     assert summary["test"] == training.train(SMALL, folder, resume=True)["test"]
+
+
+def test_train_asks_for_tensorboard_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    config = RunConfig(model="fc", dataset="digits", width=0.1, mask_statistics="tensorboard")
+    with pytest.raises(ImportError, match=r"Install the extra, '\.\[tuning\]'"):
+        training.train(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [{"k": 0.3, "k_schedule": "cubic", "k_schedule_end": 0.5}, {"method": "supermask", "learning_rate": 20.0}],
+    ids=["schedule", "supermask"],
+)
+def test_train_resumed_has_the_same_statistics(tmp_path, change):
+    config = RunConfig(
+        model="conv2",
+        width=0.1,
+        epochs=3,
+        **{"batch_size": 64, "learning_rate": 0.5, **change},
+        mask_statistics="history",
+    )
+    summary = training.train(config, tmp_path / "a")
+    training.train(config, tmp_path / "b", until=1)
+    again = training.train(config, tmp_path / "b", resume=True)
+    assert (tmp_path / "a/history.csv").read_text() == (tmp_path / "b/history.csv").read_text()
+    assert again["layers"] == summary["layers"]
+    assert again["test"] == summary["test"]
+    rows = list(csv.DictReader((tmp_path / "a/history.csv").read_text().splitlines()))
+    assert {"dense1/changed", "classes/threshold"} <= rows[0].keys()
+    if "k_schedule" in change:
+        assert float(rows[0]["dense1/kept"]) > 0.3
+        assert float(rows[1]["dense1/kept"]) == pytest.approx(0.3, abs=1e-3)
+        expected = keras_popup.mask_model(keras_popup.models.Conv2((8, 8, 1), 10, width=0.1), k=0.3, seed=1)
+        assert summary["kept"] == sum(layer.kept for layer in expected.layers if hasattr(layer, "kept"))
+    else:
+        assert summary["test_draws"]["draws"] == 10
+        assert again["test_draws"] == summary["test_draws"]
