@@ -27,6 +27,7 @@ def test_models_have_the_papers_weights_on_cifar(name):
     assert weights(models.get(name)()) == CIFAR_WEIGHTS[name]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", IMAGENET_KEPT)
 def test_models_have_the_papers_weights_on_imagenet(name):
     assert round(0.3 * weights(models.get(name)()) / 1e6, 1) == IMAGENET_KEPT[name]

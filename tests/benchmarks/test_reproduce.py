@@ -27,6 +27,8 @@ from reproduction.results import Rates, Results, best_of  # noqa: E402
 from reproduction.rows import GROUPS, Row  # noqa: E402
 from reproduction.verdicts import Verdict  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 ROWS = {row.name: row for members in GROUPS.values() for row in members}
 DIGITS = Row(RunConfig(model="fc", dataset="digits", epochs=2, width=0.1, mask_statistics="history"))
 

@@ -56,6 +56,7 @@ def trainable_of(model):
     return [[weight.name, list(weight.shape)] for weight in model.trainable_variables]
 
 
+@pytest.mark.integration
 def test_golden_files_are_all_known():
     files = {path.name for path in FOLDER.iterdir()} - {".gitignore", "models.json", "values.npz"}
     assert files == {note["file"] for note in NOTES.values()}
@@ -75,6 +76,7 @@ def test_golden_model_is_read_as_it_was(name, values):
         np.testing.assert_allclose(sums, values[f"{name}/sums"], rtol=1e-9)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["strip"]])
 def test_golden_model_can_be_stripped(name, values, tmp_path):
     plain = keras_popup.strip_masks(load(name))
@@ -85,6 +87,7 @@ def test_golden_model_can_be_stripped(name, values, tmp_path):
         keras_popup.strip_masks(plain)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NOTES)
 def test_golden_model_can_be_saved_again(name, values, tmp_path):
     model = load(name)
@@ -94,11 +97,13 @@ def test_golden_model_can_be_saved_again(name, values, tmp_path):
     assert [v.shape for v in again.trainable_variables] == [v.shape for v in model.trainable_variables]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["drawn"]])
 def test_golden_seeds_give_the_weights_that_they_gave(name, values):
     check_outputs(keras.models.clone_model(load(name)), values, name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name in NOTES if name.startswith("trained_")])
 def test_golden_model_goes_on_as_if_it_had_not_been_saved(name, values):
     model = load(name)

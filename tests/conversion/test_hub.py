@@ -14,6 +14,7 @@ from hub_checks import KERAS_CANNOT, OK, assert_close, check, in_new_process, ma
 import keras_popup
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what KerasHub imports
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # it leaves vocabularies open
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),  # of an unused pooler

@@ -53,11 +53,13 @@ def test_odd_model_round_trip(case, check, tmp_path, record_property):
         pytest.skip(str(reason))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in REFUSED])
 def test_odd_model_that_cannot_be_copied_is_masked_in_place(case):
     roundtrips.converts_in_place_only(case.build, case.odd, case.refused, case.masked)
 
 
+@pytest.mark.integration
 @pytest.mark.rare
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "stripped"])
 def test_odd_models_load_in_a_new_process(masked, tmp_path):

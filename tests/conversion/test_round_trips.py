@@ -55,6 +55,7 @@ def test_round_trip_convert_train_save_load_strip(case, weights, tmp_path, caplo
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.integration
 @given(
     stack=st.lists(st.sampled_from(["conv", "depthwise", "norm", "branch", "shared", "transpose", "pool"]), max_size=5)
 )

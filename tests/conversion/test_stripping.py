@@ -22,6 +22,7 @@ def test_strip_masks_leaves_the_given_model_alone():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.integration
 def test_strip_masks_gives_what_loads_without_keras_popup(tmp_path):
     plain = strip_masks(mask_model(models.FullyConnected((4, 4, 1), width=0.1), k=0.5, seed=1))
     plain.save(tmp_path / "plain.keras")

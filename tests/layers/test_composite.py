@@ -38,6 +38,7 @@ def test_masked_composite_with_a_config_that_keras_makes(tmp_path):
         np.testing.assert_array_equal(other(x), model(x))
 
 
+@pytest.mark.integration
 def test_masked_composite_stays_frozen_in_files(tmp_path):
     plain = plain_model("block_of_blocks")
     masked = mask_model(plain, k=0.5, weights="keep", seed=1)

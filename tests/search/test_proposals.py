@@ -132,6 +132,7 @@ def test_proposals_of_another_number_of_trials():
     assert [record.trial for record in more] == [13, 14, 15]
 
 
+@pytest.mark.integration
 def test_proposals_of_bayesian_try_all_of_a_few_values():
     """Also where its favourite fails, which it would propose again and again."""
     few = {"space": {"k": (0.1, 0.3, 0.5), "width": (0.5, 1.0, 2.0)}, "max_trials": 30}

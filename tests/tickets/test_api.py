@@ -49,6 +49,7 @@ def test_load_ticket_gives_every_model_back(case, weights, tmp_path):
     assert all((row.seed is None) == (weights == "keep") for row in info.layers)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     [
@@ -77,6 +78,7 @@ def test_load_ticket_gives_every_dtype_back(policy, weights, tmp_path):
     round_trip(model, np.random.default_rng(0).random((2, 6, 6, 3)), tmp_path / "model.ticket")
 
 
+@pytest.mark.integration
 def test_save_ticket_of_trained_and_loaded_models(tmp_path):
     model = mask_model(models.FullyConnected(width=0.3, input_shape=(8, 8, 1)), k=0.3, seed=1)
     rng = np.random.default_rng(0)
@@ -109,6 +111,7 @@ def test_load_ticket_leaves_frozen_weights_frozen(tmp_path):
     ]
 
 
+@pytest.mark.integration
 def test_load_ticket_keeps_trainable_flags(tmp_path):
     """Of single weights of masked layers, and of layers that other layers' code makes."""
     model = mask_model(plain_model("block_of_blocks"), k=0.5, seed=1, train_biases=True)
@@ -185,6 +188,7 @@ def test_save_ticket_of_conv6_is_within_its_size(tmp_path):
     assert info.bytes < 282_639 + 3_000
 
 
+@pytest.mark.integration
 def test_load_ticket_in_a_process_of_its_own(tmp_path):
     """What the ticket gives is a plain model: its file needs no keras_popup."""
     model = mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k=0.5, seed=1)
@@ -256,6 +260,7 @@ def test_load_ticket_with_another_limit(original, tmp_path):
     assert weights_of(load_ticket(path, max_bytes=1 << 15)) == original[1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("before", [b"", b"what was there"])
 def test_save_ticket_on_a_full_disk(before, tmp_path):
     path = tmp_path / "x.ticket"
