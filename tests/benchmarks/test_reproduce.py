@@ -92,7 +92,7 @@ def test_a_row_leaves_a_line_that_names_no_place(elsewhere, monkeypatch, capfd):
     assert found.items() <= store.read(file)[DIGITS.name].items()
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_a_row_that_diverges_is_a_result_and_one_that_fails_is_not(elsewhere, monkeypatch, capfd):
     wild = Row(dataclasses.replace(DIGITS.config, method="dense", mask_statistics=None, learning_rate=1e30))
     unreadable = Row(RunConfig(model="fc", dataset="nothing", epochs=1))

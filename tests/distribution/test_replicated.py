@@ -31,12 +31,13 @@ FOUR = DEVICES if "GPU" in DEVICES else "CPU:0,CPU:1,CPU:2,CPU:3"
 
 TIMEOUT = 300
 QUICK = ("fit", "run", "refused")
+SLOW = ("drawn", "policies", "overflow", "diverging")
 
 
 def marks(name, devices):
     if name in QUICK and devices == DEVICES:
         return ()
-    return pytest.mark.rare if name == "resnet" or devices != DEVICES else pytest.mark.slow
+    return pytest.mark.slow if name in SLOW else pytest.mark.rare
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_fit_with_three_workers(on_one_device, tmp_path):
     assert_history_is_that_of(tmp_path / "run", *on_one_device)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_evaluator_of_workers_draws_masks(tmp_path):
     changes = {"method": "supermask", "learning_rate": 10.0, "l2": 0.0, "epochs": 1}
     expected = training.train(dataclasses.replace(RUN, **changes), tmp_path / "alone")
@@ -185,7 +186,7 @@ def test_evaluator_of_workers_draws_masks(tmp_path):
     assert found["test_draws"] == pytest.approx(expected["test_draws"], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_take_from_worker_0_that_a_run_is_finished(on_one_device, tmp_path):
     folder, summary = on_one_device
     files = {path: path.read_bytes() for path in folder.iterdir()}
@@ -200,7 +201,7 @@ def test_take_from_worker_0_that_a_run_is_finished(on_one_device, tmp_path):
     assert all("exists. Use --resume" in output for output in outputs)
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_check_same_everywhere_refuses_other_data(on_one_device, tmp_path):
     for worker, seed in enumerate((0, 0, 1)):
         rng = np.random.default_rng(seed)

@@ -198,10 +198,11 @@ def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_search_killed_at_random_moments_goes_on(undisturbed, tmp_path):
+@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.rare)])
+def test_search_killed_at_random_moments_goes_on(undisturbed, times, tmp_path):
     folder, kills = tmp_path / "s", 0
     moments = random.Random(7)
-    while kills < 10:
+    while kills < times:
         process = started(*LONG, "--out", str(folder), "--resume")
         if moments.random() < 0.7:  # while a trial trains, or between two; else at any moment
             alive(folder, epochs=0)
