@@ -24,7 +24,7 @@ FILES = {"litert": "f.tflite", "litert_sparse": "s.tflite", "litert_int8": "i.tf
 
 def runner(runtime: str, path: str, images: np.ndarray) -> Callable[[], object]:
     """Returns a function that runs an exported file once. LiteRT and ONNX Runtime use two threads."""
-    if runtime == "saved_model":
+    if runtime == "tf_saved_model":
         serve = tf.saved_model.load(path).signatures["serving_default"]
         (name,) = serve.structured_input_signature[1]
         tensor = tf.constant(images)

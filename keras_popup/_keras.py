@@ -1,6 +1,4 @@
-"""The private classes and functions of Keras that this library uses. A test checks what each of them does.
-
-Other files also read single private attributes of layers and variables, such as `_autocast` and `_remat_mode`.
+"""The private classes, functions and attributes of Keras that this library uses. A test checks each of them.
 
 Keras's `Tracker` lists the variables and sublayers of a layer. A built layer locks its tracker. `Layer.quantize` and
 `Layer.enable_lora` change a layer in place, as masking does, and unlock the tracker in the same way.
@@ -11,6 +9,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
@@ -83,13 +82,96 @@ def without_sharing(value: Any) -> Any:
     return [without_sharing(item) for item in value] if isinstance(value, list) else value
 
 
+class LayerState:
+    """All that masking changes in a layer: its class, its attributes, and the lists and flags of its own variables.
+
+    Args:
+        layer: a layer.
+        values: bool, whether to keep the values of the variables too.
+    """
+
+    def __init__(self, layer: Any, values: bool) -> None:
+        self._layer, self._class, self._attributes = layer, type(layer), dict(vars(layer))
+        self._stores = {
+            store: (list(own_variables(layer, store)), set(layer._tracker.stored_ids[store]))
+            for store in (TRAINABLE, NON_TRAINABLE)
+        }
+        self._variables = [
+            (variable, variable.trainable, variable._autocast, variable.numpy() if values else None)
+            for variables, _ in self._stores.values()
+            for variable in variables
+        ]
+
+    def restore(self) -> None:
+        """Gives the layer its state back."""
+        self._layer.__class__ = self._class
+        vars(self._layer).clear()
+        vars(self._layer).update(self._attributes)
+        for store, (variables, ids) in self._stores.items():
+            own_variables(self._layer, store)[:] = variables
+            self._layer._tracker.stored_ids[store] = ids
+        for variable, trainable, autocast, value in self._variables:
+            variable.trainable, variable._autocast = trainable, autocast
+            if value is not None:
+                variable.assign(value)
+
+
+def set_autocast(variable: Any, value: bool) -> bool:
+    """Sets whether a read of a variable is cast to the compute dtype. Returns what it was before."""
+    before: bool = variable._autocast
+    variable._autocast = value
+    return before
+
+
+def list_sublayers(layer: Any) -> list[Any]:
+    """Returns the layers that a layer tracks, without those inside of them."""
+    return list(layer._layers)
+
+
+def list_seed_states(layer: Any) -> list[Any]:
+    """Returns the state variables of a layer's seed generators, which are not among its variables."""
+    return [generator.state for generator in layer._seed_generators]
+
+
+def is_rematerialized(layer: Any) -> bool:
+    """Tells whether a layer was made in a `keras.RematScope`."""
+    return bool(layer._remat_mode)
+
+
+def copy_flags(layer: Any, twin: Any) -> None:
+    """Gives a layer the flags of another one that no config holds. The flags of its variables stay as they are."""
+    twin._trainable, twin._remat_mode = layer.trainable, layer._remat_mode
+
+
+def find_operation(tensor: Any) -> Any:
+    """Returns the layer or operation that a symbolic tensor comes from."""
+    return tensor._keras_history.operation
+
+
+def list_arguments(graph: Any) -> list[Any]:
+    """Returns the arguments of all calls of layers and operations in a Functional model."""
+    nodes = (node for operation in graph.operations for node in operation._inbound_nodes)
+    return [value for node in nodes for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))]
+
+
+def pack_inputs(model: Any, batch: list[Any]) -> Any:
+    """Returns a flat batch in the structure that a call of the model takes."""
+    structure = getattr(model, "_inputs_struct", None)
+    return keras.tree.pack_sequence_as(structure, batch) if structure is not None else batch[0]
+
+
+def build_metrics(model: Any, batch: Any) -> None:
+    """Creates the variables of a compiled model's metrics, for a batch of `tf.TensorSpec`s."""
+    model._symbolic_build(data_batch=batch)
+
+
 def set_trainable(layer: Any, value: bool) -> None:
     """Sets `trainable` of a layer, of all its sublayers and of their variables.
 
     `layer.trainable = value` does nothing if the layer has this value already, even if its variables have another one.
     """
     type(layer).trainable.fset(layer, value)
-    for part in layer._layers:
+    for part in list_sublayers(layer):
         set_trainable(part, value)
 
 

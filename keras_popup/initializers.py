@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_popup._fractions import check_k
+
 __all__ = [
     "FrozenInitializer",
     "KaimingNormal",
@@ -98,9 +100,7 @@ class FrozenInitializer(keras.initializers.Initializer):
     def __init__(self, seed: int | None = None, scaled: bool = False, k: float | None = None) -> None:
         self.seed = None if seed is None else check_seed(seed)
         self.scaled = bool(scaled)
-        if k is not None and not 0.0 < k <= 1.0:
-            raise ValueError(f"`k` must be in (0, 1]: it is the fraction of weights kept. Received: {k=}.")
-        self.k = k
+        self.k = None if k is None else check_k(k)
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None, *, fans: tuple[int, int] | None = None) -> Any:
         values = self.values(tuple(shape), fans or kernel_fans(tuple(shape)))

@@ -141,3 +141,82 @@ def test_deferred_variables_take_no_memory():
         _keras.initialize(pending[1])
     assert np.array_equal(model.weights[0], np.full((3, 2), 7.0))
     assert np.array_equal(model.weights[1], np.zeros(2))
+
+
+def test_layer_state_restores_class_attributes_and_lists(dense):
+    state = _keras.LayerState(dense, values=True)
+    kernel, bias = dense.variables
+    values = kernel.numpy()
+    with _keras.unlocked(dense):
+        _keras.track(dense, _keras.NON_TRAINABLE, bias)
+    kernel.assign(values + 1)
+    assert _keras.set_autocast(kernel, False)
+    dense.__class__, dense.units, dense.other = keras.layers.Layer, 7, "other"
+    state.restore()
+    assert type(dense) is keras.layers.Dense
+    assert (dense.units, hasattr(dense, "other")) == (3, False)
+    assert dense.trainable_variables == [kernel, bias]
+    assert _keras.set_autocast(kernel, True)
+    np.testing.assert_array_equal(kernel, values)
+
+
+def test_set_autocast_decides_the_type_that_a_call_reads():
+    class Reads(keras.layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(), name="scale")
+
+        def call(self, x):
+            seen.append(self.scale.value.dtype.name)
+            return x
+
+    seen = []
+    layer = Reads(dtype="mixed_bfloat16")
+    layer(np.ones((1, 2), "float32"))
+    _keras.set_autocast(layer.scale, False)
+    layer(np.ones((1, 2), "float32"))
+    assert seen == ["bfloat16", "float32"]
+
+
+def test_list_seed_states_and_sublayers():
+    dropout = keras.layers.Dropout(0.5)
+    (state,) = _keras.list_seed_states(dropout)
+    assert state.shape == (2,)
+    model = keras.Sequential([keras.Input((2,)), dropout])
+    assert dropout in _keras.list_sublayers(model)
+
+
+def test_copy_flags_of_a_frozen_layer_in_a_remat_scope(dense):
+    with keras.RematScope("full"):
+        layer = keras.layers.Dense(3)
+    layer.trainable = False
+    assert not _keras.is_rematerialized(dense)
+    _keras.copy_flags(layer, dense)
+    assert _keras.is_rematerialized(dense)
+    assert not dense.trainable
+
+
+def test_list_arguments_and_find_operation_in_a_functional_model():
+    inputs = keras.Input((4,))
+    table = keras.Variable(np.ones((4,), "float32"))
+    outputs = keras.ops.multiply(inputs, table)
+    model = keras.Model(inputs, outputs)
+    assert _keras.find_operation(outputs) in model.operations
+    assert any(value is table for value in _keras.list_arguments(model))
+
+
+def test_pack_inputs_in_the_structure_of_a_model():
+    inputs = {name: keras.Input((2,), name=name) for name in ("a", "b")}
+    model = keras.Model(inputs, keras.layers.Add()(list(inputs.values())))
+    assert _keras.pack_inputs(model, [1, 2]) == {"a": 1, "b": 2}
+    assert _keras.pack_inputs(keras.Sequential([keras.layers.Dense(2)]), [1]) == 1
+
+
+def test_build_metrics_creates_their_variables():
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    with pytest.raises(ValueError, match="not yet been built"):
+        model.get_metrics_result()
+    _keras.build_metrics(model, (tf.TensorSpec((8, 4)), tf.TensorSpec((8, 2))))
+    assert set(model.get_metrics_result()) == {"loss", "mae"}

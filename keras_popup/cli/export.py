@@ -31,7 +31,7 @@ examples:
 
 # The names of the files that `export` writes beside a model.
 EXPORT_NAMES = {
-    "saved_model": "saved_model",
+    "tf_saved_model": "saved_model",
     "litert": "model.tflite",
     "litert_sparse": "model_sparse.tflite",
     "litert_int8": "model_int8.tflite",
@@ -50,7 +50,7 @@ def export(arguments: Sequence[str]) -> int:
         "format",
         None,
         f"The formats to write: one or more of {names}, or all. The default follows from the ending of --out; without "
-        "--out, it is saved_model.",
+        "--out, it is tf_saved_model.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -84,7 +84,7 @@ def export(arguments: Sequence[str]) -> int:
     print(f"compared on {source}:")
     failed = False
     for name in formats:
-        out = values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "saved_model"])
+        out = values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "tf_saved_model"])
         try:
             result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
         except (exports.ExportError, ImportError, OSError) as error:

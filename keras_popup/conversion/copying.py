@@ -100,7 +100,7 @@ def _copy_code(layer: Any, copies: Twins, change: Change | None) -> Any:
 def _clone(graph: Any, copies: Twins, change: Change | None) -> Any:
     inputs = None  # Keras clones the inputs of a Sequential model well, but would lose the names of a Functional one's
     if not isinstance(graph, keras.Sequential):
-        inputs = keras.tree.map_structure(lambda x: _make_from_config(x._keras_history.operation).output, graph.input)
+        inputs = keras.tree.map_structure(lambda x: _make_from_config(_keras.find_operation(x)).output, graph.input)
     with hide_compilation(graph):
         twin = keras.models.clone_model(graph, inputs, clone_function=lambda layer: _copy(layer, copies, change))
     if type(twin) is not type(graph):
@@ -228,7 +228,7 @@ def _list_variables(layer: Any) -> list[Any]:
     stores = (_keras.TRAINABLE, _keras.NON_TRAINABLE)
     return [
         *(variable for store in stores for variable in _keras.own_variables(layer, store)),
-        *(generator.state for generator in layer._seed_generators),
+        *_keras.list_seed_states(layer),
     ]
 
 
@@ -252,7 +252,7 @@ def _carry_over(layer: Any, twin: Any, exact: bool) -> None:
     _load_saved_state(layer, twin)
     for variable, other in zip(variables, twin_variables, strict=True):
         other.assign(variable.value)
-    twin._trainable, twin._remat_mode = layer.trainable, layer._remat_mode
+    _keras.copy_flags(layer, twin)
     for variable, other in zip(variables, twin_variables, strict=True):
         if variable.trainable != other.trainable:
             other.trainable = variable.trainable

@@ -293,13 +293,7 @@ def _find_constants(layer: Any) -> list[Any]:
     """Returns the variables that are direct arguments of operations in a Functional model."""
     if not isinstance(layer, _keras.Functional):
         return []
-    return [
-        value
-        for operation in layer.operations
-        for node in operation._inbound_nodes
-        for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
-        if isinstance(value, keras.Variable)
-    ]
+    return [value for value in _keras.list_arguments(layer) if isinstance(value, keras.Variable)]
 
 
 def _apply(plan: _Plan, twins: dict[int, Any], settings: _Settings) -> None:

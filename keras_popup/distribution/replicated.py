@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_popup import _keras
+
 
 def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
     """Prepares a compiled model for several replicas. Call it in the strategy's scope.
@@ -27,7 +29,7 @@ def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
-    model._symbolic_build(data_batch=batches.element_spec)  # `model.fit` calls it too; there is no public name
+    _keras.build_metrics(model, batches.element_spec)
 
 
 def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:

@@ -16,14 +16,14 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup import _workarounds, conversion, selectors
+from keras_popup import _keras, _workarounds, conversion, selectors
 from keras_popup.conversion import copy_model
 from keras_popup.exports import litert_int8, runtimes
 from keras_popup.layers import walk
 
 # The packages that each format needs besides TensorFlow, and the suffixes of its files.
 _NEEDS: dict[str, tuple[str, ...]] = {
-    "saved_model": (),
+    "tf_saved_model": (),
     "litert": ("ai_edge_litert",),
     "litert_sparse": ("ai_edge_litert",),
     "litert_int8": ("ai_edge_litert",),
@@ -51,7 +51,7 @@ class Export:
     """An exported model.
 
     Attributes:
-        path: str, the path of the file, or of the folder for "saved_model".
+        path: str, the path of the file, or of the folder for "tf_saved_model".
         format: str, one of `FORMATS`.
         bytes: int, the size of all files together.
         difference: float, the largest difference between the outputs of the runtime and those of the model. It is
@@ -78,7 +78,7 @@ def export(
 
     Masks are stripped first, because no runtime can choose weights. The formats:
 
-    - "saved_model": a folder for TensorFlow Serving, run by TensorFlow's SavedModel loader;
+    - "tf_saved_model": a folder for TensorFlow Serving, run by TensorFlow's SavedModel loader;
     - "litert": a float32 file for LiteRT (TensorFlow Lite), run by `ai-edge-litert`, like the next two formats;
     - "litert_sparse": the same with sparsely encoded kernels, which is smaller for `k` below about 0.6;
     - "litert_int8": the same with int8 kernels and float32 arithmetic. Signed constants keep their exact values: they
@@ -86,13 +86,13 @@ def export(
       kernel. Other kernels are rounded to 127 steps per channel;
     - "onnx": a file for ONNX Runtime, run by it.
 
-    A model with a mixed precision policy is exported in float32, except as "saved_model". The file is written beside
+    A model with a mixed precision policy is exported in float32, except as "tf_saved_model". The file is written beside
     `filepath`. After the comparison, it is renamed and replaces an existing file.
 
     Args:
         model: a built `keras.Model`, masked or not.
         filepath: path of the file, with the suffix ".tflite" or ".onnx", or path of the folder of a SavedModel.
-        format: one of `FORMATS`. None chooses by the suffix of the path: "litert", "onnx", else "saved_model".
+        format: one of `FORMATS`. None chooses by the suffix of the path: "litert", "onnx", else "tf_saved_model".
         inputs: a batch of inputs, as for `model.predict`, on which the outputs are compared. Real data are best. None
             draws 4 examples with a fixed seed: uniform numbers in [0, 1) for floats, 0 and 1 for integers, with
             size 32 for each unknown dimension except the batch dimension.
@@ -137,7 +137,7 @@ def export(
     batch = _draw_inputs(model) if inputs is None else _check_inputs(model, inputs)
 
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
-    if format != "saved_model":
+    if format != "tf_saved_model":
         plain = _convert_to_float32(plain)
     with selectors.without_compiling():
         original_outputs = _compute_outputs(model, batch)
@@ -194,7 +194,7 @@ def _replace(source: Path, target: Path) -> None:
 def _check_format(target: Path, format: str | None) -> str:
     """Returns the format, after checks that it is valid and that the path fits it."""
     if format is None:
-        format = next((name for name, suffix in _SUFFIXES.items() if target.suffix == suffix), "saved_model")
+        format = next((name for name, suffix in _SUFFIXES.items() if target.suffix == suffix), "tf_saved_model")
     if format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(FORMATS)}. Received: {format!r}.")
     suffix = _SUFFIXES.get(format, "")
@@ -245,12 +245,6 @@ def _find_numpy_dtype(x: Any) -> Any:
     return tf.as_dtype(x.dtype).as_numpy_dtype
 
 
-def _pack_inputs(model: Any, batch: list[Any]) -> Any:
-    """Returns a flat batch in the structure that a call of the model takes."""
-    structure = getattr(model, "_inputs_struct", None)
-    return keras.tree.pack_sequence_as(structure, batch) if structure is not None else batch[0]
-
-
 def _name_outputs(outputs: Any) -> dict[str, Any]:
     """Returns the outputs by their names in SavedModel and LiteRT files, in the order of ONNX files."""
     flat = keras.tree.flatten(outputs)
@@ -260,7 +254,7 @@ def _name_outputs(outputs: Any) -> dict[str, Any]:
 
 
 def _compute_outputs(model: Any, batch: list[Any]) -> dict[str, Array]:
-    outputs = _name_outputs(model(_pack_inputs(model, batch), training=False))
+    outputs = _name_outputs(model(_keras.pack_inputs(model, batch), training=False))
     return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
 
 
@@ -286,7 +280,7 @@ def _convert_to_float32(model: keras.Model) -> keras.Model:
 
 def _write(plain: keras.Model, path: Path, format: str) -> bool:
     """Writes a file. Returns whether its weights have the exact values of the model."""
-    if format == "saved_model":
+    if format == "tf_saved_model":
         _write_saved_model(plain, path)
     elif format == "onnx":
         with _make_statistics_constant(plain):
@@ -336,7 +330,7 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
 
     @tf.function(input_signature=signature, autograph=False)
     def serve(*inputs: tf.Tensor) -> Any:
-        return _name_outputs(plain(_pack_inputs(plain, list(inputs)), training=False))
+        return _name_outputs(plain(_keras.pack_inputs(plain, list(inputs)), training=False))
 
     module = tf.Module()
     module.weights = [variable.value for variable in plain.variables]

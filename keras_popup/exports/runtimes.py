@@ -42,7 +42,7 @@ def _run_onnx(path: Path, names: list[str], batch: list[Any], outputs: list[str]
 
 
 RUNTIMES: dict[str, Callable[[Path, list[str], list[Any], list[str]], Outputs]] = {
-    "saved_model": _run_saved_model,
+    "tf_saved_model": _run_saved_model,
     "litert": _run_litert,
     "litert_sparse": _run_litert,
     "litert_int8": _run_litert,

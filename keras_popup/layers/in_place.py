@@ -128,7 +128,7 @@ def find_first_kernel(layer: Any, kernel: MaskedKernel) -> MaskedKernel:
 
 def check_rematerialization(layer: Any, selector: selectors.Selector) -> None:
     """Raises ValueError for a layer in a RematScope whose selector draws masks: the backward pass would draw others."""
-    if selector.draws and layer._remat_mode:
+    if selector.draws and _keras.is_rematerialized(layer):
         raise ValueError(
             f"Layer '{layer.name}' draws its masks, but rematerialization would draw other masks in the backward "
             "pass. Leave it out of the RematScope."

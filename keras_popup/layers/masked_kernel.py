@@ -201,7 +201,7 @@ class MaskedKernel:
         self.kernel = kernel
         kernel.trainable = False
         # Not autocast: the product with the mask is rounded to the compute dtype once.
-        self._autocast, kernel._autocast = kernel._autocast, False
+        self._autocast = _keras.set_autocast(kernel, False)
         _keras.track(layer, _keras.NON_TRAINABLE, kernel, first)
         shape = tuple(kernel.shape)
         self.scores = keras.Variable(
@@ -259,7 +259,7 @@ class MaskedKernel:
         for variable in (self.k_variable, self.draws):
             if variable is not None:
                 _keras.untrack(self.layer, variable)
-        self.kernel._autocast = self._autocast
+        _keras.set_autocast(self.kernel, self._autocast)
         self.kernel.trainable = self.layer.trainable
         _keras.track(self.layer, _keras.TRAINABLE, self.kernel, found[1] if found else None)
 

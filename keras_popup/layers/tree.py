@@ -55,7 +55,7 @@ def get_parts(layer: Any) -> dict[Location, Any]:
                 parts |= {(name, *steps): part for steps, part in _find_layers(value)}
     # Keras also tracks layers that are held in another way, such as under keys that are not strings or integers.
     seen = {id(part) for part in parts.values()}
-    hidden = [part for part in layer._layers if id(part) not in seen and not _is_input_of(layer, part)]
+    hidden = [part for part in _keras.list_sublayers(layer) if id(part) not in seen and not _is_input_of(layer, part)]
     return parts | {(HIDDEN, index): part for index, part in enumerate(hidden)}
 
 

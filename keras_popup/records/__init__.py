@@ -2,7 +2,6 @@
 
 from keras_popup.records.curves import draw_learning_curves as draw_learning_curves
 from keras_popup.records.folder import History as History
-from keras_popup.records.folder import package_versions as package_versions
 from keras_popup.records.run_folder import RunFolder
 from keras_popup.records.search_folder import ALIVE as ALIVE
 from keras_popup.records.search_folder import SearchFolder

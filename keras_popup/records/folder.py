@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import importlib.metadata
 import io
 import json
 import os
@@ -177,11 +176,6 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(path, lambda temporary: temporary.write_text(table.getvalue()))
-
-
-def package_versions(names: Sequence[str]) -> dict[str, str]:
-    """Returns the versions of installed packages."""
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _equal(first: Any, second: Any) -> bool:

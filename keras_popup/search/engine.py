@@ -5,7 +5,8 @@ import logging
 import os
 
 from keras_popup import __version__
-from keras_popup.records import BestRecord, SearchFolder, best_trial, package_versions
+from keras_popup._versions import package_versions
+from keras_popup.records import BestRecord, SearchFolder, best_trial
 from keras_popup.search.baselines import baseline_widths, train_baselines
 from keras_popup.search.config import EXTENSIBLE, SearchConfig
 from keras_popup.search.proposals import Proposals

@@ -118,7 +118,7 @@ class Proposals:
         """Returns how many trials there will be at most."""
         if config.tuner == "hyperband":
             brackets = self._oracle._get_num_brackets()
-            return sum(self._oracle._get_size(b, r) for b in range(brackets) for r in range(b + 1))
+            return sum(int(self._oracle._get_size(b, r)) for b in range(brackets) for r in range(b + 1))
         counts = [self._count(10 if config.tuner == "grid" else None), self._oracle.max_trials]
         return min([count for count in counts if count], default=None)
 

@@ -182,7 +182,7 @@ def _follow_from_seed(masked: list[Any]) -> bool:
 
 def _most_bytes(weight: Any) -> int:
     """Returns the bytes of a weight that cannot be compressed at all (RFC 1951: stored blocks)."""
-    size = math.prod(weight.shape) * np.dtype(keras.backend.standardize_dtype(weight.dtype)).itemsize
+    size: int = math.prod(weight.shape) * np.dtype(keras.backend.standardize_dtype(weight.dtype)).itemsize
     return size + 5 * (size // 16383 + 1) + 6
 
 

@@ -97,7 +97,7 @@ class Selector:
         return cls(**config)
 
 
-def _checked_scores(scores: Any) -> tf.Tensor:
+def check_scores(scores: Any) -> tf.Tensor:
     """Returns `scores` as a float32 tensor.
 
     Raises:

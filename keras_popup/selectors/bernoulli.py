@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup.selectors import drawing
-from keras_popup.selectors.base import Selector, _checked_scores
+from keras_popup.selectors.base import Selector, check_scores
 
 
 @keras.saving.register_keras_serializable("keras_popup")
@@ -73,7 +73,7 @@ class Bernoulli(Selector):
         self.rescale = bool(rescale)
 
     def __call__(self, scores: Any, k: Any = None, training: bool = False, seed: Any = None) -> tf.Tensor:
-        scores = _checked_scores(scores)
+        scores = check_scores(scores)
         return drawing.mask_kernel(False, "float32", tf.ones_like(scores), scores, _convert_seed(training, seed))
 
     def masked_kernel(
@@ -87,7 +87,7 @@ class Bernoulli(Selector):
         seed: Any = None,
     ) -> tf.Tensor:
         seeds = _convert_seed(training, seed)
-        return drawing.mask_kernel(self.rescale, dtype, kernel, _checked_scores(scores), seeds)
+        return drawing.mask_kernel(self.rescale, dtype, kernel, check_scores(scores), seeds)
 
     def factor(self, kept: int, size: int) -> np.float32:
         """Returns the scale applied to the kept weights: size / kept in float32 with `rescale` if kept > 0, else 1."""

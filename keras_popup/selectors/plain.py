@@ -78,7 +78,8 @@ def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = N
         return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), lambda: _find_by_histograms(ranks, kept))
 
     def anew() -> _Found:
-        return tf.cond(size > _MOST_SORTED, by_sample, by_sorting)
+        threshold: _Found = tf.cond(size > _MOST_SORTED, by_sample, by_sorting)
+        return threshold
 
     return Threshold(*(anew() if hint is None else _look_inside(ranks, kept, *_bracket_by_hint(hint, size), anew)))
 
@@ -93,7 +94,8 @@ def _look_inside(
     inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= width)[:, 0]
     most = tf.maximum(tf.size(ranks) // _SHARE_SORTED, _MOST_SORTED)
     found = (wanted >= 1) & (wanted <= tf.size(inside)) & (tf.size(inside) <= most)
-    return tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
+    threshold: _Found = tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
+    return threshold
 
 
 def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found:

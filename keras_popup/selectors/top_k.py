@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup.selectors import plain, programs, thresholds
-from keras_popup.selectors.base import Selector, _checked_scores
+from keras_popup.selectors.base import Selector, check_scores
 from keras_popup.selectors.counts import check_kept
 
 
@@ -92,7 +92,7 @@ class TopK(Selector):
 
 def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the scores as a tensor and the number kept as an int32 scalar."""
-    scores = _checked_scores(scores)
+    scores = check_scores(scores)
     size = programs.static_size(scores)
     kept = check_kept(k, size) if isinstance(k, (int, float, np.number)) else thresholds.count_kept_tensor(k, size)
     return scores, tf.convert_to_tensor(kept, tf.int32)
@@ -121,7 +121,8 @@ def _straight_through_kernel(
 
         return programs.trace_once(_masked, dtype)(*inputs), gradient
 
-    return masked(kernel, scores, kept, *hint)
+    kernel_and_threshold: tuple[tf.Tensor, tf.Tensor] = masked(kernel, scores, kept, *hint)
+    return kernel_and_threshold
 
 
 def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:

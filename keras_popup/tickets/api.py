@@ -1,7 +1,6 @@
 """Saves, loads, describes and verifies tickets."""
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ import rich.console
 import rich.progress
 
 from keras_popup import _keras, conversion, selectors
+from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
 from keras_popup.tickets import allowlist, architecture, file_format, mask_record
@@ -23,6 +23,8 @@ from keras_popup.tickets.file_format import MAX_BYTES, TicketError
 from keras_popup.tickets.info import TicketInfo, describe
 
 _logger = logging.getLogger("keras_popup")
+
+_PACKAGES = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")  # whose versions a ticket records
 
 _SHOW_PROGRESS_FROM = 20_000_000  # weights; they take about a second
 
@@ -79,7 +81,7 @@ def save_ticket(
         except (AttributeError, TypeError, ValueError):
             raise TypeError(f"`metrics` must be a dict of numbers by name. Received: {metrics!r}.") from None
     information = {"dataset": dataset, "metrics": metrics, "notes": notes}
-    made: dict[str, Any] = {"versions": _find_versions()}
+    made: dict[str, Any] = {"versions": package_versions(_PACKAGES)}
     made |= {name: value for name, value in information.items() if value is not None}
     json.dumps(made)  # raises TypeError now instead of after the work
     target = Path(filepath)
@@ -333,11 +335,6 @@ def _mask_plain(
         model.name,
     )
     return model
-
-
-def _find_versions() -> dict[str, str]:
-    names = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")
-    return {name: importlib.metadata.version(name) for name in names}
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_popup._files import write_atomically
+from keras_popup._fractions import check_k
 from keras_popup.tickets import mask_coding
 
 MAX_BYTES = 1 << 30
@@ -116,10 +117,16 @@ class Mask:
             raise ValueError(f"it keeps {self.kept:,} of {self.size:,} weights")
         if len(self.fans) != 2 or min(self.fans) < 1:
             raise ValueError(f"its fans are {self.fans}, not two positive numbers")
-        if not isinstance(k := self.arguments.get("k"), (int, float)) or not 0 < k <= 1:
-            raise ValueError(f"its k is {str(k)[:60]!r}")
+        check_number_k(self.arguments.get("k"))
         if self.from_seed and self.seed is None:
             raise ValueError("its kernel must come from a seed, but its initializer has no seed")
+
+
+def check_number_k(k: Any) -> float:
+    """Returns `k` after checking that it is a JSON number in (0, 1]. A text that spells one is none."""
+    if not isinstance(k, (int, float)):
+        raise ValueError(f"its k is {str(k)[:60]!r}, which is not a number")
+    return check_k(k)
 
 
 @dataclasses.dataclass(frozen=True)

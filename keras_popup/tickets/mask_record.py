@@ -14,6 +14,10 @@ from keras_popup.selectors import Bernoulli, TopK
 from keras_popup.tickets import allowlist, file_format, mask_coding
 from keras_popup.tickets.file_format import Mask, TicketError
 
+# The selectors whose masked kernel is kernel * mask * factor, so that the kernel may follow from its seed. Others may
+# change a kernel in other ways than by its mask.
+_SEEDED = (TopK(), Bernoulli(False), Bernoulli(True))
+
 # The initializers that a ticket may name.
 _FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}
 
@@ -34,8 +38,7 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
     weights, values = None, b""
-    # Other selectors may change a kernel in other ways than by its mask.
-    if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in (TopK, Bernoulli):
+    if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in map(type, _SEEDED):
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = mask_coding.weight_bins(drawn)
@@ -140,7 +143,7 @@ def _find_factor(record: Mask) -> np.float32:
     """Returns the scale that the selector of a record applies to the kept weights."""
     serialized = record.arguments.get("selector")
     parts = serialized if isinstance(serialized, dict) else {}
-    for selector in (TopK(), Bernoulli(False), Bernoulli(True)):
+    for selector in _SEEDED:
         known = selectors.serialize(selector)
         if all(parts.get(name) == known[name] for name in ("registered_name", "class_name", "config")):
             return selector.factor(record.kept, record.size)
@@ -161,8 +164,8 @@ def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, i
     ):
         raise ValueError(f"its numbers come from {str(serialized)[:80]!r}, which is not an initializer with a seed")
     k = config["k"]
-    if not ((isinstance(k, (int, float)) and 0 < k <= 1) or (k is None and not config["scaled"])):
-        raise ValueError(f"its initializer has k={str(k)[:60]}, which is not in (0, 1]")
+    if k is not None or config["scaled"]:
+        file_format.check_number_k(k)
     return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
 
 

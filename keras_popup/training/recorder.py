@@ -11,9 +11,10 @@ import keras
 import tensorflow as tf
 
 from keras_popup import __version__, datasets, distribution, layers
+from keras_popup._versions import package_versions
 from keras_popup.callbacks import MaskStatistics
 from keras_popup.distribution import Placement
-from keras_popup.records import History, RunFolder, package_versions
+from keras_popup.records import History, RunFolder
 from keras_popup.training.config import ResolvedRunConfig
 
 STEPS_BETWEEN_LOSS_CHECKS = 50

@@ -42,7 +42,7 @@ def test_application(name, tmp_path):
     stripped = keras_popup.strip_masks(loaded)
     assert [type(layer) for layer in stripped.layers] == [type(layer) for layer in plain.layers]
     np.testing.assert_array_equal(stripped.predict(images, verbose=0), expected)
-    formats = exports.FORMATS if name == "MobileNetV2" else ("saved_model", "litert_int8", "onnx")
+    formats = exports.FORMATS if name == "MobileNetV2" else ("tf_saved_model", "litert_int8", "onnx")
     for format in formats:
-        path = {"saved_model": "saved", "onnx": "model.onnx"}.get(format, "model.tflite")
+        path = {"tf_saved_model": "saved", "onnx": "model.onnx"}.get(format, "model.tflite")
         assert keras_popup.export(stripped, tmp_path / path, format, inputs=images).difference < 1e-5

@@ -53,7 +53,7 @@ def test_export_has_the_sizes_of_its_formats(tmp_path):
     model = mask_model(models.FullyConnected(), k=0.1, seed=1)
     size = {name: keras_popup.export(model, tmp_path / PATHS[name], name).bytes for name in exports.FORMATS}
     floats = 4 * model.count_params() // 2 - 12
-    for name in ("saved_model", "litert", "onnx"):
+    for name in ("tf_saved_model", "litert", "onnx"):
         assert floats < size[name] < 1.1 * floats
     assert size["litert_int8"] < 0.26 * floats
     assert size["litert_sparse"] < 0.2 * floats
@@ -105,7 +105,7 @@ def test_export_of_inputs_and_outputs_in_dicts(tmp_path):
 @pytest.mark.integration
 def test_export_refuses_what_it_cannot_write(tmp_path):
     model = conv_net()
-    with pytest.raises(ValueError, match="must be one of saved_model, litert"):
+    with pytest.raises(ValueError, match="must be one of tf_saved_model, litert"):
         keras_popup.export(model, tmp_path / "x", "tflite")
     with pytest.raises(ValueError, match="cannot end in '.keras'"):
         keras_popup.export(model, tmp_path / "x.keras")

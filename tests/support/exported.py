@@ -6,7 +6,7 @@ import numpy as np
 from keras_popup import mask_model, models
 
 PATHS = {
-    "saved_model": "saved",
+    "tf_saved_model": "saved",
     "litert": "model.tflite",
     "litert_sparse": "sparse.tflite",
     "litert_int8": "int8.tflite",
