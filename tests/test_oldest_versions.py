@@ -15,7 +15,7 @@ def versions(lines, operator):
     return dict(match.groups() for match in found)
 
 
-def test_the_oldest_versions_are_tested():
+def test_oldest_versions_are_tested():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     admitted = versions(setup["options"]["install_requires"].splitlines(), ">=")
