@@ -36,7 +36,9 @@ def _garbage_collected():
 
 
 # The tiers. Tests and files have marks of their own: `integration`, `slow`, `rare`. What has none is a unit test.
-# Here are tests of many cases that are not all of one tier. "not" goes before what all others match.
+# `make test` has one of each kind that takes long: a run, a kill, a search, an export, files of each earlier version, a
+# whole model.
+# Here are tests of many cases that are not all of one tier. "not" goes before a pattern that is not to match.
 
 # `make test` has these cases; the others are marked as integration.
 UNIT_CASES = {
