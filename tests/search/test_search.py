@@ -138,7 +138,7 @@ def test_search_that_cannot_be_leaves_nothing_behind(capsys, tmp_path):
         assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.integration
+@pytest.mark.rare
 def test_search_counts_moving_averages_in_the_budget(tmp_path):
     run = RunConfig(model="resnet18", width=0.05, epochs=1, learning_rate=0.5, batch_size=256)
     folder = tmp_path / "s"
@@ -150,7 +150,7 @@ def test_search_counts_moving_averages_in_the_budget(tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.slow
+@pytest.mark.rare
 def test_search_of_supermasks(tmp_path):
     """Over selector and width, with tickets, a baseline without what is of masks, and the winner's model."""
     config = SearchConfig(
@@ -197,12 +197,11 @@ def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.slow
-@pytest.mark.parametrize("times", [3, pytest.param(10, marks=pytest.mark.rare)])
-def test_search_killed_at_random_moments_goes_on(undisturbed, times, tmp_path):
+@pytest.mark.rare
+def test_search_killed_at_random_moments_goes_on(undisturbed, tmp_path):
     folder, kills = tmp_path / "s", 0
     moments = random.Random(7)
-    while kills < times:
+    while kills < 10:
         process = started(*LONG, "--out", str(folder), "--resume")
         if moments.random() < 0.7:  # while a trial trains, or between two; else at any moment
             alive(folder, epochs=0)

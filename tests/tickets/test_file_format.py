@@ -20,7 +20,7 @@ from keras_popup.tickets import TicketError, file_format
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-@pytest.mark.integration
+@pytest.mark.rare  # `make test` has the next one
 def test_read_and_a_reader_written_from_the_documentation():
     manifest, kernels = ticket_reader.read(GOLDEN / "digits-v1.ticket")
     model = load_ticket(GOLDEN / "digits-v1.ticket")
