@@ -6,16 +6,20 @@ Keras's `Tracker` lists the variables and sublayers of a layer. A built layer lo
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
+from tensorflow.python.eager import record
+from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops import control_flow_util
+from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
 
 __all__ = ["ConvLSTMCell", "Functional", "ObjectSharingScope", "SafeModeScope", "functional_like_constructor"]
 
@@ -245,3 +249,57 @@ def is_traced_for_xla() -> bool:
     if tf.executing_eagerly():
         return False
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+# The functions that Keras's `predict` and KerasHub's `generate` call from Python, once for each batch. They train
+# nothing.
+_INFERENCE_FUNCTIONS = {"one_step_on_data_distributed", "multi_step_on_data", "generate_step"}
+
+
+def read_at_each_call(read: Callable[[], tf.Tensor], spec: tf.TensorSpec, key: Hashable) -> tf.Tensor | None:
+    """Returns a tensor of the function being traced. At each call of the function, it has the value of `read()`.
+
+    Args:
+        read: called in Python, eagerly, whenever the function is called.
+        spec: the shape and dtype of its value.
+        key: the same for all reads of the same value, so that one function reads it once.
+
+    Returns:
+        None outside of the functions of `predict` and `generate`. Other functions may be stored, or may run in a
+        dataset, where TensorFlow would call `read` only once.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while isinstance(graph, ControlFlowFuncGraph):
+        graph = graph.outer_graph
+    if not isinstance(graph, FuncGraph):
+        return None
+    outermost = graph
+    while isinstance(outermost.outer_graph, FuncGraph):
+        outermost = outermost.outer_graph
+    if outermost.name not in _INFERENCE_FUNCTIONS:
+        return None
+    with graph.as_default():
+        return graph.capture_call_time_value(read, spec, key=key)
+
+
+def is_recorded() -> bool:
+    """Tells whether a `tf.GradientTape` may be recording now."""
+    return bool(record.could_possibly_record())
+
+
+def is_stateless() -> bool:
+    """Tells whether the code runs in a `keras.StatelessScope`, where variables have other values."""
+    return global_state.get_global_attribute("stateless_scope") is not None
+
+
+def read_memory(variable: Any) -> tuple[tf.Tensor, int]:
+    """Returns the value of a Keras variable on the CPU, and the address of its memory. Works eagerly only.
+
+    The value shares the memory of the variable. Operations write to a variable in place only if nobody else shares its
+    memory; otherwise the variable gets new memory. So while the value is held, the variable has this address until
+    something writes to it.
+    """
+    value = variable._value
+    # Not through the methods of the variable, which take three times as long.
+    read = tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
+    return read, np.asarray(memoryview(read)).__array_interface__["data"][0]

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import strategy_checks
+from keras_popup.layers.remembered import RememberedKernel
 
 Axes = tuple[int, ...]
 
@@ -139,6 +140,7 @@ class MaskedKernel:
         self.draws: Any = None
         self.k_variable: Any = None
         self._hint: Any = None
+        self._remembered: RememberedKernel | None = None
         self._autocast = True
 
     @property
@@ -252,6 +254,9 @@ class MaskedKernel:
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 name="hint",
             )
+        self._remembered = RememberedKernel(
+            lambda dtype: self.masked(dtype=dtype), [self.scores, self.kernel, self.k_variable]
+        )
 
     def thaw(self) -> None:
         """Undoes `freeze`: the kernel is a plain variable of the layer again, at the position of the scores."""
@@ -314,7 +319,7 @@ class MaskedKernel:
         """Returns the masked kernel for the code of layers: that of the running call, or a new one outside of calls."""
         self.check_built(self.name)
         in_use = _in_use.kernels.get((id(self.layer), self.name))
-        return self.masked(dtype=self._find_read_dtype()) if in_use is None else in_use
+        return self.choose(training=False) if in_use is None else in_use
 
     def masked(self, training: bool = False, dtype: str | None = None, **seed: Any) -> tf.Tensor:
         """Returns kernel times mask, in `dtype` or else in the layer's compute dtype."""
@@ -331,10 +336,15 @@ class MaskedKernel:
 
     def choose(self, training: bool) -> tf.Tensor:
         """Returns the masked kernel for one call of the layer. Counts the call if the selector draws masks."""
+        dtype = self._find_read_dtype()
+        if not training and self._remembered is not None and (kernel := self._remembered.read(dtype)) is not None:
+            return kernel
+        if training and self._remembered is not None:
+            self._remembered.forget()
         seed = self._make_next_seed(training)
         if seed:  # count before the draw: replicas are threads, and another one may run during the draw
             self.draws.assign(self.draws.value + 1)
-        return self.masked(training, dtype=self._find_read_dtype(), **seed)
+        return self.masked(training, dtype=dtype, **seed)
 
     def _find_read_dtype(self) -> str:
         """Returns the dtype that a read of the kernel would have now if it were a plain variable."""
