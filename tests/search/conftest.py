@@ -1,7 +1,7 @@
 """Searches that many tests look at. Each takes long, so a test process makes it once."""
 
 import pytest
-from searches import BUDGETED, LONG
+from searches import BUDGETED
 
 from keras_popup import cli, search
 
@@ -20,10 +20,3 @@ def failing(tmp_path_factory):
 def budgeted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("searches") / "b"
     return folder, search.search(BUDGETED, folder)
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("searches") / "undisturbed"
-    assert cli.main(["search", *LONG, "--out", str(folder)]) == 0
-    return folder

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import random
 import signal
 import time
@@ -180,6 +181,13 @@ def test_search_of_supermasks(tmp_path):
     assert best.score == max(record["score"] for record in trials)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("searches") / "undisturbed"
+    assert cli.main(["search", *LONG, "--out", str(folder)]) == 0
+    return folder
+
+
 @pytest.mark.integration
 @pytest.mark.slow
 def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
@@ -194,6 +202,19 @@ def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
     assert cli.main(["search", *LONG, "--out", str(folder), "--resume"]) == 0
     assert by_number(lines(folder)) == by_number(lines(undisturbed))
     assert "Going on after epoch" in (folder / "trials" / "0001" / "log.txt").read_text()
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_search_goes_on_when_the_process_of_a_trial_is_killed(undisturbed, tmp_path):
+    folder = tmp_path / "s"
+    process = started(*LONG, "--out", str(folder))
+    os.kill(alive(folder, epochs=3)["pid"], signal.SIGKILL)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert "Trial 1 goes on after its last epoch. Its process died: SIGKILL" in said
+    assert by_number(lines(folder)) == by_number(lines(undisturbed))
+    assert lines(folder)[0]["retries"] == 1
 
 
 @pytest.mark.integration

@@ -1,27 +1,14 @@
 """Child processes that train trials."""
 
 import os
-import signal
 import time
 
 import pytest
-from searches import LONG, alive, by_number, lines, started
+from searches import lines, started
 
 from keras_popup.search import workers
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.mark.slow
-def test_workers_go_on_with_a_trial_whose_process_was_killed(undisturbed, tmp_path):
-    folder = tmp_path / "s"
-    process = started(*LONG, "--out", str(folder))
-    os.kill(alive(folder, epochs=3)["pid"], signal.SIGKILL)
-    _, said = process.communicate(timeout=200)
-    assert process.returncode == 0
-    assert "Trial 1 goes on after its last epoch. Its process died: SIGKILL" in said
-    assert by_number(lines(folder)) == by_number(lines(undisturbed))
-    assert lines(folder)[0]["retries"] == 1
 
 
 @pytest.mark.rare
