@@ -1,10 +1,13 @@
 """Settings of every test process."""
 
+import fnmatch
 import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# The threads of NumPy's algebra wait for each other busily: on full cores, Bayesian searches take three times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest
 import tensorflow as tf
@@ -32,70 +35,112 @@ def _garbage_collected():
     gc.collect()  # after each test it would take half of the time
 
 
-# The tiers. What is not named here and has no mark of its own is a unit test: `make test`.
-# `make test-integration`: processes of their own, whole runs, searches, executed pages, round trips of whole models.
-INTEGRATION = (
-    "tests/benchmarks/",
-    "tests/distribution/",
-    "tests/exports/",
-    "tests/search/test_search.py",
-    "tests/search/test_search_space.py::test_a_search_that_was_cut_goes_on_as_if_it_had_not_been[bayesian]",
-    "tests/search/test_search_space.py::test_seeds[bayesian]",
-    "tests/training/test_training.py",
-    "tests/conversion/test_hub.py",
-    "tests/conversion/test_odd_models.py",
-    "tests/conversion/test_golden_models.py",
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip",
-    "tests/conversion/test_conversion.py::test_random_graphs",
-    "tests/conversion/test_conversion.py::test_every_model[resnet101]",
-    "tests/conversion/test_conversion.py::test_every_model[wide_resnet50]",
-    "tests/conversion/test_conversion_cases.py::test_frozen_parts_stay_frozen_in_files",
-    "tests/selectors/test_thresholds.py::test_equals_a_sort[eager]",  # the operations of the XLA program, one by one
-    "tests/tickets/test_tickets.py::test_trainable_flags",
-    "tests/conversion/test_conversion.py::test_stripped_models_load_without_keras_popup",
-    "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first",
-    "tests/cli/test_cli.py::test_another_backend",
-    "tests/test_keras.py::test_importing_the_library_counts_no_names",
-    "tests/tickets/test_allowlist.py::test_killed_while_writing",
-    "tests/tickets/test_allowlist.py::test_a_full_disk",
-    "tests/tickets/test_tickets.py::test_read_in_a_process_of_its_own",
-    "tests/tickets/test_tickets.py::test_a_reader_written_from_the_documentation",
-    "tests/tickets/test_tickets.py::test_models",
-    "tests/tickets/test_tickets.py::test_trained_and_loaded_models",
-    # Every layer is fitted in float32 in `make test`.
-    "tests/layers/test_layers.py::test_fit_trains_scores_only",
-    "tests/test_examples.py::test_example",
-    "tests/test_examples.py::test_benchmark",
-    "tests/test_examples.py::test_python_blocks",
-)
-# One of each kind is in `make test` all the same: a run, a kill and going on, a search, an export, a whole model.
-SMOKE = (
-    "tests/training/test_training.py::test_run_folder",
-    "tests/training/test_training.py::test_killed_and_resumed",
-    "tests/search/test_search.py::test_winner_is_chosen_by_validation_and_tested_once",
-    "tests/exports/test_exports.py::test_formats",
-    "tests/conversion/test_odd_models.py::test_round_trip[variables_without_names-",
-    "tests/conversion/test_golden_models.py::test_a_model_is_read_as_it_was",
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip[nested_sequential-",
-    "tests/cli/test_cli.py::test_load_model_finds_the_layers_whatever_is_imported_first[import keras_popup, keras]",
-    "tests/tickets/test_tickets.py::test_models[nested_sequential-",
-    "tests/layers/test_layers.py::test_fit_trains_scores_only[float32-{}-",
-    "tests/test_examples.py::test_python_blocks_of_pages_run[README.md]",
-)
+# The tiers. Tests and files have marks of their own: `integration`, `slow`, `rare`. What has none is a unit test.
+# `make test` has one of each kind that takes long: a run, a kill, a search, an export, files of each earlier version, a
+# whole model.
+# Here are tests of many cases that are not all of one tier. "not" goes before a pattern that is not to match.
 
-# Of what is marked as slow by the dozen, a sample stays in `make test-slow`; the rest is run by `make test-all`.
-DOZENS = (
-    "tests/conversion/test_conversion.py::test_convert_train_save_load_strip",
-    "tests/tickets/test_tickets.py::test_layers",
-    "tests/tickets/test_tickets.py::test_models[",
-)
-SAMPLE = ("[nested_sequential", "[transformer", "[conv2d", "[dense-")
+# `make test` has these cases; the others are marked as integration.
+UNIT_CASES = {
+    "tests/conversion/test_masking.py::test_mask_model_of_every_network": ("not *resnet*", "resnet18", "resnet34"),
+    "tests/conversion/test_odd_models.py::test_odd_model_round_trip": ("variables_without_names-*",),
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip": ("nested_sequential-*",),
+    "tests/layers/test_masked_layer.py::test_masked_layer_comes_back_from_files": ("not *_bias",),
+    "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only": ("float32-{}-*",),
+    "tests/layers/test_recurrent.py::test_recurrent_layers_train_and_come_back": ("top_k-lstm", "bernoulli-gru"),
+    "tests/search/test_proposals.py::test_proposals_after_a_cut_are_those_without_it": ("not bayesian",),
+    "tests/search/test_proposals.py::test_proposals_follow_the_seed": ("not bayesian",),
+    "tests/search/test_proposals.py::test_proposals_say_how_many_they_will_be": ("not bayesian",),
+    "tests/search/test_proposals.py::test_proposals_to_several_workers_can_be_cut_too": ("not bayesian",),
+    "tests/test_examples.py::test_python_blocks_of_pages_run": ("README.md",),
+    "tests/test_import.py::test_import_makes_load_model_find_the_layers": ("import keras_popup, keras",),
+    "tests/test_models.py::test_models_are_built_and_built_again": ("not *resnet*", "resnet18", "resnet34"),
+    "tests/test_models.py::test_models_have_the_stem_for_their_images": ("resnet18",),
+    "tests/test_models.py::test_models_scale_every_layer_but_the_last": ("not *resnet*", "resnet18", "resnet34"),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": ("nested_sequential-*",),
+}
+
+# `make test`, `make test-integration` and `make test-slow` have these cases; the others are marked as rare.
+USUAL_CASES = {
+    "tests/conversion/test_masking.py::test_mask_model_of_every_network": ("not *resnet*", "resnet??"),
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip": (
+        "nested_sequential-*",
+        "transformer-*",
+        "shared_two_in_two_out-random",
+        "subclassed-random",
+        "recurrent-random",
+        "unknown-random",
+    ),
+    "tests/exports/test_api.py::test_export_of_every_model": (
+        "nested_sequential",
+        "shared_two_in_two_out",
+        "subclassed",
+        "transformer",
+        "recurrent",
+    ),
+    "tests/exports/test_litert_int8.py::test_with_int8_weights_of_every_layer": (
+        "dense",
+        "einsum_dense",
+        "conv2d",
+        "conv2d_groups",
+        "depthwise2d",
+        "conv2d_transpose",
+    ),
+    "tests/layers/test_masked_layer.py::test_masked_layer_comes_back_from_files": ("not *_bias", "dense_rank3_bias"),
+    "tests/layers/test_masked_layer.py::test_masked_layer_trains_its_scores_only": (
+        "float32-{}-*",
+        "*-dense",
+        "*-einsum_dense",
+        "*-conv2d",
+        "*-conv2d_bias",
+        "*-depthwise2d",
+        "*-conv2d_transpose",
+    ),
+    "tests/layers/test_recurrent.py::test_recurrent_layers_train_and_come_back": (
+        "top_k-lstm",
+        "bernoulli-gru",
+        "top_k-simple",
+        "top_k-rnn",
+        "top_k-stacked",
+        "top_k-bidirectional",
+    ),
+    "tests/selectors/test_thresholds.py::test_choose_equals_a_sort": ("not eager",),  # one operation after the other
+    "tests/test_examples.py::test_benchmark": ("selection.py*", "deploy.py*", "train_step.py---models*", "devices.py*"),
+    "tests/test_examples.py::test_example": ("not text_classifier.py",),
+    "tests/test_import.py::test_import_makes_load_model_find_the_layers": (
+        "import keras, keras_popup",
+        "import keras_popup, keras",
+        "from keras_popup import RunConfig; import keras",
+    ),
+    "tests/test_models.py::test_models_are_built_and_built_again": ("not *resnet*", "resnet??"),
+    "tests/test_models.py::test_models_scale_every_layer_but_the_last": ("not *resnet*", "resnet??"),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_dtype_back": (
+        "random-*",
+        "keep-mixed_bfloat16",
+        "keep-float64",
+    ),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_layer_back": ("*-0.3", "dense-*", "conv2d-*"),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": (
+        "nested_sequential-*",
+        "transformer-*",
+        "shared_two_in_two_out-random",
+        "subclassed-random",
+        "recurrent-random",
+        "unknown-random",
+    ),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_network_back": ("not *resnet*", "resnet18", "resnet50"),
+    "tests/training/test_run.py::test_train_resumed_has_the_same_statistics": ("schedule",),
+}
+
+
+def is_among(case, patterns):
+    return any(fnmatch.fnmatchcase(case, each.removeprefix("not ")) != each.startswith("not ") for each in patterns)
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        is_in_sample = not item.nodeid.startswith(DOZENS) or any(name in item.nodeid for name in SAMPLE)
-        if item.get_closest_marker("slow") and not is_in_sample:
-            item.add_marker("rare")
-        if item.nodeid.startswith(INTEGRATION) and not item.nodeid.startswith(SMOKE):
+        test, _, case = item.nodeid.removesuffix("]").partition("[")
+        if test in UNIT_CASES and not is_among(case, UNIT_CASES[test]):
             item.add_marker("integration")
+        if test in USUAL_CASES and not is_among(case, USUAL_CASES[test]):
+            item.add_marker("rare")

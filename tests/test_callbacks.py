@@ -1,8 +1,6 @@
-"""Schedules of k and statistics of masks, inside `model.fit` and in runs."""
+"""Schedules of k and statistics of masks, inside `model.fit`."""
 
-import csv
 import logging
-import sys
 
 import keras
 import numpy as np
@@ -10,9 +8,7 @@ import pytest
 import tensorflow as tf
 from tables import LAYERS, small_model
 
-import keras_popup
-from keras_popup import callbacks, layers, training
-from keras_popup.training import RunConfig
+from keras_popup import callbacks, layers
 
 STEPS = 6
 
@@ -46,7 +42,7 @@ class Kept(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize("name", sorted(callbacks.SCHEDULES))
-def test_ready_made_schedules(name):
+def test_schedules_follow_their_formulas(name):
     schedule = callbacks.SCHEDULES[name](0.3, 10)
     values = [schedule(step) for step in range(13)]
     assert values[0] == 1.0
@@ -70,7 +66,7 @@ def test_ready_made_schedules(name):
     ],
     ids=["linear", "function", "piecewise", "polynomial"],
 )
-def test_every_step_has_the_k_of_the_schedule(schedule):
+def test_k_schedule_gives_every_step_its_k(schedule):
     model, kept = network(), Kept()
     fit(model, callbacks.KSchedule(schedule), kept)
     expected = [round(float(f"{float(schedule(step)):.7g}"), 7) for step in range(STEPS + 1)]
@@ -80,12 +76,12 @@ def test_every_step_has_the_k_of_the_schedule(schedule):
     assert int(model.layers[0].mask().numpy().sum()) == counts[-1]
 
 
-def test_float32_schedules_keep_as_many_as_their_decimals():
+def test_to_float_reads_float32_by_its_decimals():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.7, 0.7])
     assert callbacks._to_float(schedule(0)) == 0.7
 
 
-def test_steps_at_once_and_a_second_fit():
+def test_k_schedule_with_steps_at_once_and_a_second_fit():
     model = network()
     model.compile(keras.optimizers.SGD(0.5), "mse", steps_per_execution=3)
     schedule = callbacks.Linear(0.5, 9)
@@ -103,7 +99,7 @@ def test_steps_at_once_and_a_second_fit():
     ],
     ids=["accumulation", "skipped steps"],
 )
-def test_steps_are_batches(optimizer):
+def test_k_schedule_counts_batches(optimizer):
     """Whether or not the optimizer takes a step with each."""
     model, kept = network(), Kept()
     model.compile(optimizer(), "mse")
@@ -113,7 +109,7 @@ def test_steps_are_batches(optimizer):
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")  # Keras, of the first epoch
-def test_batches_of_unknown_number():
+def test_k_schedule_of_batches_of_unknown_number():
     model, kept = network(), Kept()
     inputs = np.random.default_rng(1).standard_normal((12, 9)).astype(np.float32)
     batches = tf.data.Dataset.from_tensor_slices((inputs, inputs)).batch(4).filter(lambda *_: True)
@@ -125,14 +121,14 @@ def test_batches_of_unknown_number():
     ]
 
 
-def test_the_first_epoch_is_compared_with_the_masks_it_began_with():
+def test_mask_statistics_compare_with_the_masks_of_the_start():
     model = network(k=0.3)
     model.compile(keras.optimizers.SGD(0.0), "mse")
     history = fit(model, callbacks.KSchedule(lambda step: 1.0), callbacks.MaskStatistics()).history
     assert history[f"{model.layers[0].name}/changed"] == [0.0, 0.0]
 
 
-def test_layers_of_one_name_have_statistics_each():
+def test_mask_statistics_of_layers_of_one_name():
     class Pair(keras.Model):
         def __init__(self):
             super().__init__()
@@ -151,7 +147,7 @@ def test_layers_of_one_name_have_statistics_each():
     assert {"same/changed", "same_2/changed"} <= history.keys()
 
 
-def test_schedules_that_cannot_be():
+def test_k_schedule_refuses_what_cannot_be():
     with pytest.raises(TypeError, match="must be a function"):
         callbacks.KSchedule(0.5)
     with pytest.raises(ValueError, match=r"in \(0, 1\]"):
@@ -171,7 +167,7 @@ def test_schedules_that_cannot_be():
 
 
 @pytest.mark.parametrize("selector", ["top_k", "bernoulli"])
-def test_statistics_are_those_of_the_masks(selector):
+def test_mask_statistics_are_those_of_the_masks(selector):
     model, statistics = network(selector=selector), callbacks.MaskStatistics()
     masks = [[layer.mask().numpy() for layer in model.layers]]
 
@@ -200,7 +196,7 @@ def test_statistics_are_those_of_the_masks(selector):
 
 
 @pytest.mark.parametrize("case", LAYERS)
-def test_shares_of_channels(case):
+def test_compute_shares_of_channels(case):
     """The shares average to the share kept, and there is one for each channel."""
     layer = small_model(case).layers[-1]
     kernel = layer.masked_kernels["kernel"]
@@ -211,7 +207,7 @@ def test_shares_of_channels(case):
         assert values.mean() == pytest.approx(layer.kept / mask.size)
 
 
-def test_a_collapsed_layer_is_named_once(caplog):
+def test_mask_statistics_name_a_collapsed_layer_once(caplog):
     model = network(selector="bernoulli")
     for layer in model.layers:
         layer.scores.assign(np.full(layer.scores.shape, 5.0))
@@ -223,15 +219,7 @@ def test_a_collapsed_layer_is_named_once(caplog):
     assert f"'{model.layers[1].name}' has collapsed: 5 of its 9 output channels" in named[0]
 
 
-def test_tensorboard_is_missing_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    config = RunConfig(model="fc", dataset="digits", width=0.1, mask_statistics="tensorboard")
-    with pytest.raises(ImportError, match=r"Install the extra, '\.\[tuning\]'"):
-        training.train(config, tmp_path / "run")
-    assert not list(tmp_path.iterdir())
-
-
-def test_tensorboard(tmp_path):
+def test_mask_statistics_in_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     model = network()
@@ -242,35 +230,3 @@ def test_tensorboard(tmp_path):
     values = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
     assert values == pytest.approx(history[name])
     assert f"{model.layers[0].name}/kept_rows" in events.Tags()["tensors"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "change",
-    [{"k": 0.3, "k_schedule": "cubic", "k_schedule_end": 0.5}, {"method": "supermask", "learning_rate": 20.0}],
-    ids=["schedule", "supermask"],
-)
-def test_a_resumed_run_has_the_same_history(tmp_path, change):
-    config = RunConfig(
-        model="conv2",
-        width=0.1,
-        epochs=3,
-        **{"batch_size": 64, "learning_rate": 0.5, **change},
-        mask_statistics="history",
-    )
-    summary = training.train(config, tmp_path / "a")
-    training.train(config, tmp_path / "b", until=1)
-    again = training.train(config, tmp_path / "b", resume=True)
-    assert (tmp_path / "a/history.csv").read_text() == (tmp_path / "b/history.csv").read_text()
-    assert again["layers"] == summary["layers"]
-    assert again["test"] == summary["test"]
-    rows = list(csv.DictReader((tmp_path / "a/history.csv").read_text().splitlines()))
-    assert {"dense1/changed", "classes/threshold"} <= rows[0].keys()
-    if "k_schedule" in change:
-        assert float(rows[0]["dense1/kept"]) > 0.3
-        assert float(rows[1]["dense1/kept"]) == pytest.approx(0.3, abs=1e-3)
-        expected = keras_popup.mask_model(keras_popup.models.Conv2((8, 8, 1), 10, width=0.1), k=0.3, seed=1)
-        assert summary["kept"] == sum(layer.kept for layer in expected.layers if hasattr(layer, "kept"))
-    else:
-        assert summary["test_draws"]["draws"] == 10
-        assert again["test_draws"] == summary["test_draws"]

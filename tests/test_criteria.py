@@ -14,7 +14,7 @@ INITIAL, FINAL = (RNG.standard_normal((40, 30)).astype(np.float32) for _ in rang
 
 @pytest.mark.parametrize("k", [0.01, 0.3, 0.7, 1.0])
 @pytest.mark.parametrize("name", sorted(criteria.CRITERIA))
-def test_criteria(name, k):
+def test_criteria_keep_the_best_by_their_definitions(name, k):
     """What is kept is at least as good as what is not, by the definition in words."""
     measure = {
         "large_final": lambda i, f: abs(f),
@@ -36,12 +36,12 @@ def test_random_is_its_seed_and_nothing_else():
     assert abs(np.corrcoef(criteria.choose(same, 0.5).ravel(), np.abs(FINAL).ravel())[0, 1]) < 0.1
 
 
-def test_ties_go_to_the_lower_index():
+def test_choose_gives_ties_to_the_lower_index():
     assert criteria.choose(np.array([[1.0, 2.0], [1.0, 1.0]]), 0.5).tolist() == [[True, True], [False, False]]
 
 
 @pytest.mark.parametrize(("criterion", "treatment"), list(itertools.product(criteria.CRITERIA, criteria.TREATMENTS)))
-def test_networks(criterion, treatment):
+def test_mask_trained_by_every_criterion_and_treatment(criterion, treatment):
     networks = [keras.Sequential([keras.Input((40,)), keras.layers.Dense(30), keras.layers.Dense(2)]) for _ in "ab"]
     for network, kernel in zip(networks, (INITIAL, FINAL), strict=True):
         network.layers[0].set_weights([kernel, np.full(30, kernel[0, 0])])
@@ -60,7 +60,7 @@ def test_networks(criterion, treatment):
         assert np.array_equal(mask, criteria.choose(values, 0.3))
 
 
-def test_random_masks_of_kernels_of_the_same_seed():
+def test_random_is_not_drawn_as_kernels_of_its_seed_are():
     """The numbers of the mask are not those of which `mask_model` has made the kernels."""
     plain = keras.Sequential([keras.Input((40,)), keras.layers.Dense(30)])
     network = conversion.strip_masks(conversion.mask_model(plain, k=1.0, kernel_initializer="kaiming_uniform", seed=5))
@@ -69,7 +69,7 @@ def test_random_masks_of_kernels_of_the_same_seed():
     assert abs(np.corrcoef(mask.ravel(), kernel.ravel())[0, 1]) < 0.1
 
 
-def test_refusals():
+def test_mask_trained_refuses_what_cannot_be():
     network, other = models.FullyConnected(), models.Conv2()
     with pytest.raises(ValueError, match="`criterion` must be one of large_final"):
         criteria.mask_trained(network, network, 0.5, "small_final")

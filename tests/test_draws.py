@@ -1,27 +1,16 @@
-"""Evaluation by the mean over drawn masks, and supermasks in files, conversions and searches."""
+"""Evaluation by the mean over drawn masks."""
 
 import keras
 import numpy as np
 import pytest
+from supermasks import trained
 
 import keras_popup
 from keras_popup import selectors
 
-SIZE = 12
-
-
-def trained(rescale=False, **arguments):
-    rng = np.random.default_rng(1)
-    plain = keras.Sequential([keras.Input((9,)), keras.layers.Dense(12, activation="relu"), keras.layers.Dense(9)])
-    model = keras_popup.mask_model(plain, selector=selectors.Bernoulli(rescale), seed=1, **arguments)
-    model.compile(keras.optimizers.SGD(50.0), "mse", metrics=["mae"])
-    inputs = rng.standard_normal((SIZE, 9)).astype(np.float32)
-    model.fit(inputs, inputs, epochs=2, verbose=0)
-    return model, inputs
-
 
 @pytest.mark.parametrize("rescale", [False, True])
-def test_the_mean_over_drawn_masks(rescale):
+def test_evaluate_draws_gives_what_is_computed_by_hand(rescale):
     """The same numbers come from forward passes written here, with the masks of `Bernoulli` and NumPy."""
     model, inputs = trained(rescale)
     before = model.get_weights()
@@ -42,7 +31,7 @@ def test_the_mean_over_drawn_masks(rescale):
         assert found["mae"][draw] == pytest.approx(np.abs(x - inputs).mean(), rel=1e-4)
 
 
-def test_any_loss_and_the_penalty_of_the_scores():
+def test_evaluate_draws_with_any_loss_and_a_penalty():
     """Functions of the user's own, and the same loss as `evaluate` where all draws are the mask of evaluation."""
 
     def own_loss(y, outputs):
@@ -63,7 +52,7 @@ def test_any_loss_and_the_penalty_of_the_scores():
     assert found["loss"].tolist() == pytest.approx(found["mse"].tolist())
 
 
-def test_what_is_evaluated_gets_its_scores_back_after_an_error():
+def test_evaluate_draws_gives_scores_back_after_an_error():
     model, inputs = trained()
     before = model.get_weights()
     with pytest.raises(Exception):  # noqa: B017, PT011  whatever Keras says of inputs of another shape
@@ -71,7 +60,7 @@ def test_what_is_evaluated_gets_its_scores_back_after_an_error():
     assert all(map(np.array_equal, model.get_weights(), before))
 
 
-def test_draws_that_cannot_be_had():
+def test_evaluate_draws_refuses_what_cannot_be_had():
     model, inputs = trained()
     with pytest.raises(ValueError, match="an iterator, which can be read once"):
         keras_popup.evaluate_draws(model, iter([(inputs, inputs)]), seed=1)
@@ -85,30 +74,3 @@ def test_draws_that_cannot_be_had():
     of_top_k = keras_popup.mask_model(keras_popup.models.FullyConnected(), selector="bernoulli", seed=1)
     with pytest.raises(ValueError, match="not compiled"):
         keras_popup.evaluate_draws(of_top_k, inputs, seed=1)
-
-
-@pytest.mark.parametrize("rescale", [False, True])
-def test_tickets_of_supermasks(tmp_path, rescale):
-    """The file holds no weights, also if they are multiplied by n / kept; that comes back bit for bit."""
-    model, inputs = trained(rescale)
-    for layer in model.layers:
-        assert not layer.frozen_kernel.trainable
-    info = keras_popup.save_ticket(model, tmp_path / "a.ticket")
-    assert [row.seed for row in info.layers] == [layer.seed for layer in model.layers]
-    assert sum(row.other_bytes for row in info.layers) == 0
-    plain = keras_popup.load_ticket(tmp_path / "a.ticket")
-    stripped = keras_popup.strip_masks(model)
-    assert all(map(np.array_equal, plain.get_weights(), stripped.get_weights()))
-    assert np.array_equal(plain(inputs), model(inputs))
-    masked = keras_popup.load_ticket(tmp_path / "a.ticket", masked=True)
-    assert masked.layers[0].selector.rescale == rescale
-    assert np.array_equal(masked(inputs), model(inputs))
-
-
-def test_scores_start_at_half_and_a_summary_counts_what_is_kept():
-    model = keras_popup.mask_model(keras_popup.models.FullyConnected(), selector="bernoulli", seed=1)
-    assert not any(layer.scores.numpy().any() for layer in model.layers if hasattr(layer, "scores"))
-    model, _ = trained()
-    summary = keras_popup.mask_summary(model, print_fn=len)
-    assert [row.kept for row in summary.layers] == [int((layer.scores.numpy() >= 0).sum()) for layer in model.layers]
-    assert summary.other_weights == 0

@@ -25,6 +25,7 @@ EXAMPLES = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what KerasHub imports
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # it leaves vocabularies open
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
@@ -41,6 +42,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     assert len(path.read_text().splitlines()) < 110
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("path", "arguments"),
     [

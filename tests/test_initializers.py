@@ -26,14 +26,14 @@ def make(name, **arguments):
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_golden_checksum(name):
+def test_initializers_have_their_checksums(name):
     values = make(name, seed=1)((3, 3, 8, 16)).numpy()
     assert f"{zlib.crc32(values.astype('<f4').tobytes()):08x}" == CHECKSUMS[name]
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 @pytest.mark.parametrize("shape", [(1,), (3, 5), (3, 3, 4, 70)])
-def test_values_are_a_function_of_the_seed(name, shape):
+def test_initializers_are_functions_of_their_seeds(name, shape):
     initializer = make(name, seed=2**64 - 1)
     first = initializer(shape).numpy()
     assert first.shape == shape
@@ -47,7 +47,7 @@ def test_values_are_a_function_of_the_seed(name, shape):
 
 @pytest.mark.parametrize("name", INITIALIZERS)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_moments(name, scaled):
+def test_initializers_have_their_moments(name, scaled):
     fans, shape, k = (50, 20), (400, 500), 0.25
     initializer = make(name, seed=5, scaled=scaled, k=k)
     values = initializer(shape, fans=fans).numpy().astype(np.float64)
@@ -67,7 +67,7 @@ def test_moments(name, scaled):
         assert 1.7 < largest <= 3**0.5 * (1 + 1e-6)
 
 
-def test_neighbouring_seeds_are_unrelated():
+def test_initializers_of_neighbouring_seeds_are_unrelated():
     a, b = (make("signed_constant", seed=seed)((64, 64)).numpy() for seed in (1, 2))
     assert abs(np.mean(np.sign(a) * np.sign(b))) < 0.05
     kernel = make("kaiming_uniform", seed=initializers.derive_seed(1, "scores"))((64, 64)).numpy()
@@ -75,46 +75,46 @@ def test_neighbouring_seeds_are_unrelated():
     assert abs(np.corrcoef(kernel.ravel(), scores.ravel())[0, 1]) < 0.05
 
 
-def test_own_logarithm():
+def test_log_is_the_logarithm():
     x = np.concatenate([np.random.default_rng(1).random(10_000), [2.0**-104, 0.5, 0.5**0.5, 1 - 2.0**-52]])
     np.testing.assert_allclose(initializers._log(x), np.log(x), rtol=4e-15, atol=1e-16)
 
 
-def test_seed_fills_in_where_there_is_none():
+def test_get_filled_fills_in_a_seed_where_there_is_none():
     assert initializers.get_filled("kaiming_normal", seed=5).seed == 5
     assert initializers.get_filled(make("kaiming_normal", seed=4), seed=5).seed == 4
     assert initializers.get_filled("glorot_normal", seed=5).get_config()["seed"] == 5
     assert type(initializers.get_filled("zeros", seed=5)) is keras.initializers.Zeros
 
 
-def test_a_call_without_seed_keeps_the_one_it_drew():
+def test_frozen_initializer_keeps_the_seed_it_drew():
     initializer = make("signed_constant")
     first = initializer((10, 10)).numpy()
     np.testing.assert_array_equal(first, initializers.deserialize(initializers.serialize(initializer))((10, 10)))
 
 
-def test_keras_initializers_by_name():
+def test_get_takes_the_names_of_keras():
     assert isinstance(initializers.get("glorot_uniform"), keras.initializers.GlorotUniform)
 
 
 @pytest.mark.parametrize("identifier", ["signed", None, 3])
-def test_unknown(identifier):
+def test_get_refuses_what_is_unknown(identifier):
     with pytest.raises(ValueError, match="signed_constant"):
         initializers.get(identifier)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64, 1.0, "1", True])
-def test_bad_seed(seed):
+def test_check_seed_refuses_bad_seeds(seed):
     with pytest.raises(ValueError, match="must be an integer in"):
         make("signed_constant", seed=seed)
 
 
 @pytest.mark.parametrize("k", [-1, 0.0, 30])
-def test_bad_k(k):
+def test_frozen_initializer_refuses_a_bad_k(k):
     with pytest.raises(ValueError, match=r"`k` must be in \(0, 1\]"):
         make("signed_constant", seed=1, scaled=True, k=k)
 
 
-def test_scaled_needs_k():
+def test_frozen_initializer_that_is_scaled_needs_k():
     with pytest.raises(ValueError, match="needs `k` outside a masked layer"):
         make("signed_constant", seed=1, scaled=True)((3, 3))

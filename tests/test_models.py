@@ -23,16 +23,17 @@ def weights(model):
 
 
 @pytest.mark.parametrize("name", CIFAR_WEIGHTS)
-def test_weights_on_cifar(name):
+def test_models_have_the_papers_weights_on_cifar(name):
     assert weights(models.get(name)()) == CIFAR_WEIGHTS[name]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", IMAGENET_KEPT)
-def test_weights_on_imagenet(name):
+def test_models_have_the_papers_weights_on_imagenet(name):
     assert round(0.3 * weights(models.get(name)()) / 1e6, 1) == IMAGENET_KEPT[name]
 
 
-def test_weights_of_the_others():
+def test_models_of_other_papers_have_their_weights():
     assert weights(models.FullyConnected()) == 784 * 300 + 300 * 100 + 100 * 10
     assert round(weights(models.ResNet34()) / 1e6, 1) == 21.8
     assert weights(models.ResNet18()) == 11_164_352
@@ -41,7 +42,7 @@ def test_weights_of_the_others():
 
 
 @pytest.mark.parametrize("name", models._MODELS)
-def test_every_model(name):
+def test_models_are_built_and_built_again(name):
     assert set(models._MODELS) == set(config.PROTOCOLS)
     model = models.get(name)(input_shape=(32, 32, 3), classes=7, width=0.05)
     assert model.name == name
@@ -53,7 +54,7 @@ def test_every_model(name):
 
 
 @pytest.mark.parametrize("name", models._MODELS)
-def test_width_scales_every_layer_but_the_last(name):
+def test_models_scale_every_layer_but_the_last(name):
     narrow, wide = (kernels(models.get(name)((32, 32, 3), 10, width=width)) for width in (0.1, 0.2))
     assert narrow[-1].shape[-1] == wide[-1].shape[-1] == 10
     for a, b in zip(narrow[:-1], wide[:-1], strict=True):
@@ -61,7 +62,7 @@ def test_width_scales_every_layer_but_the_last(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_stems(name):
+def test_models_have_the_stem_for_their_images(name):
     build = models.get(name)
     sizes = {
         stem: build((64, 64, 3), 10, 0.1, stem=stem).get_layer("stem").kernel_size for stem in ("cifar", "imagenet")
@@ -71,7 +72,7 @@ def test_stems(name):
     assert build((65, 65, 3), 10, 0.1).get_layer("stem").kernel_size == (7, 7)
 
 
-def test_float32_logits_under_mixed_precision():
+def test_models_give_float32_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = models.Conv2(width=0.1)
     assert model.get_layer("conv1a").compute_dtype == "bfloat16"
@@ -90,12 +91,12 @@ def test_float32_logits_under_mixed_precision():
         ({"input_shape": (1, 1, 3)}, "needs at least 2x2 pixels"),
     ],
 )
-def test_bad_arguments(arguments, message):
+def test_models_refuse_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.Conv2(**arguments)
 
 
-def test_unknown_names():
+def test_get_refuses_unknown_names():
     with pytest.raises(ValueError, match="Unknown model. Expected one of"):
         models.get("conv5")
     with pytest.raises(ValueError, match="`stem` must be"):

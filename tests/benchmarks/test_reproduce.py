@@ -27,6 +27,8 @@ from reproduction.results import Rates, Results, best_of  # noqa: E402
 from reproduction.rows import GROUPS, Row  # noqa: E402
 from reproduction.verdicts import Verdict  # noqa: E402
 
+pytestmark = pytest.mark.integration
+
 ROWS = {row.name: row for members in GROUPS.values() for row in members}
 DIGITS = Row(RunConfig(model="fc", dataset="digits", epochs=2, width=0.1, mask_statistics="history"))
 
@@ -38,7 +40,7 @@ def elsewhere(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_name_is_one_run():
+def test_row_of_a_name_is_one_run():
     runs = {}
     for members in GROUPS.values():
         for row in members:
@@ -47,7 +49,7 @@ def test_a_name_is_one_run():
     assert len(runs) == len({json.dumps([dataclasses.asdict(config), data]) for config, data in runs.values()})
 
 
-def test_commands_say_the_same_as_the_table(monkeypatch):
+def test_row_has_the_command_of_its_configuration(monkeypatch):
     taken = []
     monkeypatch.setattr(training, "train", lambda config, out, **_: taken.append(config) or sys.exit(0))
     for row in list(ROWS.values())[::7] + GROUPS["imagenet"]:
@@ -56,7 +58,7 @@ def test_commands_say_the_same_as_the_table(monkeypatch):
         assert taken[-1] == row.config
 
 
-def test_rows_are_chosen_by_group_or_name():
+def test_matching_by_group_or_name():
     assert list(rows.matching(["k-curve"])) == GROUPS["k-curve"]
     everything = {row.name for row in rows.matching([])}
     assert everything == set(ROWS) - {row.name for row in GROUPS["imagenet"]}
@@ -65,7 +67,7 @@ def test_rows_are_chosen_by_group_or_name():
 
 
 @pytest.mark.slow
-def test_a_row_leaves_a_line_that_names_no_place(elsewhere, monkeypatch, capfd):
+def test_run_of_a_row_leaves_a_line_that_names_no_place(elsewhere, monkeypatch, capfd):
     monkeypatch.setitem(GROUPS, "mine", [DIGITS])
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine"])
     reproduce.main()
@@ -90,8 +92,8 @@ def test_a_row_leaves_a_line_that_names_no_place(elsewhere, monkeypatch, capfd):
     assert found.items() <= store.read(file)[DIGITS.name].items()
 
 
-@pytest.mark.slow
-def test_a_row_that_diverges_is_a_result_and_one_that_fails_is_not(elsewhere, monkeypatch, capfd):
+@pytest.mark.rare
+def test_run_that_diverges_is_a_result_and_one_that_fails_is_not(elsewhere, monkeypatch, capfd):
     wild = Row(dataclasses.replace(DIGITS.config, method="dense", mask_statistics=None, learning_rate=1e30))
     unreadable = Row(RunConfig(model="fc", dataset="nothing", epochs=1))
     monkeypatch.setitem(GROUPS, "mine", [unreadable, wild])
@@ -105,7 +107,7 @@ def test_a_row_that_diverges_is_a_result_and_one_that_fails_is_not(elsewhere, mo
     assert "The loss became" in capfd.readouterr().err
 
 
-def test_rows_without_accuracy_say_why():
+def test_page_says_why_a_row_has_no_accuracy():
     ended, missing = ROWS[rows.fashion().name], ROWS[rows.fashion(k=0.1).name]
     results = Results({ended.name: {"diverged": True}})
     tables = results_page.environment(results).get_template("results_tables.md").module
@@ -116,7 +118,7 @@ def test_rows_without_accuracy_say_why():
     assert "| 0.1: not run, 0.5: diverged | not chosen yet |" in tables.rates({"edge-popup": rates})
 
 
-def test_rates_mark_the_best_and_say_what_is_odd():
+def test_page_marks_the_best_rate_and_says_what_is_odd():
     tried = {rate: rows.fashion(learning_rate=rate) for rate in (0.1, 0.5, 1.0)}
     records = {row.name: {"validation": {"accuracy": rate / 2}} for rate, row in tried.items()}
     results = Results(records)
@@ -125,7 +127,7 @@ def test_rates_mark_the_best_and_say_what_is_odd():
     assert "0.5: 25.00, 1: **50.00** | 0.5, which is not the best; the best is at the end of those tried |" in text
 
 
-def test_stored_lines_are_sorted_and_replaced(tmp_path):
+def test_put_sorts_and_replaces_lines(tmp_path):
     for name, value in (("b", 1), ("a", 2), ("b", 3)):
         store.put(tmp_path / "new" / "group.jsonl", {"name": name, "value": value})
     lines = (tmp_path / "new" / "group.jsonl").read_text().splitlines()
@@ -135,7 +137,7 @@ def test_stored_lines_are_sorted_and_replaced(tmp_path):
     assert set(store.read_all(tmp_path / "new")) == {"a", "b", "c"}
 
 
-def test_no_line_is_lost_when_several_store_at_once(tmp_path):
+def test_put_loses_no_line_when_several_store_at_once(tmp_path):
     file = tmp_path / "group.jsonl"
     with futures.ThreadPoolExecutor(8) as several:
         list(several.map(lambda number: store.put(file, {"name": f"{number:02d}"}), range(40)))
@@ -158,25 +160,25 @@ def test_results_on_one_dataset_are_of_the_same_images():
     assert sources["cifar10"] != sources["cifar10-original"]
 
 
-def test_only_places_are_added_to_a_row(monkeypatch, capsys):
+def test_places_are_all_that_is_added_to_a_row(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "k-curve", "--", "--epochs=1"])
     with pytest.raises(SystemExit):
         reproduce.main()
     assert "only --strategy and --devices=..." in capsys.readouterr().err
 
 
-def test_the_page_is_that_of_the_results():
+def test_page_is_that_of_the_results():
     made = results_page.page(results_page.stored())
     assert (BENCHMARKS.parent / "docs/results.md").read_text() == made, "run python benchmarks/results_page.py"
 
 
-def test_the_pictures_are_those_that_the_page_shows(tmp_path):
+def test_draw_all_makes_the_pictures_of_the_page(tmp_path):
     figures.draw_all(results_page.stored(), tmp_path)
     shown = set(re.findall(r"\(img/results/(.*?)\)", (BENCHMARKS.parent / "docs/results.md").read_text()))
     assert {path.name for path in tmp_path.iterdir()} == shown
 
 
-def test_there_is_a_page_without_results():
+def test_page_without_results():
     made = results_page.page(Results({}))
     assert "None of these rows was run." in made
     assert "| yes |" not in made
@@ -227,19 +229,19 @@ def test_closes(pairs, expected):
     assert verdicts.closes(pairs) is expected
 
 
-def test_the_worst_verdict_counts():
+def test_worst_of_several_verdicts():
     assert verdicts.worst([Verdict.YES, Verdict.NOT_TOLD_APART, Verdict.YES]) is Verdict.NOT_TOLD_APART
     assert verdicts.worst([Verdict.YES, Verdict.NO, Verdict.NOT_TOLD_APART]) is Verdict.NO
     assert verdicts.worst([Verdict.NO_RESULT, Verdict.NO]) is Verdict.NO_RESULT
     assert set(results_page.WORDS) == set(Verdict)
 
 
-def test_the_best_of_several_needs_all():
+def test_best_of_several_needs_all():
     assert best_of([[1.0, 3.0], [2.5, 2.5]]) == [2.5, 2.5]
     assert best_of([[1.0], []]) == []
 
 
-def test_of_several_runs_one_is_chosen_by_validation():
+def test_results_choose_one_of_several_runs_by_validation():
     accuracies = {0.1: (0.72, 0.70), 0.5: (0.71, 0.73), 0.01: (0.74, 0.75), 0.03: (0.76, 0.74)}
     records = {}
     for row in GROUPS["conv2-30"]:
@@ -252,7 +254,7 @@ def test_of_several_runs_one_is_chosen_by_validation():
     assert Results(records).at_30_epochs("conv2") == ([], [], [])
 
 
-def test_weights_before_training_are_found_again(tmp_path):
+def test_initial_network_has_the_weights_before_training(tmp_path):
     """What trained_masks.py takes for the weights that a run began with."""
     config = dataclasses.replace(DIGITS.config, method="dense", mask_statistics=None, learning_rate=0.0, epochs=1)
     training.train(config, tmp_path / "run")
@@ -263,7 +265,7 @@ def test_weights_before_training_are_found_again(tmp_path):
 
 @pytest.mark.rare
 @pytest.mark.parametrize("row", GROUPS["imagenet"], ids=lambda row: row.name)
-def test_imagenet_rows_start_train_and_resume(row, tmp_path):
+def test_rows_of_imagenet_start_train_and_resume(row, tmp_path):
     """Whole networks on a few images of 224x224, read from files: five steps, a checkpoint, and five more."""
     rng = np.random.default_rng(1)
     for split, count in (("train", 5), ("val", 2)):

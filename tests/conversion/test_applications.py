@@ -1,4 +1,4 @@
-"""Networks of keras.applications: converted, trained, saved, loaded, stripped, exported. Slow: make test-slow."""
+"""Networks of keras.applications: converted, trained, saved, loaded, stripped, exported. Long: make test-all."""
 
 import keras
 import numpy as np
@@ -15,13 +15,8 @@ APPLICATIONS = {
 }
 
 
-QUICKEST = "MobileNetV2"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == QUICKEST else pytest.mark.rare) for name in APPLICATIONS],
-)
+@pytest.mark.rare
+@pytest.mark.parametrize("name", APPLICATIONS)
 def test_application(name, tmp_path):
     builder = getattr(keras.applications, name)
     plain = builder(weights=None, input_shape=(32, 32, 3), classes=10, **APPLICATIONS[name])

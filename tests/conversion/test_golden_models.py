@@ -56,13 +56,14 @@ def trainable_of(model):
     return [[weight.name, list(weight.shape)] for weight in model.trainable_variables]
 
 
-def test_every_file_is_known():
+@pytest.mark.integration
+def test_golden_files_are_all_known():
     files = {path.name for path in FOLDER.iterdir()} - {".gitignore", "models.json", "values.npz"}
     assert files == {note["file"] for note in NOTES.values()}
 
 
 @pytest.mark.parametrize("name", NOTES)
-def test_a_model_is_read_as_it_was(name, values):
+def test_golden_model_is_read_as_it_was(name, values):
     note = NOTES[name]
     model = load(name)
     check_outputs(model, values, name)
@@ -75,8 +76,9 @@ def test_a_model_is_read_as_it_was(name, values):
         np.testing.assert_allclose(sums, values[f"{name}/sums"], rtol=1e-9)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["strip"]])
-def test_the_masks_of_a_model_read_can_be_stripped(name, values, tmp_path):
+def test_golden_model_can_be_stripped(name, values, tmp_path):
     plain = keras_popup.strip_masks(load(name))
     check_outputs(plain, values, name)
     plain.save(tmp_path / "plain.keras")
@@ -85,8 +87,9 @@ def test_the_masks_of_a_model_read_can_be_stripped(name, values, tmp_path):
         keras_popup.strip_masks(plain)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NOTES)
-def test_a_model_read_can_be_saved_again(name, values, tmp_path):
+def test_golden_model_can_be_saved_again(name, values, tmp_path):
     model = load(name)
     model.save(tmp_path / "again.keras")
     again = keras.models.load_model(tmp_path / "again.keras")
@@ -94,13 +97,15 @@ def test_a_model_read_can_be_saved_again(name, values, tmp_path):
     assert [v.shape for v in again.trainable_variables] == [v.shape for v in model.trainable_variables]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name, note in NOTES.items() if note["drawn"]])
-def test_seeds_give_the_weights_that_they_gave(name, values):
+def test_golden_seeds_give_the_weights_that_they_gave(name, values):
     check_outputs(keras.models.clone_model(load(name)), values, name)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [name for name in NOTES if name.startswith("trained_")])
-def test_training_goes_on_as_if_the_model_had_not_been_saved(name, values):
+def test_golden_model_goes_on_as_if_it_had_not_been_saved(name, values):
     model = load(name)
     for x, y in zip(values[f"{name}/x"], values[f"{name}/y"], strict=True):
         model.train_on_batch(x, y)

@@ -14,6 +14,7 @@ from hub_checks import KERAS_CANNOT, OK, assert_close, check, in_new_process, ma
 import keras_popup
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of what KerasHub imports
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # it leaves vocabularies open
     pytest.mark.filterwarnings("ignore:Gradients do not exist:UserWarning"),  # of an unused pooler
@@ -27,14 +28,14 @@ def _parameters(names: Any) -> list:
 
 
 @pytest.mark.parametrize("name", _parameters(hub_models.BACKBONES | hub_models.APPLICATIONS | hub_models.TASKS))
-def test_model(name):
+def test_hub_model(name):
     model, x = hub_models.ALL[name]()
     record = check(model, x, new_process=name in ("GPT2Backbone", "SwinTransformerBackbone"))
     assert set(record.values()) <= {OK, KERAS_CANNOT}, record
 
 
 @pytest.mark.rare
-def test_every_backbone_is_in_the_table():
+def test_hub_backbones_are_all_in_the_table():
     import keras_hub
 
     known = {name.partition("-")[0] for name in hub_models.BACKBONES} | {*hub_models.ALIASES, *hub_models.BASES}
@@ -63,7 +64,7 @@ def _tasks(*quick: str, names: Any = tuple(hub_models.TASKS)) -> list:
 
 
 @pytest.mark.parametrize("name", _tasks("BertTextClassifier"))
-def test_task(name, tmp_path):
+def test_hub_task(name, tmp_path):
     masked, x = _fitted(name)
     expected = outputs(masked, x)
     stripped = keras_popup.strip_masks(masked)
@@ -82,8 +83,8 @@ def test_task(name, tmp_path):
 CAUSAL = tuple(name for name in hub_models.TASKS if name.endswith("CausalLM"))
 
 
-@pytest.mark.parametrize("name", _tasks("GPT2CausalLM", names=CAUSAL))
-def test_generation(name):
+@pytest.mark.parametrize("name", _tasks(names=CAUSAL))
+def test_hub_generation(name):
     prompts = ["the quick", "a dog"]
     task, x = hub_models.TASKS[name]()
     randomise(task.variables, 1)
@@ -121,7 +122,7 @@ with open(sys.argv[4], "wb") as file:
 @pytest.mark.parametrize(
     "name", _tasks("BertTextClassifier", names=("BertTextClassifier", "GPT2CausalLM", "ResNetImageClassifier"))
 )
-def test_preset(name, tmp_path):
+def test_hub_preset(name, tmp_path):
     """A stripped task is a preset that loads without keras_popup, and a local preset can be masked."""
     import keras_hub
 
@@ -140,7 +141,7 @@ def test_preset(name, tmp_path):
 
 @pytest.mark.rare
 @pytest.mark.parametrize("name", ["BertBackbone", "GemmaBackbone-2", "ViTBackbone"])
-def test_preset_of_a_backbone(name, tmp_path):
+def test_hub_preset_of_a_backbone(name, tmp_path):
     model, x = hub_models.BACKBONES[name]()
     masked = keras_popup.mask_model(model, k=0.6, seed=1)
     expected = outputs(masked, x)

@@ -40,7 +40,7 @@ def _marks(case, check):
         for check in CHECKS
     ],
 )
-def test_round_trip(case, check, tmp_path, record_property):
+def test_odd_model_round_trip(case, check, tmp_path, record_property):
     model, x = _built(case)
 
     try:
@@ -53,14 +53,16 @@ def test_round_trip(case, check, tmp_path, record_property):
         pytest.skip(str(reason))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in REFUSED])
-def test_what_cannot_be_copied_is_converted_in_place(case):
+def test_odd_model_that_cannot_be_copied_is_masked_in_place(case):
     roundtrips.converts_in_place_only(case.build, case.odd, case.refused, case.masked)
 
 
+@pytest.mark.integration
 @pytest.mark.rare
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "stripped"])
-def test_files_in_a_new_process(masked, tmp_path):
+def test_odd_models_load_in_a_new_process(masked, tmp_path):
     """All models at once: what takes long is to start a process. Plain ones first, for what Keras alone cannot load."""
     alone, files = tmp_path / "alone", tmp_path / "files"
     alone.mkdir(), files.mkdir()

@@ -46,6 +46,6 @@ def test_stubs_have_the_arguments_of_the_layers(module):
     assert found == expected, "python tests/support/make_stubs.py writes the stubs"
 
 
-def test_all_layers_are_in_stubs():
+def test_stubs_have_all_layers():
     in_stubs = {name for module in make_stubs.MODULES for name in read_stub(module)[0]}
     assert in_stubs == {kind.__name__ for kind in layers.MASKED_LAYERS.values()}

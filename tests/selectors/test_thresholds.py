@@ -6,9 +6,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from tables import operations_of
 
-from keras_popup import selectors
 from keras_popup.selectors import counts, plain, programs, thresholds
 
 _AWKWARD = [0.0, -0.0, 1.0, -1.0, np.nan, -np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1e-39, 1.1754944e-38, 3.4e38]
@@ -81,7 +79,7 @@ VALUES = st.one_of(
 @pytest.mark.parametrize("topk", PATHS)
 @hypothesis.given(data=st.data())
 @hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
-def test_equals_a_sort(topk, data):
+def test_choose_equals_a_sort(topk, data):
     shape = data.draw(st.sampled_from(SHAPES))
     scores = data.draw(npst.arrays(np.float32, shape, elements=VALUES, fill=st.sampled_from(_AWKWARD)))
     kept = data.draw(st.integers(1, scores.size))
@@ -90,7 +88,7 @@ def test_equals_a_sort(topk, data):
 
 
 @pytest.mark.parametrize("size", [11, 4099])  # of which no other test has a program
-def test_where_passes_do_not_end_early(size, monkeypatch):
+def test_choose_where_passes_do_not_end_early(size, monkeypatch):
     """As on a GPU, which would have to be waited for to end them."""
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda *_: ["GPU:0"])
     rng = np.random.default_rng(size)
@@ -118,7 +116,7 @@ LARGE = [
 @pytest.mark.parametrize("make", LARGE)
 @pytest.mark.parametrize("k", [1e-4, 0.5, 1.0])
 @pytest.mark.parametrize("size", [20_011, 40_009])  # from a sample, if above 32,768
-def test_large_inputs(topk, make, k, size):
+def test_choose_from_large_inputs(topk, make, k, size):
     scores = make(np.random.default_rng(3), size).astype(np.float32)
     kept = counts.count_kept(k, scores.size)
     mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
@@ -128,7 +126,7 @@ def test_large_inputs(topk, make, k, size):
 
 @pytest.mark.parametrize("topk", [by_numpy, by_numpy_and_threshold])
 @pytest.mark.parametrize("make", LARGE)
-def test_in_parts(topk, make, monkeypatch):
+def test_choose_in_parts(topk, make, monkeypatch):
     """Ties may begin in one part and end in another."""
     monkeypatch.setattr(thresholds, "_PART", 64)
     scores = make(np.random.default_rng(3), 1_000).astype(np.float32)
@@ -155,14 +153,14 @@ def fooling_the_sample(rng, n):
 @pytest.mark.parametrize("hint", [None, 0, 1 << 62])
 @pytest.mark.parametrize("make", [make for make in LARGE if make.id != "normal"] + [pytest.param(fooling_the_sample)])
 @pytest.mark.parametrize("k", [0.01, 0.5])
-def test_no_input_takes_many_passes(make, k, hint):
+def test_find_threshold_takes_many_passes_for_no_input(make, k, hint):
     # The usual input takes 5 passes, and the mask the time of 3: so none takes four times the usual.
     scores = make(np.random.default_rng(3), 20_011).astype(np.float32)
     assert passes_of(scores, counts.count_kept(k, scores.size), hint) <= 22
 
 
 @pytest.mark.parametrize("k", [0.01, 0.1, 0.5, 0.9, 0.99])
-def test_few_passes_are_usual(k):
+def test_find_threshold_usually_takes_few_passes(k):
     rng = np.random.default_rng(4)
     passes = []
     for _ in range(5):
@@ -183,7 +181,7 @@ def test_few_passes_are_usual(k):
     kept=st.integers(1, 70),
 )
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
-def test_a_hint_never_changes_the_mask(hint, scores, kept):
+def test_find_threshold_gives_one_mask_for_all_hints(hint, scores, kept):
     threshold = programs.compile_always(thresholds.find_threshold)(
         scores, tf.constant(kept), tf.constant(hint, tf.int64)
     )
@@ -193,7 +191,7 @@ def test_a_hint_never_changes_the_mask(hint, scores, kept):
 
 
 @pytest.mark.parametrize("make", LARGE)
-def test_passes_of_a_fixed_number(make, monkeypatch):
+def test_choose_in_passes_of_a_fixed_number(make, monkeypatch):
     # What runs where a GPU is visible: the end of the loop does not depend on the scores.
     monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
     topk = tf.function(thresholds.choose, jit_compile=True)
@@ -201,65 +199,3 @@ def test_passes_of_a_fixed_number(make, monkeypatch):
     for kept in (1, 200, 10_005, 20_011):
         mask = topk(tf.constant(scores), tf.constant(kept)).numpy()
         np.testing.assert_array_equal(mask, sorted_mask(scores, kept))
-
-
-def test_golden():
-    scores = np.array([[0.3, -0.7, 0.7, 0.1], [0.0, -0.3, 0.9, 0.3]], np.float32)
-    mask = selectors.TopK()(scores, k=0.5).numpy()
-    assert mask.tolist() == [[1, 1, 1, 0], [0, 0, 1, 0]]  # of the three 0.3, the first
-
-
-@hypothesis.given(k=st.floats(0, 1, exclude_min=True), n=st.integers(1, 2**31 - 1))
-@hypothesis.example(k=0.9, n=10)
-@hypothesis.example(k=0.7, n=5)
-@hypothesis.example(k=0.49999999999999994, n=1)
-@hypothesis.settings(deadline=None, derandomize=True)
-def test_counts_agree(k, n):
-    count = counts.count_kept(k, n)
-    assert int(thresholds.count_kept_tensor(tf.constant(k, tf.float64), n)) == count
-    assert abs(count - k * n) <= 0.5
-
-
-@pytest.mark.parametrize(("k", "n", "kept"), [(0.9, 10, 9), (0.9, 1000, 900), (0.7, 5, 4), (0.5, 1, 1), (0.1, 5, 1)])
-def test_half_rounds_up(k, n, kept):
-    assert counts.count_kept(k, n) == kept
-
-
-@pytest.mark.parametrize("shape", [(0,), (3, 0)])
-def test_empty_scores_raise(shape):
-    with pytest.raises(ValueError, match="1 to 2\\*\\*31 - 1 elements"):
-        selectors.TopK()(np.zeros(shape, np.float32), k=0.5)
-
-
-def test_no_sort_and_no_retracing():
-    traces = 0
-
-    @tf.function
-    def select(scores, k):
-        nonlocal traces
-        traces += 1
-        return selectors.TopK()(scores, k)
-
-    scores = tf.random.normal([1000])
-    for k in (0.1, 0.5, 0.9):
-        assert int(tf.reduce_sum(select(scores, tf.constant(k, tf.float64)))) == round(1000 * k)
-    assert traces == 1
-    # XLA would compile anew for each value of what it takes for a constant: scores, kept or the hint.
-    program = programs._compile(thresholds.find_threshold, (), scores.shape)
-    text = program.experimental_get_compiler_ir(scores, tf.constant(5), tf.constant(0, tf.int64))(stage="hlo")
-    assert "entry_computation_layout={(f32[1000]{0}, s32[], s64[])->" in text
-    compiled = tf.function(lambda scores, k: selectors.TopK()(scores, k), jit_compile=True)
-    operations = operations_of(compiled.get_concrete_function(scores, tf.constant(0.5, tf.float64)))
-    assert not {op for op in operations if "Sort" in op or "TopK" in op}
-
-
-@pytest.mark.parametrize(("hinted", "at_most"), [(True, 0.02), (False, 0.1)])
-def test_few_scores_are_sorted(hinted, at_most, monkeypatch):
-    """By plain operations: those near the last threshold, or near that of a sample."""
-    scores = tf.constant(np.random.default_rng(1).standard_normal(300_000), tf.float32)
-    ranks = plain.rank_scores(scores)
-    hint = plain.find_threshold(ranks, tf.constant(100_000)).to_hint() if hinted else None
-    sort, sorted_sizes = tf.sort, []
-    monkeypatch.setattr(tf, "sort", lambda values: sorted_sizes.append(int(tf.size(values))) or sort(values))
-    plain.find_threshold(ranks, tf.constant(100_100), hint)
-    assert sum(sorted_sizes) <= at_most * 300_000

@@ -1,6 +1,6 @@
-"""What test_distribution.py runs, each in a process of its own, as a failed collective spoils the process.
+"""What distribution/test_replicated.py runs, each in a process of its own, as a failed collective spoils the process.
 
-python tests/replicas.py CASE DEVICES, such as python tests/replicas.py fit CPU:0,CPU:1
+python tests/support/replicas.py CASE DEVICES, such as python tests/support/replicas.py fit CPU:0,CPU:1
 """
 
 import contextlib

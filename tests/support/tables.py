@@ -222,3 +222,9 @@ def operations_of(concrete_function: Any) -> set[str]:
 
 
 TUNERS = list(SearchConfig.__dataclass_fields__["tuner"].metadata["choices"])
+
+
+every_layer = pytest.mark.parametrize("case", LAYERS)
+
+
+every_model = pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)

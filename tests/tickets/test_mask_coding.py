@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from keras_popup import initializers
 from keras_popup.selectors import counts
-from keras_popup.tickets import file_format, mask_coding
+from keras_popup.tickets import mask_coding
 
 FRACTIONS = [0.001, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]
 
@@ -55,7 +55,7 @@ def decoded(mask, starts, weights):
     with_weights=st.booleans(),
     by_axis=st.booleans(),
 )
-def test_any_mask_comes_back(shape, density, seed, with_starts, with_weights, by_axis):
+def test_decode_gives_any_mask_back(shape, density, seed, with_starts, with_weights, by_axis):
     rng = np.random.default_rng(seed)
     shares = rng.random(shape[-1]) if by_axis else np.full(shape[-1], density)
     mask = (rng.random(shape) < shares).astype(np.uint8)
@@ -66,7 +66,7 @@ def test_any_mask_comes_back(shape, density, seed, with_starts, with_weights, by
 
 @pytest.mark.parametrize("k", FRACTIONS)
 @pytest.mark.parametrize("shape", [(640, 1000), (3, 3, 64, 64), (3, 3, 1, 7)])
-def test_a_random_mask_takes_what_it_must(shape, k):
+def test_encode_takes_what_it_must_for_a_random_mask(shape, k):
     rng = np.random.default_rng(7)
     size, limit = decoded(mask_by(rng.random(shape), k), *known_of(shape, 3)[:2])
     assert size <= limit * 1.0005 + 16
@@ -76,7 +76,7 @@ def test_a_random_mask_takes_what_it_must(shape, k):
 
 @pytest.mark.parametrize(("k", "share"), [(0.02, 0.95), (0.1, 0.8), (0.3, 0.6), (0.5, 0.6), (0.7, 0.6), (0.98, 0.9)])
 @pytest.mark.parametrize("shape", [(640, 1000), (3, 3, 64, 64)])
-def test_a_trained_mask_takes_less(shape, k, share):
+def test_encode_takes_less_for_a_trained_mask(shape, k, share):
     starts, weights, mask = trained_mask(shape, k, 3)
     size, limit = decoded(mask, starts, weights)
     assert size < share * limit
@@ -88,14 +88,14 @@ def test_a_trained_mask_takes_less(shape, k, share):
     assert size < 0.99 * position_free
 
 
-def test_an_untrained_mask_takes_next_to_nothing():
+def test_encode_takes_next_to_nothing_for_an_untrained_mask():
     starts, weights, scores = known_of((300, 200), 5)
     size, limit = decoded(mask_by(scores, 0.3), starts, weights)
     assert size < limit / 50
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, 3])
-def test_shares_that_differ_along_an_axis_are_used(axis):
+def test_encode_uses_shares_that_differ_along_an_axis(axis):
     shape = (4, 4, 32, 32)
     rng = np.random.default_rng(axis)
     shares = rng.choice([0.1, 0.9], shape[axis]).reshape([-1 if other == axis else 1 for other in range(4)])
@@ -103,7 +103,7 @@ def test_shares_that_differ_along_an_axis_are_used(axis):
     assert size < 0.7 * limit
 
 
-def test_masks_of_several_blocks():
+def test_encode_masks_of_several_blocks():
     shape = (1030, 1024)  # of which the last block is a small one
     assert math.prod(shape) > mask_coding.BLOCK
     starts, weights, mask = trained_mask(shape, 0.3, 11)
@@ -113,7 +113,7 @@ def test_masks_of_several_blocks():
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_damaged_codes_are_errors_or_other_masks(data):
+def test_decode_of_damage_is_an_error_or_another_mask(data):
     shape = (6, 9, 8)
     starts, weights, mask = trained_mask(shape, 0.3, 1)
     tables, stream = (bytearray(part) for part in mask_coding.encode(mask, starts, weights))
@@ -135,34 +135,13 @@ def test_damaged_codes_are_errors_or_other_masks(data):
     assert set(np.unique(result)) <= {0, 1}
 
 
-def test_the_table_of_probabilities_is_part_of_the_format():
+def test_probabilities_are_part_of_the_format():
     assert mask_coding.PROBABILITIES.shape == (254,)
     by_hand = [round(2**24 / (1 + math.exp(-code / 12))) for code in range(-127, 127)]
     assert mask_coding.PROBABILITIES.tolist() == by_hand
     # No value is near enough to a half that another exp could round it to another integer.
     exact = 2**24 / (1 + np.exp(-np.arange(-127, 127, dtype=np.longdouble) / 12))
     assert np.abs(exact - np.floor(exact) - 0.5).min() > 1e-4
-
-
-@pytest.mark.parametrize("dtype", sorted(file_format.DTYPES))
-@pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5)])
-def test_tensors_come_back_in_any_byte_order(dtype, shape):
-    kind = file_format.DTYPES[dtype]
-    values = (np.random.default_rng(1).normal(size=shape) * 9).astype(kind)
-    packed = file_format.pack(values)
-    back = file_format.unpack(packed, shape, dtype)
-    assert back.dtype == kind
-    np.testing.assert_array_equal(back, values)
-    if dtype != "bfloat16":  # NumPy has no other order of it
-        swapped = values.astype(kind.newbyteorder())
-        assert file_format.pack(swapped) == packed
-        assert file_format.checksum(swapped) == file_format.checksum(values)
-
-
-def test_exponents_compress():
-    values = np.random.default_rng(1).normal(size=100_000).astype(np.float32)
-    assert len(file_format.pack(values)) < 0.92 * values.nbytes
-    assert len(file_format.pack(np.zeros(100_000, np.float32))) < 2000
 
 
 def test_inflate_takes_no_more_than_it_is_told():

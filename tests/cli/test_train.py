@@ -1,0 +1,61 @@
+"""The command `train`."""
+
+import json
+
+import pytest
+from command_line import run
+
+from keras_popup import RunConfig, cli
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_train_names_every_argument_in_its_help(capsys, flag):
+    status, out, _ = run(capsys, "train", flag)
+    assert status == 0
+    for name in (*RunConfig.__dataclass_fields__, "layer_k", "out", "resume", "overwrite"):
+        assert f"--{name}\n" in out
+    assert "examples:" in out
+
+
+def test_train_prints_the_summary(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    flags = ["--model", "conv2", "--width", "0.1", "--epochs", "2", "--learning_rate", "0.5", "--nodeterministic"]
+    status, printed, _ = run(capsys, "train", *flags, "--out", out)
+    assert status == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert f"test accuracy  {summary['test']['accuracy']:.2%}" in printed
+    assert f"weights kept   {summary['kept']:,} of {summary['weights']:,} (50.0%)" in printed
+    assert str(tmp_path / "run" / "curves.png") in printed
+    assert summary["config"]["deterministic"] is False
+    status, _, err = run(capsys, "train", *flags, "--out", out)
+    assert status == 1
+    assert "Use --resume to go on with it" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), [("", 0.5)]),
+        (("--k", "0.3"), [("", 0.3)]),
+        (("--layer_k", "conv*=0.3; dense1 = 0.2"), [("conv*", 0.3), ("dense1", 0.2), ("*", 0.5)]),
+        (("--k", "0.4", "--layer_k", "conv*=0.3"), [("conv*", 0.3), ("*", 0.4)]),
+        (("--k", "0.4", "--layer_k", "conv*=0.3;*=0.2"), [("conv*", 0.3), ("*", 0.2)]),
+    ],
+)
+def test_train_takes_fractions_of_layers(monkeypatch, flags, expected):
+    def train(config, out, **options):
+        assert list((config.k if isinstance(config.k, dict) else {"": config.k}).items()) == expected
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_popup.training.train", train)
+    assert cli.main(["train", "--out", "x", *flags]) == 130
+
+
+def test_train_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_popup.training.train", interrupt)
+    status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
+    assert status == 130
+    assert "--resume goes on after the last epoch" in err

@@ -1,0 +1,24 @@
+"""The files of records in the folder of a search."""
+
+import pytest
+from example_records import RECORDS
+
+from keras_popup.records import SearchFolder, TrialRecord
+
+
+def test_search_folder_keeps_records(tmp_path):
+    folder = SearchFolder(tmp_path)
+    assert folder.records(TrialRecord) == []
+    assert folder.best() is None
+    for record in RECORDS[:3]:
+        folder.append(record)
+    folder.write_best(RECORDS[3])
+    assert folder.records(TrialRecord) == RECORDS[:3]
+    assert folder.best() == RECORDS[3]
+    with open(tmp_path / "trials.jsonl", "a") as file:
+        file.write('{"trial": 4}\n')
+    with pytest.raises(ValueError, match=r"trials.jsonl' is damaged: .*--overwrite"):
+        folder.records(TrialRecord)
+    (tmp_path / "best.json").write_text('{"trial": 1, "execution": 0, "executions": []}')
+    with pytest.raises(ValueError, match=r"best.json' is damaged"):
+        folder.best()

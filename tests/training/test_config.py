@@ -1,0 +1,88 @@
+"""RunConfig: what it refuses, and what it is equal to."""
+
+import dataclasses
+
+import pytest
+from small_runs import SMALL
+
+from keras_popup.training import RunConfig, config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "parameter_server"}, "`strategy` must be one of auto, none, mirrored, multiworker"),
+        ({"strategy": "multiworker", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'multiworker'"),
+        ({"strategy": "none", "devices": "GPU:0"}, "`devices` must be left out for the strategy 'none'"),
+        ({"devices": "CPU:0,CPU:0"}, "`devices` must be different devices"),
+        ({"devices": "GPU:0,GPU1"}, "`devices` must be names such as GPU:0,GPU:1, which 'GPU1' is not"),
+        ({"devices": ""}, "which '' is not"),
+        ({"devices": "GPU:0", "jit_compile": "true", "deterministic": False}, "on several devices"),
+    ],
+)
+def test_run_config_refuses_devices_that_do_not_go_together(change, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 0.0}, r"`k`, .* must be a number in \(0, 1\]"),
+        ({"k": float("nan")}, r"`k`, .* must be a number in \(0, 1\]"),
+        ({"k": {"conv*": 1.5}}, r"Layers 'conv\*': `k`, .* must be a number in \(0, 1\]. Received: k=1.5"),
+        ({"k": {}}, "`k` must be a number, or a dict"),
+        ({"k": {"*": "0.5"}}, "`k` must be a number, or a dict"),
+        ({"k": {1: 0.5}}, "`k` must be a number, or a dict"),
+        ({"k": "half"}, "`k` must be of type"),
+        ({"deterministic": 1}, "`deterministic` must be of type bool"),
+        ({"epochs": True}, "`epochs` must be of type"),
+        ({"model": "conv5"}, "`model` must be one of fc, conv2"),
+        ({"method": "magic"}, "`method` must be one of"),
+        ({"epochs": 0}, "`epochs` must be 1 or more"),
+        ({"batch_size": -1}, "`batch_size` must be"),
+        ({"learning_rate": -1.0}, "`learning_rate` must be"),
+        ({"momentum": 1.0}, "`momentum` must be"),
+        ({"precision": "float8"}, "`precision` must be one of"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"epochs": "3"}, "`epochs` must be of type"),
+        ({"optimizer": "adam", "learning_rate": None}, "`optimizer`='adam' has no protocol"),
+        ({"validation": 1.0}, "`validation` must be"),
+        ({"jit_compile": "true"}, "`jit_compile` must be .* with --nodeterministic"),
+        ({"warmup_epochs": 5.0}, "`warmup_epochs` must be less than"),
+        ({"method": "supermask", "k": 0.3}, "`k` must be left out: bernoulli learns"),
+        ({"selector": "bernoulli", "k": {"conv*": 0.3}}, "`k` must be left out"),
+        ({"method": "supermask", "k_schedule": "linear"}, "`k_schedule` must be left out"),
+        ({"method": "dense", "k_schedule": "linear"}, "`k_schedule` must be left out"),
+        ({"k_schedule": "cubic", "k": {"conv*": 0.3, "*": 0.5}}, "`k_schedule` must be left out"),
+        ({"k_schedule": "cubic", "k_schedule_end": 0.0}, r"`k_schedule_end` must be in \(0, 1\]"),
+        ({"rescale": True}, "`rescale` must be false"),
+        ({"method": "dense", "mask_statistics": "history"}, "`mask_statistics` must be left out"),
+        ({"method": "dense", "k": 0.3}, "`k` must be left out for the method 'dense'"),
+        ({"method": "dense", "k": {"*": 0.3}}, "`k` must be left out for the method 'dense'"),
+        ({"method": "dense", "kernel_initializer": "xavier_normal"}, "`kernel_initializer` must be left out"),
+        ({"method": "dense", "scaled": True}, "`scaled` must be left out"),
+        ({"method": "random", "learning_rate": 0.5}, "`learning_rate` must be 0"),
+        ({"method": "random", "learning_rate": None, "selector": "bernoulli"}, "`selector` must be left out"),
+        ({"method": "supermask", "selector": "top_k"}, "`selector` must be left out"),
+        ({"method": "dense", "selector": "bernoulli"}, "`selector` must be left out"),
+        ({"k_schedule_end": 0.5}, "`k_schedule_end` must be 1 without"),
+    ],
+)
+def test_run_config_checks_itself(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SMALL, **change).with_protocol()
+
+
+@pytest.mark.parametrize("method", config.PROTOCOLS["conv4"])
+def test_resolved_run_config_has_no_gaps(method):
+    run = RunConfig(method=method).with_protocol()
+    assert all(getattr(run, name) is not None for name in config.ResolvedRunConfig.__annotations__)
+    assert run.with_protocol() == run
+    with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):
+        dataclasses.replace(run, epochs=None)
+
+
+def test_run_configs_that_are_equal_have_equal_hashes():
+    assert hash(RunConfig(k={"*": 0.3})) == hash(RunConfig(k={"*": 0.3}))
+    assert RunConfig(k={"*": 0.3}) != RunConfig(k=0.3)
