@@ -293,17 +293,18 @@ def is_stateless() -> bool:
     return global_state.get_global_attribute("stateless_scope") is not None
 
 
-def read_memory(variable: Any) -> tuple[tf.Tensor, int]:
-    """Returns the value of a Keras variable on the CPU, and the address of its memory. Works eagerly only.
+def read_memory(variable: Any) -> tuple[tf.Tensor, Any]:
+    """Returns the value of a Keras variable on the CPU, and the address of its memory; of a scalar, its number twice.
 
     The value shares the memory of the variable. Operations write to a variable in place only if nobody else shares its
     memory; otherwise the variable gets new memory. So while the value is held, the variable has this address until
-    something writes to it.
+    something writes to it. Works eagerly only.
     """
     value = variable._value
     # Not through the methods of the variable, which take three times as long.
     read = tf.raw_ops.ReadVariableOp(resource=value.handle, dtype=value.dtype)
-    return read, np.asarray(memoryview(read)).__array_interface__["data"][0]
+    array = read._numpy_internal()  # not a copy, as of `numpy()`
+    return read, array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array
 
 
 GRADIENTS: dict[str, dict[str, Any]] = ops.gradient_registry._registry

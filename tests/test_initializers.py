@@ -111,7 +111,7 @@ def test_check_seed_refuses_bad_seeds(seed):
 
 @pytest.mark.parametrize("k", [-1, 0.0, 30])
 def test_frozen_initializer_refuses_a_bad_k(k):
-    with pytest.raises(ValueError, match=r"`k` must be in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"must be a number in \(0, 1\]"):
         make("signed_constant", seed=1, scaled=True, k=k)
 
 

@@ -30,6 +30,7 @@ import numpy as np
 
 from keras_popup import conversion, initializers, tickets, training
 from keras_popup._files import write_atomically
+from keras_popup.datasets import Dataset
 from keras_popup.records import ALIVE, Execution, Heartbeat, LayerRecord, RunFolder, TrialResult
 from keras_popup.search.tasks import Measurement, MeasureTask, TrialTask
 from keras_popup.tickets import TicketSize
@@ -60,7 +61,7 @@ def measure(task: MeasureTask) -> Measurement:
     """
     if task.here:
         training.place(task.run)
-    data = training.load_data(task.run)
+    data = _load_data(task.run)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
     shape, classes = data.image_shape, len(data.classes)
@@ -120,6 +121,7 @@ def _execute(task: TrialTask, number: int) -> Execution:
         until=task.until,
         ticket=masked,
         callbacks=[_Alive(task, number)],
+        data=_load_data(config),
     )
     layers = tuple(LayerRecord.from_json(layer) for layer in summary["layers"])
     predicted = size.bytes_of([layer.kept for layer in layers]) if size else None
@@ -144,6 +146,21 @@ def _execute(task: TrialTask, number: int) -> Execution:
         history=run_folder.history(),
         config=summary["config"],
     )
+
+
+_DATA = ("dataset", "data_dir", "image_size", "validation", "augment", "seed")
+"""The arguments that the data depend on."""
+
+
+def _load_data(config: RunConfig) -> Dataset:
+    """Returns the data of a configuration. They are read once for all trials of this process."""
+    return _load_once(tuple(getattr(config, name) for name in _DATA))
+
+
+# Two, as trials of two executions take turns between their splits.
+@functools.lru_cache(maxsize=2)
+def _load_once(arguments: tuple[Any, ...]) -> Dataset:
+    return training.load_data(RunConfig(**dict(zip(_DATA, arguments, strict=True))))
 
 
 def _without_k(config: RunConfig) -> RunConfig:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import distribution, draws, records, tickets
+from keras_popup import datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
 from keras_popup.callbacks import SCHEDULES, KSchedule, MaskStatistics
 from keras_popup.distribution import Cluster, Placement
@@ -39,6 +39,7 @@ def train(
     until: int | None = None,
     ticket: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    data: datasets.Dataset | None = None,
 ) -> dict[str, Any]:
     """Trains a network and leaves a run folder.
 
@@ -58,6 +59,7 @@ def train(
         until: the epoch to stop after. The schedules are those of all `config.epochs`, and the run is not finished.
         ticket: whether to save the network as a ticket too.
         callbacks: Keras callbacks of the training.
+        data: what `training.load_data(config)` returned earlier, so that it is not read again. None reads it.
 
     Returns:
         The content of summary.json: metrics, kept and total counts, time, versions.
@@ -70,7 +72,7 @@ def train(
     """
     resolved = config.with_protocol()
     experiment.kernel_initializer(resolved)  # a wrong name is an error before data are read, or made
-    options = _Options(resume, overwrite, test, until, ticket, callbacks)
+    options = _Options(resume, overwrite, test, until, ticket, callbacks, data)
     folder = RunFolder(out)
     if resolved.strategy == "multiworker":
         return _train_by_workers(resolved, options, folder)
@@ -93,6 +95,7 @@ class _Options:
     until: int | None
     ticket: bool
     callbacks: Sequence[keras.callbacks.Callback]
+    data: datasets.Dataset | None
 
 
 def _check_folder(config: ResolvedRunConfig, options: _Options, folder: RunFolder) -> dict[str, Any] | None:
@@ -149,7 +152,7 @@ class _Run:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
-        self._data = experiment.load_data(config)
+        self._data = experiment.load_data(config) if options.data is None else options.data
         if placement.name == "multiworker":
             distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
         self._steps = math.ceil(self._data.train.size / config.batch_size)

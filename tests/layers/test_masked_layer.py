@@ -325,6 +325,7 @@ def test_masked_layer_is_called_in_several_threads(case, monkeypatch):
     expected = layer(x)
     began, ended, results, made = threading.Event(), threading.Event(), [], []
     kernel = layer.masked_kernels["kernel"]
+    monkeypatch.setattr(kernel, "_remembered", None)  # each call makes its own, as in training
     stock_call, make = case.stock.call, kernel.masked
 
     def call(self, inputs):
