@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from keras_popup.search import trial
-from keras_popup.search.tasks import MeasureTask
+from keras_popup.search.tasks import MeasureTask, TrialTask
 from keras_popup.training import RunConfig
 
 pytestmark = pytest.mark.integration
@@ -20,3 +20,17 @@ def test_try_measure_returns_errors_that_can_be_unpickled(tmp_path):
     assert str(tmp_path / "none") in str(error)
     error = trial.try_measure(dataclasses.replace(task, run=RunConfig(model="fc", validation=0.0)))
     assert type(error) is ValueError
+
+
+def test_run_reads_the_data_once_for_all_trials(tmp_path, monkeypatch):
+    read = []
+    load_data = trial.training.load_data
+    monkeypatch.setattr(trial.training, "load_data", lambda config: read.append(config.dataset) or load_data(config))
+    trial._load_once.cache_clear()
+    run = RunConfig(model="fc", width=0.1, epochs=1, deterministic=False)
+    task = TrialTask(run=run, folder=tmp_path / "a", image_shape=(8, 8, 1), classes=10)
+    first = trial.run(task)
+    second = trial.run(dataclasses.replace(task, folder=tmp_path / "b"))
+    assert read == ["digits"]
+    assert not first.error
+    assert first.executions[0].validation == second.executions[0].validation
