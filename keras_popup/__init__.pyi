@@ -10,8 +10,11 @@ from . import search as search
 from . import selectors as selectors
 from . import tickets as tickets
 from . import training as training
+from .conversion import compare_masks as compare_masks
 from .conversion import mask_model as mask_model
 from .conversion import mask_summary as mask_summary
+from .conversion import masked_layers as masked_layers
+from .conversion import set_k as set_k
 from .conversion import strip_masks as strip_masks
 from .draws import evaluate_draws as evaluate_draws
 from .exports import export as export

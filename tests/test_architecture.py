@@ -14,7 +14,7 @@ PACKAGE = Path(keras_popup.__file__).parent
 
 # Each may import those before it. What stands in one entry may not import each other.
 ORDER = (
-    ("_files", "_fractions", "_keras", "_versions"),
+    ("_files", "_fractions", "_keras", "_tables", "_versions"),
     ("_workarounds",),
     ("initializers", "selectors"),
     ("layers",),

@@ -4,10 +4,20 @@ from keras_popup.conversion.copying import copy_model as copy_model
 from keras_popup.conversion.copying import find_different_arrays as find_different_arrays
 from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
-from keras_popup.conversion.inspection import masked_layers as masked_layers
+from keras_popup.conversion.inspection import masked_layers
 from keras_popup.conversion.masking import mask_model
+from keras_popup.conversion.masks import KernelOverlap, MaskComparison, compare_masks, set_k
 from keras_popup.conversion.patterns import find_unmatched_kernels as find_unmatched_kernels
 from keras_popup.conversion.stripping import strip_masks
 from keras_popup.conversion.summary import mask_summary
 
-__all__ = ["mask_model", "mask_summary", "strip_masks"]
+__all__ = [
+    "KernelOverlap",
+    "MaskComparison",
+    "compare_masks",
+    "mask_model",
+    "mask_summary",
+    "masked_layers",
+    "set_k",
+    "strip_masks",
+]

@@ -58,8 +58,38 @@ def find_in_code(model: Any) -> set[int]:
 
 
 def masked_layers(model: Any) -> list[Any]:
-    """Returns the masked layers among a model or layer and the layers that it holds at any depth."""
+    """Returns the masked layers among a model or layer and the layers that it holds, at any depth.
+
+    Args:
+        model: a `keras.Model` or `keras.layers.Layer`.
+
+    Returns:
+        A list of `keras_popup.layers.MaskedLayer`s, in the order of the model; empty if nothing is masked. Their `k`
+        can be read and set. `mask()` gives the mask, `scores` the scores, `frozen_kernel` the kernel without the mask.
+
+    Example:
+
+    >>> import keras_popup
+    >>> masked = keras_popup.mask_model(keras_popup.models.FullyConnected(), k=0.3, seed=1)
+    >>> [(layer.name, layer.k, layer.kept) for layer in keras_popup.masked_layers(masked)]
+    [('dense1', 0.3, 70560), ('dense2', 0.3, 9000), ('classes', 0.3, 300)]
+    """
     return list(walk_masked(model))
+
+
+def find_kernels(model: Any, function: str) -> list[tuple[str, MaskedKernel]]:
+    """Returns (path, kernel) for all masked kernels of a model that is masked and built.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`.
+        ValueError: if it has no masked layer, or is not built.
+    """
+    check_model(model, function)
+    if not (kernels := masked_kernels(model)):
+        raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
+    if any(kernel.scores is None for _, kernel in kernels):
+        raise ValueError(f"Model '{model.name}' is not built. Call it on data first.")
+    return kernels
 
 
 def masked_kernels(model: Any) -> list[tuple[str, MaskedKernel]]:

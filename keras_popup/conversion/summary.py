@@ -1,16 +1,16 @@
 """mask_summary: a table of the layers of a masked model."""
 
 import dataclasses
-import io
 import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import rich.console
+import rich.box
 import rich.table
 
 from keras_popup import initializers, selectors
+from keras_popup._tables import format_table
 from keras_popup.conversion import inspection
 from keras_popup.conversion.patterns import Paths
 from keras_popup.layers import MaskedLayer, own_weights
@@ -71,12 +71,10 @@ class MaskSummary:
             masked = (f"{row.kept:,}", f"{row.k:.4g}") if row.kept is not None and row.k is not None else ("", "")
             seed = "" if row.seed is None else str(row.seed)
             table.add_row(row.path, row.kind, f"{row.weights:,}", *masked, seed, row.not_masked)
-        text = io.StringIO()
-        rich.console.Console(file=text, width=250, color_system=None, highlight=False).print(table)
         masked_layers = sum(not row.not_masked for row in self.layers)
         lines = [
             f"Masked model: {self.name}",
-            "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()),
+            format_table(table),
             f" Masked layers: {masked_layers}, {self.kept:,} of {self.weights:,} weights kept "
             f"({self.kept / self.weights:.2%})",
             f" Masks at one bit per weight: {self.one_bit_bytes:,} bytes",
@@ -107,13 +105,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = Non
     >>> keras_popup.mask_summary(masked, print_fn=lambda text: None).entropy_bytes
     29323
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"mask_summary takes a keras.Model. Received: {type(model).__name__}.")
-    masked = inspection.masked_layers(model)
-    if not masked:
-        raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
-    if not all(layer.built for layer in masked):
-        raise ValueError(f"Model '{model.name}' is not built. Call it on data first.")
+    inspection.find_kernels(model, "mask_summary")
     rows, other_weights = [], 0
     paths = Paths(model)
     for path, layer in ("", model), *paths.found:

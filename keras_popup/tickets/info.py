@@ -1,15 +1,14 @@
 """The contents of a ticket, as a table."""
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import rich.box
-import rich.console
 import rich.table
 
 from keras_popup import selectors
+from keras_popup._tables import format_table
 from keras_popup.tickets.file_format import Ticket, printable
 
 
@@ -91,12 +90,10 @@ class TicketInfo:
         table.add_section()
         kept = sum(row.kept for row in self.layers)
         add("all masks", "", "", "", self.weights, kept, self.mask_bytes, self.limit_bytes)
-        text = io.StringIO()
-        rich.console.Console(file=text, width=250, color_system=None, highlight=False, markup=False).print(table)
         others = self.tensor_bytes + sum(row.other_bytes for row in self.layers)
         lines = [
             f"Ticket of model: {self.name}",
-            "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip()),
+            format_table(table),
             f" File: {self.bytes:,} bytes, {8 * self.bytes / self.weights:.4f} bits per masked weight",
             f" Masks: {self.mask_bytes:,} bytes; {self.limit_bytes:,.0f} bytes if only k were known of them",
             f" Other weights: {others:,} bytes",
