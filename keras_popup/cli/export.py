@@ -16,7 +16,7 @@ _EXPORT_HELP = """\
 keras-popup export: write a model for TensorFlow Serving, LiteRT or ONNX Runtime
 
 usage:
-  keras-popup export MODEL [flags]     MODEL is a run folder or a .keras file
+  keras-popup export MODEL [flags]     MODEL is a run folder, a .keras file or a ticket
 
 The masks are multiplied into the kernels. Each file is read back by its runtime, and its outputs are compared with
 the model's: on images of the run's test set if MODEL is a run folder. A file with other outputs is removed. Install
@@ -78,7 +78,7 @@ def export(arguments: Sequence[str]) -> int:
     file = find_model_file(path)
     with import_quietly():
         from keras_popup import exports
-    model = load_model(file)
+    model = load_model(file, masked=False)
     inputs = _test_images(path) if os.path.isdir(path) else None
     source = "random numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
     print(f"compared on {source}:")

@@ -25,7 +25,7 @@ usage:
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
 
-MODEL is a run folder or a .keras file.
+MODEL is a run folder, a .keras file or a ticket; to `ticket pack`, one of the first two.
 
 a first try, in under a minute:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/first

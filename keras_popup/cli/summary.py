@@ -12,7 +12,7 @@ _SUMMARY_HELP = """\
 keras-popup summary: show which layers of a model are masked, and how large the masks are
 
 usage:
-  keras-popup summary MODEL     MODEL is a run folder or a .keras file
+  keras-popup summary MODEL     MODEL is a run folder, a .keras file or a ticket
 
 Prints a row for each layer with weights: how many weights, how many the mask keeps, the fraction k, the seed of the
 kernel, and the reason if a layer is not masked. The last lines are the bytes of all masks, at one bit per weight and

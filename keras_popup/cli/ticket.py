@@ -20,6 +20,7 @@ usage:
   keras-popup ticket info TICKET              shows the bytes of each part, and where the ticket comes from
   keras-popup ticket verify TICKET            unpacks all weights and checks them
 
+TICKET is a .ticket file, or a run folder with one.
 A ticket may come from a stranger: no code in it is run, and a damaged ticket is an error.
 keras-popup ticket COMMAND --help prints the flags of a command.
 
@@ -53,7 +54,7 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")
     if path is None:
         return 0
-    file = find_model_file(path)
+    file = find_model_file(path, (".keras",))
     out = Path(values.out or Path(file).with_suffix(".ticket"))
     dataset, metrics = values.dataset, None
     if os.path.isdir(path):
@@ -85,6 +86,7 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
     if path is None:
         return 0
+    path = _find_ticket(path)
     kind = "masked" if values.masked else "plain"
     out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
@@ -107,10 +109,20 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
         with import_quietly():
             from keras_popup.tickets import ticket_info, verify_ticket
         inspect = verify_ticket if command == "verify" else ticket_info
-        print(inspect(path, max_bytes=values.max_bytes))
+        print(inspect(_find_ticket(path), max_bytes=values.max_bytes))
         if command == "verify":
             print(" Verified: all masks, kernels and other weights are those that were saved")
     return 0
+
+
+def _find_ticket(path: str) -> str:
+    """Returns the path of a ticket: in a run's folder, or the path itself, whatever its ending."""
+    if not os.path.isdir(path):
+        return path
+    file = os.path.join(path, "model.ticket")
+    if not os.path.isfile(file):
+        raise UsageError(f"There is no model.ticket in '{path}'. Write it with keras-popup ticket pack {path}.")
+    return file
 
 
 def _define_max_bytes(values: flags.FlagValues) -> None:

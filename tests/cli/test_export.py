@@ -39,7 +39,7 @@ def test_export_and_summary_of_a_run(tmp_path, capsys, monkeypatch):
     assert f"{kept:,} of" in capsys.readouterr().out
     for arguments, message in [
         (["export"], "MODEL is missing"),
-        (["export", str(tmp_path)], "must be a finished run's folder or a .keras file"),
+        (["export", str(tmp_path)], "must be a finished run's folder or a .keras or .ticket file"),
         (["export", run, "--format", "tflite"], "--format must be one or more of"),
         (["export", run, "--format", "all", "--out", "x"], "--out is for one format"),
         (["summary", run, run], "Unexpected arguments"),

@@ -33,6 +33,7 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
         assert status == 0
         assert printed.splitlines()[0] == "Ticket of model: fc"
     assert "Verified" in printed
+    assert run(capsys, "ticket", "verify", "run") == (0, printed, "")
     for _ in range(2):
         status, _, err = run(capsys, "ticket", "unpack", "run/model.ticket")
     assert status == 2
@@ -49,6 +50,18 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
         plain = keras.models.load_model("plain.keras")
         x = np.ones((2, *expected.input_shape[1:]), np.float32)
         np.testing.assert_array_equal(plain(x), (expected if flag else strip_masks(expected))(x))
+    (tmp_path / "run" / "model.ticket").rename("only.ticket")
+    of_model, of_ticket = (run(capsys, "summary", model)[1].splitlines() for model in ("run", "only.ticket"))
+    assert [line.split() for line in of_ticket] == [line.split() for line in of_model]
+    status, out, _ = run(capsys, "export", "only.ticket", "--format", "tf_saved_model", "--out", "saved")
+    assert status == 0
+    assert "tf_saved_model" in out
+    status, _, err = run(capsys, "ticket", "info", "run")
+    assert status == 2
+    assert "Write it with keras-popup ticket pack run" in err
+    status, _, err = run(capsys, "ticket", "pack", "only.ticket")
+    assert status == 2
+    assert "a finished run's folder or a .keras file. Received: 'only.ticket'" in err
     (tmp_path / "run" / "model.ticket").write_bytes(b"nothing")
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1

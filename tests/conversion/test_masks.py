@@ -108,7 +108,5 @@ def test_compare_masks_of_other_shapes():
     shorter = keras_popup.mask_model(
         keras.Sequential([keras.Input((10,)), keras.layers.Dense(20, name="first")]), seed=1
     )
-    with pytest.raises(
-        ValueError, match="kernel 2, 'second' of shape .20, 5. in the first and nothing in the second"
-    ):
+    with pytest.raises(ValueError, match="kernel 2, 'second' of shape .20, 5. in the first and nothing in the second"):
         compare(small(), shorter)
