@@ -64,17 +64,19 @@ UNIT_CASES = {
     "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": ("nested_sequential-*",),
 }
 
+_SOME_MODELS = (
+    "nested_sequential-*",
+    "transformer-*",
+    "shared_two_in_two_out-random",
+    "subclassed-random",
+    "recurrent-random",
+    "unknown-random",
+)
+
 # `make test`, `make test-integration` and `make test-slow` have these cases; the others are marked as rare.
 USUAL_CASES = {
     "tests/conversion/test_masking.py::test_mask_model_of_every_network": ("not *resnet*", "resnet??"),
-    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip": (
-        "nested_sequential-*",
-        "transformer-*",
-        "shared_two_in_two_out-random",
-        "subclassed-random",
-        "recurrent-random",
-        "unknown-random",
-    ),
+    "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip": _SOME_MODELS,
     "tests/exports/test_api.py::test_export_of_every_model": (
         "nested_sequential",
         "shared_two_in_two_out",
@@ -124,14 +126,7 @@ USUAL_CASES = {
         "keep-float64",
     ),
     "tests/tickets/test_api.py::test_load_ticket_gives_every_layer_back": ("*-0.3", "dense-*", "conv2d-*"),
-    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": (
-        "nested_sequential-*",
-        "transformer-*",
-        "shared_two_in_two_out-random",
-        "subclassed-random",
-        "recurrent-random",
-        "unknown-random",
-    ),
+    "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": _SOME_MODELS,
     "tests/tickets/test_api.py::test_load_ticket_gives_every_network_back": ("not *resnet*", "resnet18", "resnet50"),
     "tests/training/test_run.py::test_train_resumed_has_the_same_statistics": ("schedule",),
 }

@@ -43,8 +43,9 @@ def load_model(file: str, masked: bool = True) -> Any:
         import keras
 
         import keras_popup.layers  # noqa: F401  # registers them
-        from keras_popup import tickets
     if file.endswith(".ticket"):
+        from keras_popup import tickets
+
         return tickets.load_ticket(file, masked=masked)
     try:
         return keras.models.load_model(file)
