@@ -6,7 +6,7 @@ GPUS ?= GPU:0,GPU:1
 
 .PHONY: demo test test-integration test-slow test-all test-gpu lint format bench wheel clean
 
-demo: .venv/installed
+demo: .venv/demo
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
 
 test: .venv/installed
@@ -48,15 +48,23 @@ wheel: .venv/installed
 	rm -rf build dist .venv-wheel
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv .venv-wheel
-	.venv-wheel/bin/pip install --quiet "$$(ls dist/*.whl)[datasets]"
+	$(BIN)/uv pip install --quiet --python .venv-wheel "$$(ls dist/*.whl)[datasets]"
 	cd dist && ../.venv-wheel/bin/keras-popup train --model fc --dataset digits --epochs 1 --out wheel-run --overwrite
 	rm -rf .venv-wheel
 
-.venv/installed: setup.cfg pyproject.toml
+# uv, which is installed by pip, does what pip does, in a fifth of the time.
+.venv/bin/uv:
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[all,dev]'
+	$(BIN)/pip install --quiet uv
+
+.venv/demo: setup.cfg | .venv/bin/uv
+	@echo "Installing TensorFlow and what the demo needs into .venv: this downloads some 700 MB."
+	$(BIN)/uv pip install --quiet --python .venv --editable '.[datasets,plots]'
 	touch $@
+
+.venv/installed: setup.cfg pyproject.toml | .venv/bin/uv
+	$(BIN)/uv pip install --quiet --python .venv --editable '.[all,dev]'
+	touch .venv/demo $@
 
 clean:
 	rm -rf .venv .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,7 +28,7 @@ def initial_network(config: RunConfig) -> tuple[keras.Model, datasets.Dataset]:
     """Returns a network with its weights before training, and the data."""
     keras.utils.set_random_seed(config.seed)  # as in training
     data = experiment.load_data(config)
-    return experiment.build_model(config, data.image_shape, len(data.classes)), data
+    return experiment.build_model(config, data.image_shape, len(data.classes), [data.preprocessing()]), data
 
 
 def masked(row: Row, data_dir: str | None) -> list[dict]:

@@ -24,6 +24,7 @@ def main() -> float:
     steps = math.ceil(data.train.size / 128)
 
     dense = keras_popup.models.FullyConnected(data.image_shape, classes=len(data.classes))
+    dense = keras.Sequential([keras.Input(data.image_shape), data.preprocessing(), dense])  # the model takes pixels
     model = keras_popup.mask_model(dense, k=arguments.k, seed=1)
     schedule = keras.optimizers.schedules.CosineDecay(0.5, decay_steps=arguments.epochs * steps)
     model.compile(

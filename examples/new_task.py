@@ -17,6 +17,7 @@ def classes(data, split, wanted):
     """Returns the images and labels of some classes; the labels count from 0."""
     batches = list(data.evaluation_batches(split, 1000))
     images, labels = (np.concatenate([batch[part].numpy() for batch in batches]) for part in (0, 1))
+    images = data.preprocessing()(images).numpy()
     of_these = np.isin(labels.argmax(-1), wanted)
     return images[of_these], labels[of_these][:, wanted]
 

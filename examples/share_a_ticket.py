@@ -1,4 +1,4 @@
-"""A trained network as a ticket: packed here, unpacked in another process, which predicts the same.
+"""A trained network as a ticket: packed here, unpacked in another process, which predicts the same from raw pixels.
 
 python examples/share_a_ticket.py
 """
@@ -36,17 +36,25 @@ def main() -> float:
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    batches = data.training_batches(64, seed=1, epochs=arguments.epochs)
+    scale = data.preprocessing()
+
+    def prepare(images, labels):
+        return scale(images), labels
+
+    batches = data.training_batches(64, seed=1, epochs=arguments.epochs).map(prepare)
     model.fit(batches, epochs=arguments.epochs, steps_per_epoch=-(-data.train.size // 64), verbose=2)
     test = data.evaluation_batches("test", 64)
-    accuracy = model.evaluate(test, verbose=0)[1]
+    accuracy = model.evaluate(test.map(prepare), verbose=0)[1]
 
     with tempfile.TemporaryDirectory() as folder:
         ticket, images, predictions = (Path(folder, name) for name in ("conv2.ticket", "images.npy", "predictions.npy"))
-        print(keras_popup.save_ticket(model, ticket, dataset="digits", metrics={"accuracy": accuracy}))
-        np.save(images, np.concatenate([batch.numpy() for batch, _ in test]))
+        # The layer that prepares the images goes into the ticket, so its receiver passes pixels.
+        origin = {"classes": data.classes, "dataset": "digits", "metrics": {"accuracy": accuracy}}
+        print(keras_popup.save_ticket(model, ticket, preprocess=[scale], **origin))
+        pixels = np.concatenate([batch.numpy() for batch, _ in test])
+        np.save(images, pixels)
         subprocess.run([sys.executable, "-c", OTHER_PROCESS, ticket, images, predictions], check=True)
-        expected = keras_popup.strip_masks(model).predict(np.load(images), verbose=0)
+        expected = keras_popup.strip_masks(model).predict(scale(pixels), verbose=0)
         difference = np.abs(np.load(predictions) - expected).max()
     print(f"largest difference of predictions: {difference}")
     print(f"test accuracy {accuracy:.2%}")

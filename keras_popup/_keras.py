@@ -153,6 +153,14 @@ def find_operation(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def run_graph(model: Any, inputs: list[Any]) -> Any:
+    """Returns the outputs of a Functional model's layers for other inputs; symbolic inputs make it part of a new model.
+
+    Calling the model would do that too, but adds operations of its own around the layers.
+    """
+    return model._run_through_graph(inputs, operation_fn=lambda operation: operation)
+
+
 def list_arguments(graph: Any) -> list[Any]:
     """Returns the arguments of all calls of layers and operations in a Functional model."""
     nodes = (node for operation in graph.operations for node in operation._inbound_nodes)

@@ -8,15 +8,15 @@ from typing import Any
 from absl import flags
 
 from keras_popup.cli.flags import UsageError, parse
-from keras_popup.cli.models import find_model_file, load_model
-from keras_popup.cli.quiet import import_quietly
+from keras_popup.cli.models import check_new, find_model_file, load_model
+from keras_popup.cli.quiet import import_quietly, say
 from keras_popup.training import RunConfig
 
 _EXPORT_HELP = """\
 keras-popup export: write a model for TensorFlow Serving, LiteRT or ONNX Runtime
 
 usage:
-  keras-popup export MODEL [flags]     MODEL is a run folder, a .keras file or a ticket
+  keras-popup export MODEL [flags]     MODEL is the folder of a run or search, a .keras file or a ticket
 
 The masks are multiplied into the kernels. Each file is read back by its runtime, and its outputs are compared with
 the model's: on images of the run's test set if MODEL is a run folder. A file with other outputs is removed. Install
@@ -64,9 +64,10 @@ def export(arguments: Sequence[str]) -> int:
         lower_bound=0.0,
         flag_values=values,
     )
-    path = parse(values, "export", arguments, _EXPORT_HELP, "MODEL")
-    if path is None:
+    flags.DEFINE_boolean("overwrite", False, "Replace files that exist.", flag_values=values)
+    if (given := parse(values, "export", arguments, _EXPORT_HELP, "MODEL")) is None:
         return 0
+    (path,) = given
     # Without a format, `export` goes by the ending of --out.
     formats = list(EXPORT_NAMES) if values.format == ["all"] else list(dict.fromkeys(values.format or [None]))
     if unknown := [name for name in formats if name and name not in EXPORT_NAMES]:
@@ -76,6 +77,11 @@ def export(arguments: Sequence[str]) -> int:
             f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
         )
     file = find_model_file(path)
+    outs = [
+        values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "tf_saved_model"]) for name in formats
+    ]
+    for out in outs:
+        check_new(out, values.overwrite)
     with import_quietly():
         from keras_popup import exports
     model = load_model(file, masked=False)
@@ -83,8 +89,8 @@ def export(arguments: Sequence[str]) -> int:
     source = "random numbers" if inputs is None else f"{len(inputs)} images of the run's test set"
     print(f"compared on {source}:")
     failed = False
-    for name in formats:
-        out = values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "tf_saved_model"])
+    for name, out in zip(formats, outs, strict=True):
+        say(f"Writing '{out}' and reading it back.")
         try:
             result = exports.export(model, out, name, inputs=inputs, tolerance=values.tolerance)
         except (exports.ExportError, ImportError, OSError) as error:
@@ -101,7 +107,10 @@ def _test_images(folder: str) -> Any:
     from keras_popup.records import RunFolder
     from keras_popup.training import load_data
 
-    config = RunConfig.from_json(RunFolder(folder).config())
+    if not (run := RunFolder(folder)).is_one():
+        return None
+    config = RunConfig.from_json(run.config())
+    say(f"Reading images of {config.dataset}.")
     try:
         images, _ = next(iter(load_data(config).evaluation_batches("test", _COMPARED)))
     except (OSError, ValueError, ImportError) as error:

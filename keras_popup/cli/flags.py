@@ -20,8 +20,8 @@ class UsageError(Exception):
 
 
 def parse(
-    values: flags.FlagValues, command: str, arguments: Sequence[str], usage: str, positional: str = ""
-) -> str | None:
+    values: flags.FlagValues, command: str, arguments: Sequence[str], usage: str, *positional: str
+) -> list[str] | None:
     """Reads the flags.
 
     Args:
@@ -29,10 +29,10 @@ def parse(
         command: the name of the command.
         arguments: the arguments of the command.
         usage: the text for --help.
-        positional: the name of the argument that is not a flag; "" for none.
+        positional: the names of the arguments that are not flags. If the last ends in "...", there may be several.
 
     Returns:
-        The argument that is not a flag, or "". None if --help was printed.
+        The arguments that are not flags. None if --help was printed.
 
     Raises:
         UsageError: if the arguments do not fit.
@@ -46,13 +46,13 @@ def parse(
     if values.help:
         print(usage + ("\nflags:\n" + _flag_help(values, own) if own else ""))
         return None
-    if positional and not rest:
-        raise UsageError(f"{positional} is missing. See keras-popup {command} --help.")
-    if unexpected := rest[bool(positional) :]:
+    if len(rest) < len(positional):
+        raise UsageError(f"{positional[len(rest)].rstrip('.')} is missing. See keras-popup {command} --help.")
+    if not "".join(positional[-1:]).endswith("...") and (unexpected := rest[len(positional) :]):
         raise UsageError(f"Unexpected arguments {unexpected}. Flags begin with --. See keras-popup {command} --help.")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("keras_popup").setLevel(logging.INFO)
-    return rest[0] if positional else ""
+    return list(rest)
 
 
 def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[str] = ()) -> None:

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Sequence
 
 from keras_popup import __version__
+from keras_popup.cli.evaluate import evaluate
 from keras_popup.cli.export import export
 from keras_popup.cli.flags import UsageError
+from keras_popup.cli.predict import predict
 from keras_popup.cli.search import report, search
 from keras_popup.cli.summary import summary
 from keras_popup.cli.ticket import ticket
@@ -18,6 +20,8 @@ usage:
   keras-popup train [flags]     train a network and leave a run folder
   keras-popup search [flags]    search over k, width and more, or for the best network of a given size
   keras-popup report SEARCH     write an HTML page about a search
+  keras-popup evaluate MODEL    the accuracy of a model on test images
+  keras-popup predict MODEL IMAGE...   what a model sees in images
   keras-popup summary MODEL     show which layers of a model are masked, and how large the masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
   keras-popup ticket pack MODEL write a model as its seeds and masks, about one bit per weight
@@ -25,7 +29,7 @@ usage:
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
 
-MODEL is a run folder, a .keras file or a ticket; to `ticket pack`, one of the first two.
+MODEL is the folder of a run or search, a .keras file or a ticket; not a ticket for `ticket pack`.
 
 a first try, in under a minute:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/first
@@ -50,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "search": search,
         "report": report,
+        "evaluate": evaluate,
+        "predict": predict,
         "summary": summary,
         "export": export,
         "ticket": ticket,

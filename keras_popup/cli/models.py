@@ -1,32 +1,81 @@
 """Finds and loads the model that a command is given."""
 
+import dataclasses
 import os
 from typing import Any
 
+from keras_popup import records
 from keras_popup.cli.flags import UsageError
-from keras_popup.cli.quiet import import_quietly
+from keras_popup.cli.quiet import import_quietly, say
 
 
 def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")) -> str:
-    """Returns the file of a model: the path itself, or that in a run's folder.
+    """Returns the file of a model: the path itself, that in the folder of a run, or the best in that of a search.
 
     Args:
         path: what the user has given.
-        suffixes: the endings of files that the command takes. In a run's folder, the first that is there counts.
+        suffixes: the endings of files that the command takes. In a folder, the first that is there counts.
 
     Raises:
         UsageError: if there is no such file.
     """
     if os.path.isdir(path):
-        files = [os.path.join(path, f"model{suffix}") for suffix in suffixes]
+        files = [os.path.join(path, name + suffix) for name in ("model", "best") for suffix in suffixes]
         hint = "The run in this folder is not finished." if os.path.exists(os.path.join(path, "config.json")) else ""
     else:
         files, hint = [path], ""
     for file in files:
         if os.path.isfile(file) and file.endswith(suffixes):
             return file
-    expected = f"a finished run's folder or a {' or '.join(suffixes)} file"
+    expected = f"the folder of a finished run or search, or a {' or '.join(suffixes)} file"
     raise UsageError(f"MODEL must be {expected}. Received: '{path}'. {hint}".rstrip())
+
+
+def check_new(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raises UsageError if a command would replace what exists without being told to."""
+    if os.path.exists(path) and not overwrite:
+        raise UsageError(f"'{path}' exists. Choose another file, or pass --overwrite.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a file tells of its model.
+
+    Attributes:
+        classes: the names of the classes; () if they are unknown.
+        dataset: the name of the dataset; None if it is unknown.
+        image_size: int, the pixels that images were resized to; None for no resizing.
+        data_dir: the directory of the data, for the folder of a run.
+    """
+
+    classes: tuple[str, ...] = ()
+    dataset: str | None = None
+    image_size: int | None = None
+    data_dir: str | None = None
+
+
+def find_origin(path: str, file: str) -> Origin:
+    """Returns what is known of a model.
+
+    Args:
+        path: what the user has given.
+        file: what `find_model_file` has returned.
+    """
+    if file.endswith(".ticket"):
+        from keras_popup.tickets import ticket_info
+
+        made = ticket_info(file).made
+    else:
+        made = records.read_origin(file)
+    classes, dataset, arguments = made.get("classes"), made.get("dataset"), made.get("arguments")
+    size = arguments.get("image_size") if isinstance(arguments, dict) else None
+    run = records.RunFolder(path) if os.path.isdir(path) else None
+    return Origin(
+        classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
+        dataset=dataset if isinstance(dataset, str) else None,
+        image_size=size if isinstance(size, int) else None,
+        data_dir=run.config().get("data_dir") if run and run.is_one() else None,
+    )
 
 
 def load_model(file: str, masked: bool = True) -> Any:
@@ -47,7 +96,23 @@ def load_model(file: str, masked: bool = True) -> Any:
         from keras_popup import tickets
 
         return tickets.load_ticket(file, masked=masked)
+    say(f"Loading '{file}'.")
     try:
         return keras.models.load_model(file)
     except Exception as error:
         raise ValueError(f"'{file}' cannot be read as a Keras model: {error}") from error
+
+
+def load_plain_model(file: str) -> Any:
+    """Loads a model without its masks, and says so if nobody knows how its inputs were prepared. As `load_model`."""
+    from keras_popup import conversion
+
+    model = load_model(file, masked=False)
+    if file.endswith(".ticket"):
+        return model  # `load_ticket` has said it
+    if not conversion.find_preprocessing(model):
+        say(
+            f"'{file}' has no preprocessing as its first layer, so how its inputs were prepared is unknown. It gets "
+            "pixels from 0 to 255."
+        )
+    return conversion.strip_masks(model) if conversion.masked_layers(model) else model

@@ -2,7 +2,13 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
+
+
+def say(text: str) -> None:
+    """Tells the user what takes a while. What a command answers goes to standard output, this does not."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -11,6 +17,8 @@ def import_quietly() -> Iterator[None]:
 
     It imports TensorFlow and finds the devices, which takes seconds. So enter it after the arguments are checked.
     """
+    if "tensorflow" not in sys.modules:
+        say("Loading TensorFlow.")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Before the libraries have read that level, they log to the file descriptor.

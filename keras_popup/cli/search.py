@@ -12,8 +12,9 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
+from keras_popup.cli.models import check_new
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.records import BestRecord
+from keras_popup.records import BestRecord, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
 from keras_popup.training import RunConfig
 
@@ -48,10 +49,10 @@ keras-popup report: write an HTML page about a search
 usage:
   keras-popup report SEARCH     SEARCH is the folder of a search, finished or not
 
-Writes report.html into the folder. The page needs no network.
+Writes report.html into the folder. The page needs no network. A search writes it at its end, too.
 
 example:
-  keras-popup report runs/search
+  keras-popup report runs/search --overwrite
 """
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -133,12 +134,15 @@ def _bytes(text: str) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """`keras-popup report SEARCH`: writes the page about a search, which may still run, and prints its path."""
-    path = parse(flags.FlagValues(), "report", arguments, _REPORT_HELP, "SEARCH")
-    if path is not None:
-        # Without TensorFlow: it reads plain data.
-        from keras_popup.search import write_report
+    values = flags.FlagValues()
+    flags.DEFINE_boolean("overwrite", False, "Replace the page if it exists.", flag_values=values)
+    if (given := parse(values, "report", arguments, _REPORT_HELP, "SEARCH")) is None:
+        return 0
+    check_new(SearchFolder(given[0]).report, values.overwrite)
+    # Without TensorFlow: it reads plain data.
+    from keras_popup.search import write_report
 
-        print(write_report(path))
+    print(write_report(given[0]))
     return 0
 
 

@@ -25,10 +25,10 @@ example:
 
 def summary(arguments: Sequence[str]) -> int:
     """`keras-popup summary`: prints what is masked in a model and returns the exit status."""
-    path = parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")
-    if path is not None:
-        file = find_model_file(path)
-        with import_quietly():
-            from keras_popup.conversion import mask_summary
-        mask_summary(load_model(file))
+    if (given := parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")) is None:
+        return 0
+    file = find_model_file(given[0])
+    with import_quietly():
+        from keras_popup.conversion import mask_summary
+    mask_summary(load_model(file))
     return 0

@@ -8,8 +8,9 @@ from absl import flags
 
 from keras_popup._files import write_atomically
 from keras_popup.cli.flags import UsageError, parse
-from keras_popup.cli.models import find_model_file, load_model
+from keras_popup.cli.models import check_new, find_model_file, load_model
 from keras_popup.cli.quiet import import_quietly
+from keras_popup.records import RunFolder, read_origin
 
 _TICKET_HELP = """\
 keras-popup ticket: a network as its seeds and its masks, in about one bit per weight or less
@@ -51,21 +52,24 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         "dataset", None, "The data that the model was trained on. The default is the run's.", flag_values=values
     )
     flags.DEFINE_string("notes", None, "Text for whoever reads the ticket.", flag_values=values)
-    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")
-    if path is None:
+    flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
+    if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")) is None:
         return 0
+    (path,) = given
     file = find_model_file(path, (".keras",))
     out = Path(values.out or Path(file).with_suffix(".ticket"))
-    dataset, metrics = values.dataset, None
+    check_new(out, values.overwrite)
+    origin, metrics = read_origin(file), None
     if os.path.isdir(path):
-        from keras_popup.records import RunFolder
-
         run = RunFolder(path)
-        dataset = dataset or run.config().get("dataset")
-        metrics = run.read("summary.json", "test")["test"]
+        if (summary := run.summary()) is not None:
+            metrics = summary["test"]
+        origin = {"dataset": run.config().get("dataset"), **origin}
+    if values.dataset:
+        origin["dataset"] = values.dataset
     with import_quietly():
         from keras_popup.tickets import save_ticket
-    print(save_ticket(load_model(file), out, dataset=dataset, metrics=metrics, notes=values.notes))
+    print(save_ticket(load_model(file), out, metrics=metrics, notes=values.notes, **origin))
     print(f" Written: {out}")
     return 0
 
@@ -83,16 +87,14 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         "trust", [], "Installed packages whose layers the ticket may use, such as keras_hub.", flag_values=values
     )
     _define_max_bytes(values)
-    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
-    if path is None:
+    if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
-    path = _find_ticket(path)
+    path = _find_ticket(given[0])
     kind = "masked" if values.masked else "plain"
     out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
-    if out.exists() and not values.overwrite:
-        raise UsageError(f"'{out}' exists. Use --out for another file, or --overwrite.")
+    check_new(out, values.overwrite)
     with import_quietly():
         from keras_popup.tickets import load_ticket
     model = load_ticket(path, masked=values.masked, trust=values.trust, max_bytes=values.max_bytes)
@@ -104,21 +106,24 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
 def _inspect(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     _define_max_bytes(values)
-    path = parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")
-    if path is not None:
-        with import_quietly():
-            from keras_popup.tickets import ticket_info, verify_ticket
-        inspect = verify_ticket if command == "verify" else ticket_info
-        print(inspect(_find_ticket(path), max_bytes=values.max_bytes))
-        if command == "verify":
-            print(" Verified: all masks, kernels and other weights are those that were saved")
+    if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
+        return 0
+    path = _find_ticket(given[0])
+    with import_quietly():
+        from keras_popup.tickets import ticket_info, verify_ticket
+    inspect = verify_ticket if command == "verify" else ticket_info
+    print(inspect(path, max_bytes=values.max_bytes))
+    if command == "verify":
+        print(" Verified: all masks, kernels and other weights are those that were saved")
     return 0
 
 
 def _find_ticket(path: str) -> str:
-    """Returns the path of a ticket: in a run's folder, or the path itself, whatever its ending."""
-    if not os.path.isdir(path):
+    """Returns the path of a ticket: in the folder of a run, or the path itself, whatever its ending."""
+    if os.path.isfile(path):
         return path
+    if not os.path.isdir(path):
+        raise UsageError(f"There is no ticket at '{path}'.")
     file = os.path.join(path, "model.ticket")
     if not os.path.isfile(file):
         raise UsageError(f"There is no model.ticket in '{path}'. Write it with keras-popup ticket pack {path}.")

@@ -8,6 +8,8 @@ from keras_popup.conversion.inspection import masked_layers
 from keras_popup.conversion.masking import mask_model
 from keras_popup.conversion.masks import KernelOverlap, MaskComparison, compare_masks, set_k
 from keras_popup.conversion.patterns import find_unmatched_kernels as find_unmatched_kernels
+from keras_popup.conversion.preprocessing import find_preprocessing as find_preprocessing
+from keras_popup.conversion.preprocessing import put_first as put_first
 from keras_popup.conversion.stripping import strip_masks
 from keras_popup.conversion.summary import mask_summary
 

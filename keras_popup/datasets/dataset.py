@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -35,6 +36,7 @@ class Dataset:
         augment: one of `AUGMENTATIONS`, applied to training batches.
         mean: tuple of floats, the mean of each channel, for pixels in [0, 1].
         std: tuple of floats, the standard deviation of each channel, for pixels in [0, 1].
+        version: str, the version in TensorFlow Datasets; None for other datasets.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Dataset:
     augment: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    version: str | None = None
 
     def __str__(self) -> str:
         sizes = [source.size if source else 0 for source in (self.train, self.validation, self.test)]
@@ -59,11 +62,19 @@ class Dataset:
         sources = [source.describe() if source else None for source in (self.train, self.validation, self.test)]
         return hashlib.sha256(repr((settings, sources)).encode()).hexdigest()
 
+    def preprocessing(self) -> keras.layers.Layer:
+        """Returns the layer from pixels to what a network is trained on: (pixels / 255 - mean) / std, in float32."""
+        mean, std = np.array(self.mean), np.array(self.std)
+        return keras.layers.Rescaling(
+            (1 / (255 * std)).tolist(), (-mean / std).tolist(), dtype="float32", name="preprocessing"
+        )
+
     def training_batches(self, batch_size: int, *, seed: int, epochs: int, first_epoch: int = 0) -> tf.data.Dataset:
         """Returns the batches of all epochs from `first_epoch` on, one after the other, shuffled and augmented.
 
         The order of the images in an epoch and their augmentation depend only on `seed` and on the number of the
-        epoch. The last batch of an epoch may be smaller.
+        epoch. The last batch of an epoch may be smaller. Put `preprocessing()` first in a model that is trained on
+        them.
 
         Args:
             batch_size: int, the number of images in a batch.
@@ -72,7 +83,7 @@ class Dataset:
             first_epoch: int, the first epoch to return, counted from 0.
 
         Returns:
-            A `tf.data.Dataset` of (float32 `(batch, height, width, channels)`, float32 one-hot
+            A `tf.data.Dataset` of (uint8 pixels `(batch, height, width, channels)`, float32 one-hot
             `(batch, classes)`).
         """
 
@@ -86,19 +97,20 @@ class Dataset:
 
         # One stream over all epochs. Each epoch depends on the seed and its number only, so resuming is exact.
         batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches)
-        return self._preprocess(batches)
+        return self._encode(batches)
 
     def evaluation_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
-        """Returns the batches of a split ("train", "validation" or "test"), in order and not augmented."""
-        return self._preprocess(getattr(self, split).in_order(batch_size))
+        """Returns the batches of a split ("train", "validation" or "test"), in order and not augmented.
 
-    def _preprocess(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        mean, std = tf.constant(self.mean, tf.float32), tf.constant(self.std, tf.float32)
+        They are as those of `training_batches`.
+        """
+        return self._encode(getattr(self, split).in_order(batch_size))
 
-        def normalize(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return (tf.cast(images, tf.float32) / 255.0 - mean) / std, tf.one_hot(labels, len(self.classes))
+    def _encode(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        def encode(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return images, tf.one_hot(labels, len(self.classes))
 
-        return batches.map(normalize, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
 def load(
@@ -160,12 +172,13 @@ def load(
         raise FileNotFoundError(f"`data_dir` must be an existing directory. Received: {data_dir!r}.")
     train: Any
     test: Any
+    version = None
     if data_dir is not None and (Path(data_dir) / "train").is_dir():
         classes, train, test = load_folder(Path(data_dir), image_size, augment)
     elif name == "digits":
         classes, train, test = _load_digits()
     else:
-        classes, train, test = load_tfds(name, data_dir, image_size, augment)
+        classes, train, test, version = load_tfds(name, data_dir, image_size, augment)
     held_out = None
     if validation:
         train, held_out = _split(train, validation, seed)
@@ -179,7 +192,7 @@ def load(
     if augment is None:
         augment = "resized_crop" if resized else "none" if shape[2] == 1 else "crop_flip"
     mean, std = _find_moments(name, train, shape[2])
-    return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std)
+    return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std, version)
 
 
 def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:

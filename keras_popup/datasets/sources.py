@@ -8,6 +8,7 @@ images as a run that was not interrupted.
 import dataclasses
 import functools
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -192,6 +193,19 @@ class TfdsSource:
 def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
     """Decodes JPEG or PNG bytes to uint8 `(height, width, channels)`. With `channels=0`, the file decides."""
     return tf.io.decode_image(data, channels=channels, expand_animations=False)
+
+
+def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Returns an image file as uint8 pixels of `shape`. Like test images, it is cropped to its centre and resized.
+
+    Raises:
+        ValueError: if the file is not an image.
+    """
+    try:
+        pixels: NDArray[np.uint8] = _fit(tf.io.read_file(os.fspath(path)), shape, None).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"'{path}' is not an image that can be read: {error.message}") from None
+    return pixels
 
 
 def _shuffle_index(size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:

@@ -22,8 +22,8 @@ from keras_popup.datasets.sources import (
 
 def load_tfds(
     name: str, data_dir: str | None, image_size: int | None, augment: str | None
-) -> tuple[list[str], Source, Source]:
-    """Returns the classes, the training images and the test images of a named dataset."""
+) -> tuple[list[str], Source, Source, str]:
+    """Returns the classes, the training images, the test images and the version of a named dataset."""
     try:
         import tensorflow_datasets as tfds
     except ImportError:
@@ -60,7 +60,7 @@ def load_tfds(
                 for split in ("train", test_split)
             )
             train, test = (ArraySource(images, labels.astype(np.int64)) for images, labels in arrays)
-            return classes, train, test
+            return classes, train, test, str(builder.info.version)
         fitted = (*shape[:2], channels)
         resized = augment == "resized_crop"
     else:
@@ -70,6 +70,7 @@ def load_tfds(
         classes,
         TfdsSource(builder, "train", fitted, resized),
         TfdsSource(builder, test_split, fitted, resized),
+        str(builder.info.version),
     )
 
 

@@ -2,6 +2,8 @@
 
 from keras_popup.records.curves import draw_learning_curves as draw_learning_curves
 from keras_popup.records.folder import History as History
+from keras_popup.records.model_file import read_origin as read_origin
+from keras_popup.records.model_file import write_origin as write_origin
 from keras_popup.records.run_folder import RunFolder
 from keras_popup.records.search_folder import ALIVE as ALIVE
 from keras_popup.records.search_folder import SearchFolder

@@ -8,7 +8,7 @@ from keras_popup.records import BaselineRecord, SearchFolder, TrialRecord
 from keras_popup.search import ranges
 from keras_popup.search.config import SearchConfig
 from keras_popup.search.runner import Runner
-from keras_popup.search.tasks import Measurement, TrialTask
+from keras_popup.search.tasks import TrialTask
 
 _logger = logging.getLogger("keras_popup")
 
@@ -25,7 +25,6 @@ def train_baselines(
     config: SearchConfig,
     folder: SearchFolder,
     runner: Runner,
-    measurement: Measurement,
     widths: Iterable[float],
 ) -> None:
     """Trains the same networks with learned weights, with the protocol for them. Those that have succeeded are kept."""
@@ -42,8 +41,6 @@ def train_baselines(
             task = TrialTask(
                 run=dataclasses.replace(learned, width=width),
                 folder=folder.path / "baselines" / f"width-{ranges.format_space(width)}",
-                image_shape=measurement.image_shape,
-                classes=measurement.classes,
                 executions=config.executions,
             )
             runner.start(number, task)

@@ -13,7 +13,6 @@ from keras_popup.search.proposals import Proposals
 from keras_popup.search.ray_workers import RayWorkers
 from keras_popup.search.runner import Runner
 from keras_popup.search.space import check_space
-from keras_popup.search.tasks import Measurement
 from keras_popup.search.trials import Trials
 from keras_popup.search.views import Views
 from keras_popup.search.winner import refit as refit_winner
@@ -99,23 +98,21 @@ def search(
             trials.run()
             if config.baseline and config.run.method != "dense":
                 widths = baseline_widths(space.get("width", config.run.width), best_trial(trials.ended))
-                train_baselines(config, folder, runner, measurement, widths)
-            return _finish(folder, runner, measurement, trials, views, refit)
+                train_baselines(config, folder, runner, widths)
+            return _finish(folder, runner, trials, views, refit)
     finally:
         child.close()
         pool.close()
 
 
-def _finish(
-    folder: SearchFolder, runner: Runner, measurement: Measurement, trials: Trials, views: Views, refit: bool
-) -> BestRecord:
+def _finish(folder: SearchFolder, runner: Runner, trials: Trials, views: Views, refit: bool) -> BestRecord:
     """Writes the winner and the page. With `refit`, the winner is trained again before."""
     if best_trial(trials.ended) is None:
         views.write_page()
     best = write_winner(folder, trials.ended)
     if refit and not best.refit:
         views.write_page()  # if the refit fails, the page is there
-        refit_winner(folder, runner, measurement, best)
+        refit_winner(folder, runner, best)
         best = write_winner(folder, trials.ended)
     views.remove_checkpoints()
     views.write_page()

@@ -20,7 +20,7 @@ class Process(Protocol):
 
 
 def check_space(config: SearchConfig, process: Process, *, here: bool) -> tuple[dict[str, ranges.Space], Measurement]:
-    """Returns the hyperparameters, without widths that cannot fit into the budget, and the measurement of the data.
+    """Returns the hyperparameters, without widths that cannot fit into the budget, and the sizes of tickets.
 
     Args:
         config: the search's arguments.

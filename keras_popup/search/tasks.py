@@ -28,16 +28,12 @@ class MeasureTask:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The answer to a `MeasureTask`. Trials use it and need not read the data for it.
+    """The answer to a `MeasureTask`.
 
     Attributes:
-        image_shape: (height, width, channels) of the images.
-        classes: int, the number of classes.
         sizes: the sizes of tickets by (width, kernel initializer), if they were measured.
     """
 
-    image_shape: tuple[int, int, int]
-    classes: int
     sizes: dict[tuple[float, str], TicketSize]
 
     def size_of(self, run: RunConfig) -> TicketSize | None:
@@ -72,7 +68,6 @@ class TrialTask:
     Attributes:
         run: the arguments of the first execution.
         folder: the trial's folder.
-        image_shape, classes: of the data, as the `Measurement` says.
         size: the size of the ticket as a function of k; None if it was not measured.
         executions: int, how many training runs.
         until: int, the epoch to stop after; None for all epochs.
@@ -82,8 +77,6 @@ class TrialTask:
 
     run: RunConfig
     folder: Path
-    image_shape: tuple[int, int, int]
-    classes: int
     size: TicketSize | None = None
     executions: int = 1
     until: int | None = None

@@ -64,10 +64,9 @@ def measure(task: MeasureTask) -> Measurement:
     data = _load_data(task.run)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
-    shape, classes = data.image_shape, len(data.classes)
     for name in task.initializers:
         smallest = dataclasses.replace(task.run, kernel_initializer=name, width=min(task.widths))
-        model = training.build_model(smallest, shape, classes)
+        model = _build(smallest, data)
         if task.tickets and not _follow_from_seed(conversion.masked_layers(model)):
             raise ValueError(
                 "With a budget, kernels must follow from a seed. A ticket stores the kernels of "
@@ -78,10 +77,10 @@ def measure(task: MeasureTask) -> Measurement:
         run = dataclasses.replace(task.run, width=width)
         keras.backend.clear_session()
         if not task.tickets:
-            training.build_model(run, shape, classes)
-        elif size := _measure_size(_without_k(run), shape, classes):
+            _build(run, data)
+        elif size := _measure_size(_with_long_numbers(run)):
             sizes[width, run.kernel_initializer] = size
-    return Measurement(image_shape=shape, classes=classes, sizes=sizes)
+    return Measurement(sizes=sizes)
 
 
 def run(task: TrialTask) -> TrialResult:
@@ -105,7 +104,7 @@ def _execute(task: TrialTask, number: int) -> Execution:
     masked = config.method != "dense"
     training.place(config)  # before TensorFlow starts
     keras.backend.clear_session()
-    size = (task.size or _measure_size(_without_k(task.run), task.image_shape, task.classes)) if masked else None
+    size = (task.size or _measure_size(_with_long_numbers(task.run))) if masked else None
     run_folder = RunFolder(task.folder / str(number))
     if task.budget and size:
         # A run that is continued keeps its k: the tickets of another version may be a byte longer.
@@ -163,17 +162,22 @@ def _load_once(arguments: tuple[Any, ...]) -> Dataset:
     return training.load_data(RunConfig(**dict(zip(_DATA, arguments, strict=True))))
 
 
-def _without_k(config: RunConfig) -> RunConfig:
-    """Returns a configuration without the arguments that change nothing in a ticket but its masks."""
-    # The digits of k are in the ticket, so this k has as many as any.
-    k = config.k if config.draws or isinstance(config.k, dict) else 0.5234567890123456
-    return dataclasses.replace(config, k=k, l2=0.0, learning_rate=0.0 if config.method == "random" else 0.1)
+def _with_long_numbers(config: RunConfig) -> RunConfig:
+    """Returns a configuration whose ticket is as long as any: the digits of its numbers are in the ticket."""
+    long = 0.5234567890123456
+    k = config.k if config.draws or isinstance(config.k, dict) else long
+    return dataclasses.replace(config, k=k, l2=long / 1e6, learning_rate=0.0 if config.method == "random" else long)
+
+
+def _build(config: RunConfig, data: Dataset) -> Any:
+    return training.build_model(config, data.image_shape, len(data.classes), [data.preprocessing()])
 
 
 @functools.lru_cache(maxsize=16)
-def _measure_size(config: RunConfig, shape: tuple[int, int, int], classes: int) -> TicketSize | None:
+def _measure_size(config: RunConfig) -> TicketSize | None:
     """Measures an untrained network's ticket. Returns None if the ticket has to store kernels."""
-    model = training.build_model(config, shape, classes)
+    data = _load_data(config)
+    model = _build(config, data)
     masked = conversion.masked_layers(model)
     if not _follow_from_seed(masked):
         return None
@@ -185,7 +189,8 @@ def _measure_size(config: RunConfig, shape: tuple[int, int, int], classes: int) 
             weight.assign(numbers.normal(size=weight.shape))
     with tempfile.TemporaryDirectory() as folder:
         metrics = {"val_loss": 0.123456789, "val_accuracy": 0.123456789}
-        info = tickets.save_ticket(model, Path(folder) / "a.ticket", dataset=config.dataset, metrics=metrics)
+        origin = training.describe_origin(config.with_protocol(), data)
+        info = tickets.save_ticket(model, Path(folder) / "a.ticket", metrics=metrics, **origin)
     stored = info.tensor_bytes + sum(row.other_bytes for row in info.layers)
     at_most = sum(_most_bytes(weight) for weight in others)
     sizes = tuple(kernel.size for layer in masked for kernel in layer.masked_kernels.values())

@@ -25,7 +25,7 @@ class Trials:
         folder: its folder, which this process holds.
         runner: runs the tasks.
         proposals: the tuner.
-        measurement: the shape of the data and the sizes of tickets.
+        measurement: the sizes of tickets.
         views: the files that follow from the records.
 
     Attributes:
@@ -116,8 +116,6 @@ class Trials:
         return TrialTask(
             run=run,
             folder=self._folder.trial(proposal.root),
-            image_shape=self._measurement.image_shape,
-            classes=self._measurement.classes,
             size=self._measurement.size_of(run),
             executions=self._config.executions,
             until=proposal.until,

@@ -10,7 +10,7 @@ from pathlib import Path
 from keras_popup._files import write_atomically
 from keras_popup.records import BestRecord, RunFolder, SearchFolder, TrialRecord, best_trial
 from keras_popup.search.runner import Runner
-from keras_popup.search.tasks import Measurement, TrialTask
+from keras_popup.search.tasks import TrialTask
 from keras_popup.training import RunConfig
 
 _logger = logging.getLogger("keras_popup")
@@ -42,7 +42,7 @@ def write_winner(folder: SearchFolder, ended: Sequence[TrialRecord]) -> BestReco
     return record
 
 
-def refit(folder: SearchFolder, runner: Runner, measurement: Measurement, best: BestRecord) -> None:
+def refit(folder: SearchFolder, runner: Runner, best: BestRecord) -> None:
     """Trains the winner on all training images, and tests it.
 
     Raises:
@@ -52,8 +52,6 @@ def refit(folder: SearchFolder, runner: Runner, measurement: Measurement, best: 
     task = TrialTask(
         run=RunConfig.from_json({**best.best_execution.config, "validation": 0.0}),
         folder=_refit_folder(folder, best.trial),
-        image_shape=measurement.image_shape,
-        classes=measurement.classes,
         test=True,
     )
     runner.start(0, task)

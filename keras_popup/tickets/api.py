@@ -20,7 +20,7 @@ from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
 from keras_popup.tickets import allowlist, architecture, file_format, mask_record
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
-from keras_popup.tickets.info import TicketInfo, describe
+from keras_popup.tickets.info import UNKNOWN_INPUT, TicketInfo, describe
 
 _logger = logging.getLogger("keras_popup")
 
@@ -33,7 +33,10 @@ def save_ticket(
     model: keras.Model,
     filepath: str | os.PathLike[str],
     *,
+    preprocess: Sequence[Any] | None = None,
+    classes: Sequence[str] | None = None,
     dataset: str | None = None,
+    arguments: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
     notes: Any = None,
 ) -> TicketInfo:
@@ -47,7 +50,15 @@ def save_ticket(
     Args:
         model: a masked `keras.Model`, built.
         filepath: path of the file. An existing file is replaced when the ticket is complete.
-        dataset: str, the dataset that the model was trained on. Stored as information only, like the next two.
+        preprocess: list of Keras layers that the model's inputs went through in training, such as
+            `[keras.layers.Rescaling(1 / 255)]`. They come first in the saved model, which then takes inputs as they
+            are. The list may begin with a `keras.Input`, if they have another shape or dtype. An empty list says that
+            the model takes them already. With None, the ticket says that this is unknown, unless the model begins
+            with preprocessing layers.
+        classes: the names of the classes, in the order of the model's outputs. Stored as information only, like the
+            next four.
+        dataset: str, the dataset that the model was trained on.
+        arguments: dict, how the model was trained.
         metrics: dict of numbers by name.
         notes: text, or another JSON-serializable value.
 
@@ -55,10 +66,12 @@ def save_ticket(
         A `TicketInfo`. Its `str()` is a table with the sizes of all parts.
 
     Raises:
-        TypeError: if `model` is not a `keras.Model`, if `dataset` or `notes` is not JSON-serializable, or if
-            `metrics` is not a dict of numbers.
-        ValueError: if the model has no masked layer, if its masks cannot be stripped, or if the ticket could not be
-            loaded. (It is loaded as a test before it is written.)
+        TypeError: if `model` is not a `keras.Model`, if `preprocess` has other things than layers, if `classes` are
+            not strings, if `dataset`, `arguments` or `notes` is not JSON-serializable, or if `metrics` is not a dict
+            of numbers.
+        ValueError: if the model has no masked layer, if its masks cannot be stripped, if the layers of `preprocess`
+            do not give what it takes, or if the ticket could not be loaded. (It is loaded as a test before it is
+            written.)
         OSError: if the file cannot be written. An existing file is not changed.
 
     Example:
@@ -80,7 +93,20 @@ def save_ticket(
             metrics = {str(name): float(value) for name, value in metrics.items()}
         except (AttributeError, TypeError, ValueError):
             raise TypeError(f"`metrics` must be a dict of numbers by name. Received: {metrics!r}.") from None
-    information = {"dataset": dataset, "metrics": metrics, "notes": notes}
+    if classes is not None and not (isinstance(classes, (list, tuple)) and all(type(name) is str for name in classes)):
+        raise TypeError(f"`classes` must be a list of strings. Received: {classes!r}.")
+    if preprocess is not None:
+        model = conversion.put_first(preprocess, model)
+    information = {
+        "preprocessing": _name_layers(
+            conversion.find_preprocessing(model) or None if preprocess is None else preprocess
+        ),
+        "classes": None if classes is None else list(classes),
+        "dataset": dataset,
+        "arguments": arguments,
+        "metrics": metrics,
+        "notes": notes,
+    }
     made: dict[str, Any] = {"versions": package_versions(_PACKAGES)}
     made |= {name: value for name, value in information.items() if value is not None}
     json.dumps(made)  # raises TypeError now instead of after the work
@@ -157,6 +183,8 @@ def load_ticket(
     trusted = allowlist.import_trusted(trust)
     with _add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
+        if "preprocessing" not in ticket.made:
+            _logger.warning("%s", f"'{filepath}': {UNKNOWN_INPUT}")
         plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
         stores: dict[str, dict[str, Any]] = {}
         files: dict[str, dict[str, bytes]] = {}
@@ -233,6 +261,12 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
         for asset in ticket.assets:
             file_format.content(asset)
         return describe(Path(filepath), os.path.getsize(filepath), ticket)
+
+
+def _name_layers(layers: Sequence[Any] | None) -> list[str] | None:
+    if layers is None:
+        return None
+    return [type(layer).__name__ for layer in layers if isinstance(layer, keras.layers.Layer)]
 
 
 def _read_back(content: bytes, plain: keras.Model) -> None:

@@ -11,6 +11,13 @@ from keras_popup import selectors
 from keras_popup._tables import format_table
 from keras_popup.tickets.file_format import Ticket, printable
 
+UNKNOWN_INPUT = (
+    "input as the model was trained on: unknown. Whoever made this ticket did not say whether pixels are to be scaled, "
+    "for example; save_ticket(model, ..., preprocess=[layers]) puts that into the model."
+)
+
+_MOST_CLASSES = 10  # whose names are shown
+
 
 @dataclasses.dataclass(frozen=True)
 class TicketRow:
@@ -49,8 +56,8 @@ class TicketInfo:
         name: str, the name of the model.
         layers: tuple of `TicketRow`.
         tensor_bytes: int, the size of the weights and files of other layers, such as moving statistics.
-        made: dict: "versions" of libraries; and "dataset", "metrics" and "notes" if they were passed to
-            `save_ticket`.
+        made: dict: "versions" of libraries; "preprocessing", the names of the layers that prepare the inputs; and what
+            was passed to `save_ticket`: "classes", "dataset", "arguments", "metrics" and "notes".
     """
 
     path: str
@@ -74,6 +81,18 @@ class TicketInfo:
     def limit_bytes(self) -> float:
         """The size of all masks if only their numbers of kept weights are known, in bytes."""
         return sum(row.limit_bytes for row in self.layers)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the model's outputs; () if the ticket does not have them."""
+        found = self.made.get("classes")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    def _describe_input(self) -> str:
+        layers = self.made.get("preprocessing")
+        if not isinstance(layers, list):
+            return UNKNOWN_INPUT.partition(": ")[0].capitalize() + ": unknown"
+        return f"Input: as it comes{', prepared by ' + ', '.join(map(str, layers)) if layers else ''}"
 
     def __str__(self) -> str:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
@@ -99,7 +118,13 @@ class TicketInfo:
             f" Other weights: {others:,} bytes",
             f" Architecture and tables: {self.bytes - self.mask_bytes - others:,} bytes",
         ]
+        lines.append(f" {self._describe_input()}")
+        if self.classes:
+            more = ", ..." if len(self.classes) > _MOST_CLASSES else ""
+            lines.append(f" Classes: {len(self.classes)}: {', '.join(self.classes[:_MOST_CLASSES])}{more}")
         for name, value in self.made.items():
+            if name in ("preprocessing", "classes"):
+                continue
             items = value.items() if isinstance(value, dict) else [("", value)]
             texts = [f"{key} {item:.6g}" if isinstance(item, float) else f"{key} {item}" for key, item in items]
             lines.append(f" {name.capitalize()}: {', '.join(texts).strip()}")

@@ -1,11 +1,13 @@
 """Makes what a `RunConfig` describes: the data, the network, its optimizer and loss."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 
 from keras_popup import conversion, datasets, initializers, models, selectors
-from keras_popup.training.config import ResolvedRunConfig, RunConfig
+from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:
@@ -20,13 +22,31 @@ def load_data(config: RunConfig) -> datasets.Dataset:
     )
 
 
-def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+def describe_origin(config: RunConfig, data: datasets.Dataset) -> dict[str, Any]:
+    """Returns what a run's model and ticket tell of their origin, as arguments of `tickets.save_ticket`."""
+    left_out = (*PLACES, "data_dir", "dataset")  # where things are on this machine says nothing to others
+    arguments = {
+        field.name: value
+        for field in dataclasses.fields(RunConfig)
+        if field.name not in left_out and (value := getattr(config, field.name)) != field.default
+    }
+    dataset = f"{data.name}:{data.version}" if data.version else data.name
+    return {"classes": list(data.classes), "dataset": dataset, "arguments": {"seed": config.seed, **arguments}}
+
+
+def build_model(
+    config: RunConfig,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    preprocessing: Sequence[keras.layers.Layer] = (),
+) -> keras.Model:
     """Builds the network of a configuration: masked, or with learned weights for the method "dense".
 
     Args:
         config: the run's arguments.
         image_shape: (height, width, channels).
         classes: int, the number of classes.
+        preprocessing: layers that come first in the network, such as `Dataset.preprocessing()`.
 
     Returns:
         A `keras.Model` in the configuration's precision, not compiled.
@@ -35,6 +55,7 @@ def build_model(config: RunConfig, image_shape: tuple[int, int, int], classes: i
     keras.config.set_dtype_policy(config.precision)
     try:
         model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+        model = conversion.put_first(preprocessing, model)
         # Coupled weight decay, as in the reference: of the scores or of the learned kernels.
         l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
         if config.method == "dense":

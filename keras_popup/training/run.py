@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -162,7 +163,9 @@ class _Run:
     def _build(self) -> keras.Model:
         config, strategy = self._config, self._placement.strategy
         with strategy.scope() if strategy else contextlib.nullcontext():
-            model = experiment.build_model(config, self._data.image_shape, len(self._data.classes))
+            data = self._data
+            preprocessing = [data.preprocessing()]
+            model = experiment.build_model(config, data.image_shape, len(data.classes), preprocessing)
             experiment.compile_model(model, config, self._steps)
             if strategy:
                 distribution.prepare(model, self._data.evaluation_batches("test", config.batch_size))
@@ -263,7 +266,13 @@ class _Run:
     ) -> dict[str, Any]:
         """Saves the model, its curves and its ticket. Returns the summary, which is written if the run is finished."""
         config, folder = self._config, self._folder
-        write_atomically(folder.model, self._model.save)
+        origin = experiment.describe_origin(config, self._data)
+
+        def write_model(path: Path) -> None:
+            self._model.save(path)
+            records.write_origin(path, origin)
+
+        write_atomically(folder.model, write_model)
         if importlib.util.find_spec("matplotlib"):
             title = config.title() + (f": test accuracy {test['accuracy']:.2%}" if test else "")
             records.draw_learning_curves(recorder.history, title, folder.curves)
@@ -274,7 +283,7 @@ class _Run:
             summary["test_draws"] = test_draws
         if self._options.ticket:
             metrics = test or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
-            ticket = tickets.save_ticket(self._model, folder.ticket, dataset=config.dataset, metrics=metrics)
+            ticket = tickets.save_ticket(self._model, folder.ticket, metrics=metrics, **origin)
             summary["ticket_bytes"] = ticket.bytes
         if self._last_epoch == config.epochs:
             folder.finish(summary)

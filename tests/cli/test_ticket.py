@@ -38,7 +38,7 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
         status, _, err = run(capsys, "ticket", "unpack", "run/model.ticket")
     assert status == 2
     assert (tmp_path / "run" / "model_plain.keras").exists()
-    assert "exists. Use --out for another file" in err
+    assert "exists. Choose another file, or pass --overwrite." in err
     assert (tmp_path / "run" / "model.keras").read_bytes() == trained
     for flag in ((), ("--masked",)):
         status, out, _ = run(

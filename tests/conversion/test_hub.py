@@ -119,9 +119,7 @@ with open(sys.argv[4], "wb") as file:
 """
 
 
-@pytest.mark.parametrize(
-    "name", _tasks("BertTextClassifier", names=("BertTextClassifier", "GPT2CausalLM", "ResNetImageClassifier"))
-)
+@pytest.mark.parametrize("name", _tasks(names=("BertTextClassifier", "GPT2CausalLM", "ResNetImageClassifier")))
 def test_hub_preset(name, tmp_path):
     """A stripped task is a preset that loads without keras_popup, and a local preset can be masked."""
     import keras_hub

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize(
-    "tuner", [pytest.param(tuner, marks=() if tuner == "random" else pytest.mark.slow) for tuner in TUNERS]
+    "tuner", [pytest.param(tuner, marks=() if tuner == "random" else pytest.mark.rare) for tuner in TUNERS]
 )
 def test_popup_hyper_model_in_every_tuner(tuner, tmp_path):
     digits = load_digits()

@@ -50,7 +50,7 @@ def test_runner_does_not_give_up_what_has_not_begun(tmp_path):
     (tmp_path / "alive.json").write_text(json.dumps(sign))  # of an earlier process
     pool, seen = Pool(), []
     runner = Runner(pool, 2, 1e-9)
-    runner.start(1, TrialTask(run=FC, folder=tmp_path, image_shape=(8, 8, 1), classes=10))
+    runner.start(1, TrialTask(run=FC, folder=tmp_path))
 
     def look():
         assert not list(runner.ended(lambda number, sign: seen.append((number, sign.epoch))))

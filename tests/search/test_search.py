@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 from searches import LONG, RUN, SMALL, alive, by_number, gone, lines, started
+from shared import make_once
 from sklearn.datasets import load_digits
 
 import keras_popup
@@ -52,6 +53,19 @@ def test_search_records_every_trial(failing):
     )
 
 
+def test_search_finds_the_better_of_two(tmp_path):
+    run = RunConfig(model="fc", width=0.2, epochs=2, seed=0)
+    config = SearchConfig(run=run, space={"learning_rate": (1e-6, 0.5)}, tuner="grid", baseline=False)
+    best = search.search(config, tmp_path / "s")
+    assert best.hyperparameters == {"learning_rate": 0.5}
+    trials = lines(tmp_path / "s")
+    assert [record["status"] for record in trials] == ["completed"] * 2
+    assert best.score == max(record["score"] for record in trials)
+    assert (tmp_path / "s" / "best.ticket").stat().st_size == best.best_execution.ticket_bytes
+    assert best.test is None
+
+
+@pytest.mark.integration
 def test_search_chooses_by_validation_and_tests_once(failing):
     folder, _ = failing
     best = json.loads((folder / "best.json").read_text())
@@ -183,9 +197,10 @@ def test_search_of_supermasks(tmp_path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("searches") / "undisturbed"
-    assert cli.main(["search", *LONG, "--out", str(folder)]) == 0
-    return folder
+    def make(folder):
+        assert cli.main(["search", *LONG, "--out", str(folder)]) == 0
+
+    return make_once(tmp_path_factory, "undisturbed-search", make)
 
 
 @pytest.mark.integration

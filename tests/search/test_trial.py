@@ -28,7 +28,7 @@ def test_run_reads_the_data_once_for_all_trials(tmp_path, monkeypatch):
     monkeypatch.setattr(trial.training, "load_data", lambda config: read.append(config.dataset) or load_data(config))
     trial._load_once.cache_clear()
     run = RunConfig(model="fc", width=0.1, epochs=1, deterministic=False)
-    task = TrialTask(run=run, folder=tmp_path / "a", image_shape=(8, 8, 1), classes=10)
+    task = TrialTask(run=run, folder=tmp_path / "a")
     first = trial.run(task)
     second = trial.run(dataclasses.replace(task, folder=tmp_path / "b"))
     assert read == ["digits"]

@@ -1223,10 +1223,7 @@ TASKS: dict[str, Entry] = {
 ALL: dict[str, Entry] = BACKBONES | APPLICATIONS | TASKS
 
 # One of each kind; each builds within a second.
-QUICK = (
-    "GPT2Backbone",  # a decoder, with a tied embedding
-    "ViTBackbone",
-)
+QUICK = ("GPT2Backbone",)  # a decoder, with a tied embedding
 """Those that are tried in every run of the tests. The others take minutes: `make test-all`."""
 
 # Minutes each, or gigabytes.

@@ -105,6 +105,7 @@ def test_train_killed_and_resumed(finished, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.rare
 def test_train_killed_after_any_epoch(finished, tmp_path, monkeypatch):
     """A stop right after a checkpoint, by an exception, and one between the last epoch and the summary."""
     whole, _ = finished
@@ -268,7 +269,7 @@ def test_train_refuses_a_folder_that_cannot_be_made(tmp_path):
         {"method": "dense", "learning_rate": 0.05},
         {"precision": "mixed_bfloat16"},
         {"precision": "mixed_float16"},
-        {"jit_compile": "true", "deterministic": False},
+        {"model": "fc", "jit_compile": "true", "deterministic": False},
         {"optimizer": "adam", "learning_rate": 0.01},
         {"scaled": True, "kernel_initializer": "kaiming_normal", "k": 0.3},
         {"schedule": "constant", "warmup_epochs": 1.0, "label_smoothing": 0.1},
