@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_popup import initializers, selectors
-from keras_popup.conversion import copy_model
+from keras_popup.conversion import copy_model, mask_model, masked_kernels
 from keras_popup.layers import kernels_of, walk_parts
 
 __all__ = [
@@ -108,6 +108,7 @@ def mask_trained(
     treatment: str = "rewound",
     *,
     seed: int = 0,
+    masked: bool = False,
 ) -> keras.Model:
     """Returns a network that keeps the weights that a criterion ranks highest. All other weights of its kernels are 0.
 
@@ -118,10 +119,13 @@ def mask_trained(
         criterion: how weights are ranked: "large_final", "large_final_same_sign", "magnitude_increase" or "random".
         treatment: the values of the kept weights: "trained", "rewound" or "signed_constant". Biases and all other
             weights come from `final` for "trained", from `initial` otherwise.
-        seed: integer in [0, 2**64), used by "random" only.
+        seed: integer in [0, 2**64), used by "random" only, and for the scores of a masked model.
+        masked: bool. False returns a plain model, whose zeros further training fills. True returns a masked model;
+            `keras_popup.finetune` makes the weights under its masks trainable. With the treatment "rewound", that is
+            the lottery ticket.
 
     Returns:
-        A new plain `keras.Model`, not compiled.
+        A new `keras.Model`, not compiled.
 
     Raises:
         ValueError: if `criterion`, `treatment` or `k` has another value, if `initial` has no plain kernel, or if the
@@ -151,12 +155,19 @@ def mask_trained(
     if shapes[0] != shapes[1]:
         raise ValueError(f"The two models must have kernels of the same shapes. Received: {shapes[0]} and {shapes[1]}.")
     network = copy_model(final if treatment == "trained" else initial)[0]
+    masks: dict[int, NDArray[np.bool_]] = {}
     for number, (kernel, first, last) in enumerate(zip(_find_kernels(network), before, after, strict=True)):
         weights = first.numpy(), last.numpy()
         # The criterion's name is part of the path: mask_model derives the seeds of its kernels from number alone.
         arguments = {"seed": initializers.derive_seed(seed, criterion, number)} if criterion == "random" else {}
         mask = choose(CRITERIA[criterion](*weights, **arguments), k)
-        kernel.assign(np.where(mask, TREATMENTS[treatment](*weights), 0))
+        masks[id(kernel)] = mask
+        kernel.assign(TREATMENTS[treatment](*weights) if masked else np.where(mask, TREATMENTS[treatment](*weights), 0))
+    if masked:
+        mask_model(network, k=k, weights="keep", seed=seed, copy=False)
+        for _, kernel in masked_kernels(network):
+            kernel.scores.assign(kernel.selector.scores_for(masks.pop(id(kernel.kernel)), kernel.scores.numpy()))
+        assert not masks
     return network
 
 

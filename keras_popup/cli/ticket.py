@@ -52,6 +52,13 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         "dataset", None, "The data that the model was trained on. The default is the run's.", flag_values=values
     )
     flags.DEFINE_string("notes", None, "Text for whoever reads the ticket.", flag_values=values)
+    flags.DEFINE_enum(
+        "values_dtype",
+        None,
+        ["float16", "bfloat16", "float32", "float64"],
+        "The type in which kept weights are stored where no seed gives them. The default loses nothing.",
+        flag_values=values,
+    )
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")) is None:
         return 0
@@ -69,7 +76,10 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         origin["dataset"] = values.dataset
     with import_quietly():
         from keras_popup.tickets import save_ticket
-    print(save_ticket(load_model(file), out, metrics=metrics, notes=values.notes, **origin))
+    ticket = save_ticket(
+        load_model(file), out, values_dtype=values.values_dtype, metrics=metrics, notes=values.notes, **origin
+    )
+    print(ticket)
     print(f" Written: {out}")
     return 0
 

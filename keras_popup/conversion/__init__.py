@@ -2,6 +2,7 @@
 
 from keras_popup.conversion.copying import copy_model as copy_model
 from keras_popup.conversion.copying import find_different_arrays as find_different_arrays
+from keras_popup.conversion.finetuning import finetune
 from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
 from keras_popup.conversion.inspection import masked_layers
@@ -17,6 +18,7 @@ __all__ = [
     "KernelOverlap",
     "MaskComparison",
     "compare_masks",
+    "finetune",
     "mask_model",
     "mask_summary",
     "masked_layers",

@@ -10,7 +10,7 @@ from keras_popup import _keras, initializers, selectors
 from keras_popup.layers.in_place import check_rematerialization
 from keras_popup.layers.maskable import define_maskable
 from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel
-from keras_popup.layers.masked_layer import MaskedLayer, stock_class
+from keras_popup.layers.masked_layer import MaskArguments, MaskedLayer, stock_class
 from keras_popup.layers.stock_configs import to_stock
 
 _MASKED_ARGUMENTS = """
@@ -29,6 +29,8 @@ _MASKED_ARGUMENTS = """
         scores_regularizer: Keras regularizer of the scores. Weight decay `wd` of the reference is
             `keras.regularizers.L2(wd / 2)`.
         train_bias: bool. True trains the bias of a layer with `use_bias=True`; False freezes it like the kernel.
+        train_scores: bool. True trains the scores, and so the mask. False fixes the mask.
+        train_kernel: bool. True trains the kernel under its mask, as `keras_popup.finetune` does; False freezes it.
         seed: integer in [0, 2**64), the seed of the kernel and the scores, unless their initializers have a seed.
             None draws a seed. The config holds the seed, so a copy of the layer has the same kernel.
 
@@ -88,6 +90,8 @@ class Constructed(MaskedLayer):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -127,7 +131,8 @@ class Constructed(MaskedLayer):
             if spec.name in chosen and spec.is_there(self)
         }
         object.__setattr__(self, "masked_kernels", kernels)
-        object.__setattr__(self, "train_bias", bool(train_bias))
+        for name, value in (("train_bias", train_bias), ("train_scores", train_scores), ("train_kernel", train_kernel)):
+            object.__setattr__(self, name, bool(value))
         if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._make_bypass_message("LoRA and quantized dtypes"))
         check_rematerialization(self, selectors.get(selector))
@@ -221,6 +226,7 @@ class Constructed(MaskedLayer):
             "scores_initializer": _keras.without_sharing(initializers.serialize(scores_initializer)),
             "scores_regularizer": keras.regularizers.serialize(first.scores_regularizer),
             "train_bias": self.train_bias,
+            **MaskArguments.of(self).describe_training(),
             "seed": {kernel.name: kernel.seed for kernel in kernels} if several else first.seed,
         }
 

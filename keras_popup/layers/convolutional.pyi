@@ -34,6 +34,8 @@ class MaskedConv1D(Constructed, keras.layers.Conv1D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -63,6 +65,8 @@ class MaskedConv2D(Constructed, keras.layers.Conv2D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -92,6 +96,8 @@ class MaskedConv3D(Constructed, keras.layers.Conv3D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -120,6 +126,8 @@ class MaskedDepthwiseConv1D(Constructed, keras.layers.DepthwiseConv1D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -148,6 +156,8 @@ class MaskedDepthwiseConv2D(Constructed, keras.layers.DepthwiseConv2D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -177,6 +187,8 @@ class MaskedConv2DTranspose(Constructed, keras.layers.Conv2DTranspose):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -206,6 +218,8 @@ class MaskedConv1DTranspose(Constructed, keras.layers.Conv1DTranspose):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -235,6 +249,8 @@ class MaskedConv3DTranspose(Constructed, keras.layers.Conv3DTranspose):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -267,6 +283,8 @@ class MaskedSeparableConv1D(Constructed, keras.layers.SeparableConv1D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -299,6 +317,8 @@ class MaskedSeparableConv2D(Constructed, keras.layers.SeparableConv2D):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...

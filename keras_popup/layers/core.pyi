@@ -31,6 +31,8 @@ class MaskedDense(Constructed, keras.layers.Dense):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -58,6 +60,8 @@ class MaskedEinsumDense(Constructed, keras.layers.EinsumDense):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -81,6 +85,8 @@ class MaskedEmbedding(Constructed, keras.layers.Embedding):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...
@@ -103,6 +109,8 @@ class MaskedReversibleEmbedding(Constructed, keras.layers.ReversibleEmbedding):
         scores_initializer: Any = None,
         scores_regularizer: Any = None,
         train_bias: bool = True,
+        train_scores: bool = True,
+        train_kernel: bool = False,
         seed: int | dict[str, int] | None = None,
         **kwargs: Any,
     ) -> None: ...

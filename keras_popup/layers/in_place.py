@@ -46,7 +46,8 @@ def change_to_masked(layer: Any, arguments: MaskArguments, *, draw: bool) -> Non
             vars(layer).pop(spec.attributes[-1])
         layer.__class__ = masked_class(stock_of(layer))
         object.__setattr__(layer, "masked_kernels", kernels)
-        object.__setattr__(layer, "train_bias", arguments.train_bias)
+        for name in ("train_bias", "train_scores", "train_kernel"):
+            object.__setattr__(layer, name, getattr(arguments, name))
         layer._trainable = True
         for name, kernel in kernels.items():
             variable = variables[name]
@@ -63,18 +64,32 @@ def change_to_masked(layer: Any, arguments: MaskArguments, *, draw: bool) -> Non
 
 def _freeze_others(layer: Any) -> None:
     """Freezes the bias and the other weights of a masked layer for good, if its arguments say so."""
-    scores = {id(kernel.scores) for kernel in layer.masked_kernels.values()}
+    own = {id(each) for kernel in layer.masked_kernels.values() for each in (kernel.scores, kernel.kernel)}
     bias, frozen = getattr(layer, "bias", None), []
     for position, variable in enumerate(list(_keras.own_variables(layer, _keras.TRAINABLE))):
         trained = layer.train_bias if variable is bias else layer._popup_train_others
         is_kernel = any(spec.plain_variable(layer) is variable for spec in layer.kernel_specs)
-        if id(variable) in scores:
+        if id(variable) in own:
             variable.trainable = True
         elif not (trained or is_kernel):
             variable.trainable = False
             _keras.track(layer, _keras.NON_TRAINABLE, variable)
             frozen.append((position, variable))
     object.__setattr__(layer, "_popup_held", tuple(frozen))
+
+
+def train_kernels(layer: Any, *, scores: bool) -> None:
+    """Makes the kernels of a masked layer trainable under their masks.
+
+    Args:
+        layer: a built masked layer.
+        scores: bool, whether the scores are trained too. If not, the masks are fixed.
+    """
+    object.__setattr__(layer, "train_scores", scores)
+    object.__setattr__(layer, "train_kernel", True)
+    with _keras.unlocked(layer):
+        for kernel in layer.masked_kernels.values():
+            kernel.train()
 
 
 def strip_layer(layer: Any) -> None:
@@ -91,7 +106,7 @@ def strip_layer(layer: Any) -> None:
             variable.trainable = layer.trainable
             _keras.track(layer, _keras.TRAINABLE, variable, position)
         kernels = layer.masked_kernels
-        for name in ("masked_kernels", "train_bias", "_popup_train_others"):
+        for name in ("masked_kernels", "train_bias", "train_scores", "train_kernel", "_popup_train_others"):
             vars(layer).pop(name, None)
         layer.__class__ = stock_of(layer)
         for kernel in kernels.values():

@@ -139,6 +139,7 @@ class MaskedKernel:
         self.scores: Any = None
         self.draws: Any = None
         self.k_variable: Any = None
+        self._regularizer: Any = None
         self._hint: Any = None
         self._remembered: RememberedKernel | None = None
         self._autocast = True
@@ -198,9 +199,8 @@ class MaskedKernel:
         # Keras saves variables by their position in the two lists, trainable and not trainable. The kernel moves to the
         # second list, because `trainable = False` alone is undone when someone sets `trainable` on the model.
         position = next((i for i, variable in enumerate(trainable) if variable is kernel), len(trainable))
-        before = [other for other in layer.masked_kernels.values() if other.kernel is not None]
-        first = sum(3 if other.draws is not None else 2 for other in before)
-        self.kernel = kernel
+        first = self._find_first_position()
+        self.kernel, self._regularizer = kernel, getattr(kernel, "regularizer", None)
         kernel.trainable = False
         # Not autocast: the product with the mask is rounded to the compute dtype once.
         self._autocast = _keras.set_autocast(kernel, False)
@@ -239,12 +239,11 @@ class MaskedKernel:
                 variable.constraint = variable.regularizer = None
                 variable.overwrite_with_gradient = False
                 _keras.set_path(variable, f"{path}/{variable.name}".lstrip("/"))
-        self.scores.regularizer = self._compute_penalty if self.scores_regularizer or self.regularizer else None
-        self.scores.trainable = layer.trainable
         _keras.track(layer, _keras.TRAINABLE, self.scores, position)
         _keras.track(layer, _keras.NON_TRAINABLE, self.k_variable, first + 1)
         if self.draws is not None:
             _keras.track(layer, _keras.NON_TRAINABLE, self.draws, first + 2)
+        self.train()
         # Not a weight: files do not need it, and each replica has its own.
         with tf.init_scope():
             self._hint = tf.Variable(
@@ -258,26 +257,58 @@ class MaskedKernel:
             lambda dtype: self.masked(dtype=dtype), [self.scores, self.kernel, self.k_variable]
         )
 
+    def _find_first_position(self) -> int:
+        """Returns how many of the layer's variables that are not trainable belong to its kernels so far."""
+        others = [other for other in self.layer.masked_kernels.values() if other is not self]
+        ids = {id(each) for other in others for each in (other.kernel, other.scores, other.k_variable, other.draws)}
+        return sum(id(each) in ids for each in _keras.own_variables(self.layer, _keras.NON_TRAINABLE))
+
+    def train(self) -> None:
+        """Makes trainable what the layer's arguments say: the scores, the kernel, or both.
+
+        Those that are not trained stand right before `k` among the variables that are not trainable: first the kernel.
+        """
+        layer = self.layer
+        trained = [self.scores] * layer.train_scores + [self.kernel] * layer.train_kernel
+        own = _keras.own_variables(layer, _keras.TRAINABLE)
+        position = next(i for i, each in enumerate(own) if each is self.scores or each is self.kernel)
+        for variable in (self.scores, self.kernel):
+            _keras.untrack(layer, variable)
+            variable.trainable = layer.trainable and any(each is variable for each in trained)
+        for number, variable in enumerate(trained):
+            _keras.track(layer, _keras.TRAINABLE, variable, position + number)
+        for variable in (self.kernel, self.scores):
+            if not any(each is variable for each in trained):
+                fixed = _keras.own_variables(layer, _keras.NON_TRAINABLE)
+                before_k = next(i for i, each in enumerate(fixed) if each is self.k_variable)
+                _keras.track(layer, _keras.NON_TRAINABLE, variable, before_k)
+        # Keras adds up the penalties of trainable variables. One of the two has that of both.
+        penalty = self._compute_penalty if self.scores_regularizer or self._regularizer else None
+        self.scores.regularizer = penalty if layer.train_scores else None
+        self.kernel.regularizer = None if layer.train_scores else penalty
+
     def thaw(self) -> None:
         """Undoes `freeze`: the kernel is a plain variable of the layer again, at the position of the scores."""
-        found = _keras.untrack(self.layer, self.scores)
+        found = [_keras.untrack(self.layer, variable) for variable in (self.scores, self.kernel)]
+        position = min(place[1] for place in found if place and place[0] == _keras.TRAINABLE)
         for variable in (self.k_variable, self.draws):
             if variable is not None:
                 _keras.untrack(self.layer, variable)
         _keras.set_autocast(self.kernel, self._autocast)
         self.kernel.trainable = self.layer.trainable
-        _keras.track(self.layer, _keras.TRAINABLE, self.kernel, found[1] if found else None)
+        self.kernel.regularizer = self._regularizer
+        _keras.track(self.layer, _keras.TRAINABLE, self.kernel, position)
 
     @property
     def regularizer(self) -> Any:
         """The kernel's own regularizer, which applies to the masked kernel."""
-        return getattr(self.kernel, "regularizer", None)
+        return self._regularizer
 
-    def _compute_penalty(self, scores: Any) -> tf.Tensor:
+    def _compute_penalty(self, _: Any) -> tf.Tensor:
         """Returns the sum of the two penalties. Keras calls this once per layer, even if the layer is shared."""
         penalty = tf.constant(0.0)
-        if self.scores_regularizer is not None:
-            penalty += self.scores_regularizer(scores)
+        if self.scores_regularizer is not None and self.layer.train_scores:
+            penalty += self.scores_regularizer(self.scores)
         if self.regularizer is not None:
             penalty += tf.cast(self.regularizer(self.masked()), tf.float32)
         return penalty
@@ -328,7 +359,11 @@ class MaskedKernel:
             _workarounds.let_graph_go(tf.compat.v1.get_default_graph())
         k, dtype = tf.convert_to_tensor(self.k_variable), dtype or self.layer.compute_dtype
         kernel, scores = self.kernel.value, self.scores.value
-        return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
+        if not self.layer.train_kernel:
+            return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
+        # What selectors do to a kernel of ones is the mask, times their scale. The product with it has both gradients.
+        ones, own = tf.ones_like(kernel), str(self.kernel.dtype)
+        return tf.cast(kernel * self.selector.masked_kernel(ones, scores, k, training, own, self._hint, **seed), dtype)
 
     def baked(self) -> tf.Tensor:
         """Returns the masked kernel in the variable's dtype; -0.0 becomes +0.0."""
@@ -339,14 +374,15 @@ class MaskedKernel:
     def choose(self, training: bool) -> tf.Tensor:
         """Returns the masked kernel for one call of the layer. Counts the call if the selector draws masks."""
         dtype = self._find_read_dtype()
+        drawn = training and self.layer.train_scores  # a mask that is fixed is that of inference
         if not training and self._remembered is not None and (kernel := self._remembered.read(dtype)) is not None:
             return kernel
         if training and self._remembered is not None:
             self._remembered.forget()
-        seed = self._make_next_seed(training)
+        seed = self._make_next_seed(drawn)
         if seed:  # count before the draw: replicas are threads, and another one may run during the draw
             self.draws.assign(self.draws.value + 1)
-        return self.masked(training, dtype=dtype, **seed)
+        return self.masked(drawn, dtype=dtype, **seed)
 
     def _find_read_dtype(self) -> str:
         """Returns the dtype that a read of the kernel would have now if it were a plain variable."""

@@ -45,6 +45,8 @@ class MaskedLayer(Mixin):
     Attributes:
         masked_kernels: dict of the layer's `MaskedKernel`s by name.
         train_bias: bool. True if the bias is trained, False if it is frozen like the kernel.
+        train_scores: bool. True if the scores are trained, and so the mask; False if the mask is fixed.
+        train_kernel: bool. True if the kernel is trained under its mask, False if it is frozen.
     """
 
     # The kernels that layers of this class can have.
@@ -52,6 +54,8 @@ class MaskedLayer(Mixin):
 
     masked_kernels: dict[str, MaskedKernel]
     train_bias: bool
+    train_scores: bool = True
+    train_kernel: bool = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -76,9 +80,9 @@ class MaskedLayer(Mixin):
             return super().add_weight(*args, name=name, **kwargs)
         shape = tuple(kwargs["shape"])
         kernel.check_shape(shape)
-        # Not `trainable = False` afterwards, which is undone when someone sets `trainable` on the model.
         initializer = kwargs["initializer"] if kernel.initializer is None else kernel.initializer
-        kwargs |= {"trainable": False, "initializer": kernel.bind_fans(initializer, shape)}
+        kwargs["initializer"] = kernel.bind_fans(initializer, shape)
+        # Created as trainable: gradients of a tf.Variable that is not are never computed, should it be trained one day.
         variable = super().add_weight(name=name, **kwargs)
         kernel.freeze(variable, prefix=len(self.masked_kernels) > 1)
         return variable
@@ -211,12 +215,16 @@ class MaskArguments:
         scores_regularizer: Keras regularizer of all scores, or None.
         train_bias: bool, whether the bias is trained.
         train_others: bool, whether the other weights of the layer, without the kernels and the bias, are trained.
+        train_scores: bool, whether the scores are trained.
+        train_kernel: bool, whether the kernels are trained.
     """
 
     kernels: dict[str, KernelArguments]
     scores_regularizer: Any = None
     train_bias: bool = True
     train_others: bool = True
+    train_scores: bool = True
+    train_kernel: bool = False
 
     @classmethod
     def of(cls, layer: Any) -> "MaskArguments":
@@ -224,7 +232,8 @@ class MaskArguments:
         kernels = layer.masked_kernels
         regularizer = next(iter(kernels.values())).scores_regularizer
         arguments = {name: kernel.arguments() for name, kernel in kernels.items()}
-        return cls(arguments, regularizer, layer.train_bias, getattr(layer, "_popup_train_others", True))
+        others = getattr(layer, "_popup_train_others", True)
+        return cls(arguments, regularizer, layer.train_bias, others, layer.train_scores, layer.train_kernel)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -232,7 +241,14 @@ class MaskArguments:
             "scores_regularizer": _keras.without_sharing(keras.regularizers.serialize(self.scores_regularizer)),
             "train_bias": self.train_bias,
             "train_others": self.train_others,
+            **self.describe_training(),
         }
+
+    def describe_training(self) -> dict[str, bool]:
+        """Returns what is trained, if that is not the scores alone. Earlier versions cannot read it."""
+        if self.train_scores and not self.train_kernel:
+            return {}
+        return {"train_scores": self.train_scores, "train_kernel": self.train_kernel}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "MaskArguments":
@@ -241,4 +257,6 @@ class MaskArguments:
             keras.regularizers.get(value["scores_regularizer"]),
             bool(value["train_bias"]),
             bool(value["train_others"]),
+            bool(value.get("train_scores", True)),
+            bool(value.get("train_kernel", False)),
         )

@@ -34,6 +34,7 @@ def save_ticket(
     filepath: str | os.PathLike[str],
     *,
     preprocess: Sequence[Any] | None = None,
+    values_dtype: str | None = None,
     classes: Sequence[str] | None = None,
     dataset: str | None = None,
     arguments: dict[str, Any] | None = None,
@@ -55,6 +56,9 @@ def save_ticket(
             are. The list may begin with a `keras.Input`, if they have another shape or dtype. An empty list says that
             the model takes them already. With None, the ticket says that this is unknown, unless the model begins
             with preprocessing layers.
+        values_dtype: "float16", "bfloat16", "float32" or "float64", the dtype in which kept weights are stored where no
+            seed gives them: those of pretrained and of finetuned kernels. None keeps them without loss. The model of
+            the ticket then has the rounded weights.
         classes: the names of the classes, in the order of the model's outputs. Stored as information only, like the
             next four.
         dataset: str, the dataset that the model was trained on.
@@ -88,6 +92,9 @@ def save_ticket(
         raise TypeError(f"save_ticket takes a keras.Model. Received: {type(model).__name__}.")
     if not conversion.masked_layers(model):
         raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
+    if values_dtype not in (None, *mask_record.VALUES_DTYPES):
+        expected = ", ".join(mask_record.VALUES_DTYPES)
+        raise ValueError(f"`values_dtype` must be None or one of {expected}. Received: {values_dtype!r}.")
     if metrics is not None:
         try:
             metrics = {str(name): float(value) for name, value in metrics.items()}
@@ -130,7 +137,7 @@ def save_ticket(
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
                     key = architecture.find_key(variables, kernel.spec.plain_variable(twin))
-                    masks.append(mask_record.encode_kernel(kernel, path, key))
+                    masks.append(mask_record.encode_kernel(kernel, path, key, values_dtype))
                     del variables[key]
                     advance(masks[-1].size)
             if names := _name_frozen_weights(layer):
@@ -351,6 +358,8 @@ def _mask_plain(
             mask = np.unpackbits(masks[path, record.key], count=record.size).reshape(record.shape)
             if record.from_seed:
                 kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
+            elif (factor := kernel.selector.factor(record.kept, record.size)) != 1:
+                kernel.kernel.assign(kernel.kernel.numpy() / factor)  # the file has the product
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
             with selectors.without_compiling():
                 if not np.array_equal(kernel.mask().numpy(), mask):

@@ -22,22 +22,23 @@ _SEEDED = (TopK(), Bernoulli(False), Bernoulli(True))
 _FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}
 
 
-def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
+def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str | None = None) -> Mask:
     """Returns the record of a masked kernel.
 
     Args:
         kernel: the masked kernel.
         path: str, the path of its layer in the model.
         key: str, the key under which the stock layer saves the kernel.
+        values_dtype: str, the dtype of kept weights that no seed gives; None for the kernel's own.
 
     Raises:
-        ValueError: if the masked kernel is not 0 where the mask is 0.
+        ValueError: if the masked kernel is not 0 where the mask is 0, or if a weight is too large for `values_dtype`.
     """
     with selectors.without_compiling():
         mask = kernel.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
-    weights, values = None, b""
+    weights, values, rounded = None, b"", {}
     if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in map(type, _SEEDED):
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
@@ -52,8 +53,11 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
                 f"A ticket cannot hold the kernel of layer '{kernel.layer.name}': the masked kernel is not 0 where the "
                 "mask is 0. Check that all weights of the kernel are finite."
             )
-        values, check = file_format.pack(baked[kept]), file_format.checksum(baked[kept])
-        del baked, kept
+        stored = baked[kept]
+        if values_dtype not in (None, frozen.dtype.name):
+            stored, rounded = _round(stored, values_dtype, kernel), {_VALUES: values_dtype}
+        values, check = file_format.pack(stored), file_format.checksum(stored)
+        del baked, kept, stored
     starts = None
     if type(kernel.scores_initializer) in _FROZEN.values():
         starts = mask_coding.start_bins(kernel.scores_initializer.values(shape, fans))
@@ -81,6 +85,8 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
             **({_KERNEL: kernel.name} if len(layer.kernel_specs) > 1 else {}),
             # Left out if True, so that earlier versions can read the file.
             **({} if layer_arguments.train_others else {"train_others": False}),
+            **layer_arguments.describe_training(),
+            **rounded,
         },
         kernel_check=check,
         mask_check=file_format.checksum(np.packbits(mask)),
@@ -90,6 +96,16 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str) -> Mask:
     )
 
 
+def _round(values: NDArray[Any], dtype: str, kernel: MaskedKernel) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        rounded = values.astype(file_format.DTYPES[dtype])
+    if not np.array_equal(np.isfinite(rounded.astype(values.dtype)), np.isfinite(values)):
+        raise ValueError(
+            f"A weight of layer '{kernel.layer.name}' is too large for {dtype}. Store them as {kernel.kernel.dtype}."
+        )
+    return rounded
+
+
 def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Returns (mask, masked kernel) from a record: the inverse of `encode_kernel`.
 
@@ -97,6 +113,7 @@ def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         TicketError: if the record is not valid, or if the result is not what was saved.
     """
     shape, dtype = record.shape, file_format.DTYPES[record.dtype]
+    stored = record.arguments.get(_VALUES, record.dtype)
     starts = weights = None
     try:
         if record.starts:
@@ -107,12 +124,14 @@ def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
             values = _get_initializer(record.initializer)(shape, record.fans)
             weights = mask_coding.weight_bins(values)
         else:
-            values = file_format.unpack(record.values, (record.kept,), record.dtype)
+            if stored not in VALUES_DTYPES and stored != record.dtype:
+                raise ValueError(f"its weights are stored as {str(stored)[:40]!r}, which is none of {VALUES_DTYPES}")
+            values = file_format.unpack(record.values, (record.kept,), stored)
         mask = mask_coding.decode(record.tables, record.stream, shape, record.kept, starts, weights)
     except ValueError as error:
         raise TicketError(f"{record}: {error}") from None
     del starts, weights
-    kernel = values.astype(dtype, copy=False)
+    kernel = values.astype(dtype, copy=False) if record.from_seed else values
     for what, array, check in (
         ("mask", np.packbits(mask), record.mask_check),
         ("kernel", kernel, record.kernel_check),
@@ -169,10 +188,16 @@ def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, i
     return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
 
 
-# The keys of `Mask.arguments`: arguments of the kernel, arguments of the layer, and the name of the kernel.
+# The keys of `Mask.arguments`: arguments of the kernel, arguments of the layer, and the name of the kernel. What is
+# trained has these values where a file does not tell.
 _KERNEL_ARGUMENTS = ("k", "seed", "selector", "scores_initializer")
-_LAYER_ARGUMENTS = ("scores_regularizer", "train_bias", "train_others")
+_TRAINED: dict[str, Any] = {"train_bias": None, "train_others": True, "train_scores": True, "train_kernel": False}
+_LAYER_ARGUMENTS = ("scores_regularizer", *_TRAINED)
 _KERNEL = "kernel"
+_VALUES = "values_dtype"  # if it is not that of the kernel
+
+VALUES_DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""The dtypes in which kept weights can be stored."""
 
 
 def name_kernels(layer: Any, records: list[Mask]) -> dict[str, Mask]:
@@ -206,7 +231,7 @@ def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] |
     """
     for record in records.values():
         # Arguments of the stock layer, such as another number of units, are not allowed here.
-        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL}:
+        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL, _VALUES}:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
             allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
@@ -221,10 +246,9 @@ def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] |
                 regularizer = keras.regularizers.get(record.arguments["scores_regularizer"])
         except Exception as error:  # any kind: the arguments come from the file
             raise TicketError(f"the arguments of masked layer '{record.layer}' are wrong: {error}") from error
-    train_bias, train_others = record.arguments["train_bias"], record.arguments.get("train_others", True)
-    if not (type(train_bias) is bool and type(train_others) is bool):
+    trained: dict[str, Any] = {name: record.arguments.get(name, default) for name, default in _TRAINED.items()}
+    if wrong := {name: value for name, value in trained.items() if type(value) is not bool}:
         raise TicketError(
-            f"the arguments of masked layer '{record.layer}' are wrong: train_bias={train_bias!r}, "
-            f"train_others={train_others!r}; both must be true or false"
+            f"the arguments of masked layer '{record.layer}' are wrong: {wrong}; they must be true or false"
         )
-    return MaskArguments(kernels, regularizer, train_bias, train_others)
+    return MaskArguments(kernels, regularizer, **trained)

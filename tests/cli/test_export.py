@@ -31,7 +31,10 @@ def test_export_and_summary_of_a_run(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "my.tflite").is_file()
     (tmp_path / "run" / "model.onnx").unlink()
     monkeypatch.setitem(api._NEEDS, "litert", ("no_such_runtime",))
-    assert cli.main(["export", run, "--format", "litert,onnx"]) == 1
+    assert cli.main(["export", run, "--format", "litert,onnx"]) == 2
+    assert "model.tflite' exists. Choose another file, or pass --overwrite." in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.onnx").exists()  # all are checked before any is written
+    assert cli.main(["export", run, "--format", "litert,onnx", "--overwrite"]) == 1
     assert "needs no_such_runtime" in capsys.readouterr().err
     assert (tmp_path / "run" / "model.onnx").exists()
     assert cli.main(["summary", run]) == 0
@@ -39,7 +42,7 @@ def test_export_and_summary_of_a_run(tmp_path, capsys, monkeypatch):
     assert f"{kept:,} of" in capsys.readouterr().out
     for arguments, message in [
         (["export"], "MODEL is missing"),
-        (["export", str(tmp_path)], "must be a finished run's folder or a .keras or .ticket file"),
+        (["export", str(tmp_path)], "must be the folder of a finished run or search, or a .keras or .ticket file"),
         (["export", run, "--format", "tflite"], "--format must be one or more of"),
         (["export", run, "--format", "all", "--out", "x"], "--out is for one format"),
         (["summary", run, run], "Unexpected arguments"),

@@ -61,7 +61,7 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
     assert "Write it with keras-popup ticket pack run" in err
     status, _, err = run(capsys, "ticket", "pack", "only.ticket")
     assert status == 2
-    assert "a finished run's folder or a .keras file. Received: 'only.ticket'" in err
+    assert "the folder of a finished run or search, or a .keras file. Received: 'only.ticket'" in err
     (tmp_path / "run" / "model.ticket").write_bytes(b"nothing")
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1

@@ -36,7 +36,7 @@ def test_evaluation_batches_are_of_the_splits(every_source, kind):
         images, labels = zip(*data.evaluation_batches(split, 4), strict=True)
         assert sum(len(x) for x in images) == getattr(data, split).size == sum(len(y) for y in labels)
         assert images[0].shape[1:] == data.image_shape
-        assert images[0].dtype == tf.float32
+        assert images[0].dtype == tf.uint8
         np.testing.assert_array_equal(np.concatenate(labels).sum(axis=1), 1.0)
     # Every training image once an epoch.
     labels = np.concatenate([y for _, y in epochs_of(data, 0, 1)])
@@ -51,9 +51,22 @@ def test_load_of_the_digits():
     assert data.test.size == round(1797 / 5)
     other = datasets.load("digits", seed=2)
     np.testing.assert_array_equal(data.test.images, other.test.images)  # the test images are always the same
+    assert data.version is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_preprocessing_is_of_the_moments(every_source, kind):
+    data = every_source[kind]
+    layer = data.preprocessing()
     images = np.concatenate([x for x, _ in data.evaluation_batches("train", 100)])
-    assert abs(images.mean()) < 1e-4
-    assert images.std() == pytest.approx(1.0, abs=1e-3)
+    expected = (images / 255 - np.array(data.mean)) / np.array(data.std)
+    np.testing.assert_allclose(layer(images), expected, atol=1e-5)
+    if kind is sources.ArraySource:  # the moments of the training images themselves
+        np.testing.assert_allclose(np.mean(layer(images), (0, 1, 2)), 0, atol=1e-4)
+        np.testing.assert_allclose(np.std(layer(images), (0, 1, 2)), 1, atol=1e-3)
+    again = type(layer).from_config(layer.get_config())
+    np.testing.assert_array_equal(again(images), layer(images))
+    assert (data.version is None) == (kind is not sources.TfdsSource)
 
 
 def test_load_without_validation():

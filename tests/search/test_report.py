@@ -68,7 +68,7 @@ def test_write_report_changes_nothing_of_the_search(failing, tmp_path):
     assert (folder / "trials.jsonl").read_bytes() == (failing[0] / "trials.jsonl").read_bytes()
 
 
-def test_write_report_lets_no_text_run(failing, tmp_path):
+def test_write_report_lets_no_text_run(failing, tmp_path, capsys):
     folder = tmp_path / "evil"
     shutil.copytree(failing[0], folder)
     config = json.loads((folder / "search.json").read_text())
@@ -76,5 +76,7 @@ def test_write_report_lets_no_text_run(failing, tmp_path):
     (folder / "search.json").write_text(json.dumps(config))
     text = (folder / "trials.jsonl").read_text().replace("DivergenceError", "</td><script>alert(2)</script>")
     (folder / "trials.jsonl").write_text(text)
-    assert cli.main(["report", str(folder)]) == 0
+    assert cli.main(["report", str(folder)]) == 2  # a search has written it already
+    assert "exists. Choose another file, or pass --overwrite" in capsys.readouterr().err
+    assert cli.main(["report", str(folder), "--overwrite"]) == 0
     assert "<script>alert" not in (folder / "report.html").read_text()

@@ -47,6 +47,27 @@ def test_train_leaves_a_run_folder(finished):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_train_records_where_the_model_comes_from(finished, tmp_path):
+    """The file that is moved away from its folder takes pixels, and says what it was trained on."""
+    folder, _ = finished
+    data = datasets.load("digits", seed=SMALL.seed)
+    origin = records.read_origin(folder / "model.keras")
+    assert origin["classes"] == list("0123456789")
+    assert origin["dataset"] == "digits"
+    assert origin["arguments"]["learning_rate"] == 0.5
+    assert origin["arguments"]["seed"] == SMALL.seed
+    assert "devices" not in origin["arguments"]
+    model = keras.models.load_model(folder / "model.keras")
+    assert [layer.name for layer in model.layers][:2] == ["images", "preprocessing"]
+    keras_popup.save_ticket(model, tmp_path / "a.ticket", **origin)
+    plain = keras_popup.load_ticket(tmp_path / "a.ticket")
+    images, _ = next(iter(data.evaluation_batches("test", 9)))
+    for pixels in (images, images.numpy().astype("float32")):
+        expected = model.predict(pixels, verbose=0)
+        np.testing.assert_array_equal(keras_popup.strip_masks(model).predict(pixels, verbose=0), expected)
+        np.testing.assert_array_equal(plain.predict(pixels, verbose=0), expected)
+
+
 @pytest.mark.integration
 def test_train_gives_the_summary_of_the_saved_model(finished):
     folder, summary = finished

@@ -1,0 +1,29 @@
+"""The origin of a model in its .keras file."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_popup import records
+
+ORIGIN = {"classes": ["cat", "dog"], "dataset": "pets:1.0.0", "arguments": {"seed": 1, "k": {"*": 0.5}}}
+
+
+def test_write_origin_leaves_a_model_that_keras_reads(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "a.keras")
+    assert records.read_origin(tmp_path / "a.keras") == {}
+    records.write_origin(tmp_path / "a.keras", ORIGIN)
+    assert records.read_origin(tmp_path / "a.keras") == ORIGIN
+    again = keras.models.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(again(np.ones((1, 3))), model(np.ones((1, 3))))
+
+
+def test_read_origin_takes_what_it_knows_only(tmp_path):
+    (tmp_path / "text.keras").write_text("no archive")
+    assert records.read_origin(tmp_path / "text.keras") == {}
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "a.keras")
+    records.write_origin(tmp_path / "a.keras", {**ORIGIN, "filepath": "/somewhere"})
+    assert records.read_origin(tmp_path / "a.keras") == ORIGIN
+    with pytest.raises(OSError, match="nowhere"):
+        records.read_origin(tmp_path / "nowhere.keras")
