@@ -104,6 +104,11 @@ class KSchedule(keras.callbacks.Callback):
     epoch has; otherwise the schedule starts again at step 0. With `steps_per_execution`, k is set for the first of the
     steps that run at once, and kept for the others.
 
+    k is a weight. A callback that restores the weights of an earlier step, such as
+    `EarlyStopping(restore_best_weights=True)`, restores the larger k of that step with them. A warning says so at the
+    end of training. `EarlyStopping(start_from_epoch=callback.end_epoch(steps_per_epoch))` looks at the epochs with the
+    final k only.
+
     Args:
         schedule: a function that takes the step, an int counted from 0, and returns k in (0, 1]: a `Linear`, `Cubic`
             or `Geometric` of this module, your own function, or a
@@ -142,6 +147,7 @@ class KSchedule(keras.callbacks.Callback):
                 "with selector='top_k'."
             )
         self._k, self._step = 0.0, 0
+        self._watch_end()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # For some datasets, Keras does not know how many batches an epoch has.
@@ -158,6 +164,52 @@ class KSchedule(keras.callbacks.Callback):
             for kernel in self._kernels:
                 kernel.k = k
         self._k = k
+
+    def end_epoch(self, steps_per_epoch: int) -> int:
+        """Returns the first epoch, counted from 0, that ends with the final k.
+
+        Args:
+            steps_per_epoch: int, the number of batches in an epoch.
+
+        Raises:
+            ValueError: if the schedule does not say when it ends, because it is not a `Schedule` of this module.
+        """
+        steps = getattr(self._schedule, "steps", None)
+        if not isinstance(steps, int):
+            raise ValueError(
+                "Only a schedule with the attribute `steps` says when it ends, such as callbacks.Cubic. Received: "
+                f"{self._schedule!r}."
+            )
+        return max(0, -(-steps // steps_per_epoch) - 1)
+
+    def _watch_end(self) -> None:
+        """Has k checked after the last callback of the training, which may be one that restores weights."""
+        # Keras appends the callback History after those of the user.
+        history = getattr(self.model, "history", None)
+        if not isinstance(history, keras.callbacks.History):
+            return
+
+        def end(logs: Any = None) -> None:
+            del history.on_train_end  # the method of the class again
+            history.on_train_end(logs)
+            self._check_end()
+
+        history.on_train_end = end
+
+    def _check_end(self) -> None:
+        k = self._kernels[0].k
+        final = getattr(self._schedule, "k", self._k)
+        if k != self._k:
+            _logger.warning(
+                "The model has k = %g at the end, and not %g as after the last step: a callback has restored earlier "
+                "weights, and their k. Pass start_from_epoch=KSchedule.end_epoch(steps_per_epoch) to EarlyStopping.",
+                k,
+                self._k,
+            )
+        elif k != final:
+            _logger.warning(
+                "The training has ended at k = %g, before the schedule has reached its last k, %g.", k, final
+            )
 
 
 def _to_float(value: Any) -> float:

@@ -166,8 +166,8 @@ def mask_trained(
     if masked:
         mask_model(network, k=k, weights="keep", seed=seed, copy=False)
         for _, kernel in masked_kernels(network):
-            kernel.scores.assign(kernel.selector.scores_for(masks.pop(id(kernel.kernel)), kernel.scores.numpy()))
-        assert not masks
+            chosen = masks[id(kernel.kernel)].astype(np.uint8)
+            kernel.scores.assign(kernel.selector.scores_for(chosen, kernel.scores.numpy()))
     return network
 
 

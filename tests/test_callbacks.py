@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tables import LAYERS, small_model
 
+import keras_popup
 from keras_popup import callbacks, layers
 
 STEPS = 6
@@ -230,3 +231,52 @@ def test_mask_statistics_in_tensorboard(tmp_path):
     values = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors(name)]
     assert values == pytest.approx(history[name])
     assert f"{model.layers[0].name}/kept_rows" in events.Tags()["tensors"]
+
+
+class _SeesK(keras.callbacks.Callback):
+    """Puts k into the logs, so that an early epoch is the best."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["k_seen"] = keras_popup.masked_layers(self.model)[0].k
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["schedule_first", "schedule_last"])
+@pytest.mark.parametrize("starts_right", [False, True])
+def test_k_schedule_says_when_a_callback_restores_another_k(first, starts_right, caplog):
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+    model = keras_popup.mask_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), seed=1)
+    model.compile("sgd", "mse")
+    schedule = callbacks.KSchedule(callbacks.Linear(0.25, steps=7))
+    assert (schedule.end_epoch(2), schedule.end_epoch(7), schedule.end_epoch(100)) == (3, 0, 0)
+    start = schedule.end_epoch(2) if starts_right else 0
+    others = [
+        _SeesK(),
+        keras.callbacks.EarlyStopping(
+            monitor="k_seen", mode="max", restore_best_weights=True, patience=9, start_from_epoch=start
+        ),
+    ]
+    chosen = [schedule, *others] if first else [*others, schedule]
+    model.fit(x, y, batch_size=4, epochs=5, verbose=0, callbacks=chosen)
+    k = keras_popup.masked_layers(model)[0].k
+    if starts_right:
+        assert k == 0.25
+        assert "k = " not in caplog.text
+    else:
+        assert k > 0.25
+        assert f"The model has k = {k:g} at the end, and not 0.25" in caplog.text
+        assert "start_from_epoch=KSchedule.end_epoch(steps_per_epoch)" in caplog.text
+    assert caplog.text.count("\n") <= 1
+
+
+def test_k_schedule_says_when_the_training_is_too_short(caplog):
+    x, y = np.ones((8, 4), "float32"), np.ones((8, 2), "float32")
+    model = keras_popup.mask_model(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), seed=1)
+    model.compile("sgd", "mse")
+    schedule = callbacks.KSchedule(callbacks.Linear(0.25, steps=10))
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0, callbacks=[schedule])
+    assert "has ended at k = 0.7, before the schedule has reached its last k, 0.25" in caplog.text
+    caplog.clear()
+    model.fit(x, y, batch_size=4, initial_epoch=2, epochs=5, verbose=0, callbacks=[schedule])
+    assert not caplog.text
+    with pytest.raises(ValueError, match="Only a schedule with the attribute `steps`"):
+        callbacks.KSchedule(lambda step: 0.5).end_epoch(3)
