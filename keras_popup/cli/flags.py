@@ -65,22 +65,28 @@ def define_config_flags(values: flags.FlagValues, config: type, texts: Sequence[
     """
     hints = typing.get_type_hints(config)
     for field in _options(config):
-        options, text = {"flag_values": values}, field.metadata["help"]
+        options, text, name = {"flag_values": values}, field.metadata["help"], flag_name(field)
         kind = plain_type(hints[field.name])
         if field.name in texts:
-            flags.DEFINE_string(field.name, None, text, **options)
+            flags.DEFINE_string(name, None, text, **options)
         elif field.metadata["choices"]:
-            flags.DEFINE_enum(field.name, field.default, field.metadata["choices"], text, **options)
+            flags.DEFINE_enum(name, field.default, field.metadata["choices"], text, **options)
         elif kind is bool:
-            flags.DEFINE_boolean(field.name, field.default, text, **options)
+            flags.DEFINE_boolean(name, field.default, text, **options)
         elif kind is int:
-            flags.DEFINE_integer(field.name, field.default, text, **options)
+            flags.DEFINE_integer(name, field.default, text, **options)
         elif kind is float:
-            flags.DEFINE_float(field.name, field.default, text, **options)
+            flags.DEFINE_float(name, field.default, text, **options)
         else:
-            flags.DEFINE_string(field.name, field.default, text, **options)
+            flags.DEFINE_string(name, field.default, text, **options)
         if field.name == "k":
             flags.DEFINE_string("layer_k", None, LAYER_K_HELP, **options)
+
+
+def flag_name(field: Any) -> str:
+    """Returns the name of the flag for a field of a configuration."""
+    name: str = field.metadata.get("flag") or field.name
+    return name
 
 
 def _options(config: type) -> list[Any]:
@@ -94,13 +100,40 @@ def plain_type(hint: Any) -> Any:
     return hint
 
 
+# The groups of flags in --help. Flags that stand in none are in the last group.
+_GROUPS = {
+    "what": "model method k layer_k k_schedule k_schedule_end from width selector rescale kernel_initializer scaled",
+    "data": "dataset data_dir image_size validation augment",
+    "search": "tuner max_trials executions budget baseline retries refit",
+    "training": "epochs batch_size optimizer learning_rate momentum l2 schedule warmup_epochs label_smoothing seed "
+    "precision jit_compile deterministic",
+    "devices": "strategy devices workers ray_address gpus_per_worker stall_minutes",
+    "output": "out resume overwrite mask_statistics tensorboard",
+}
+
+
 def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
+    """Returns one entry per flag, in groups if there are many. What is required comes first."""
+    if len(names) < 15:
+        return _describe_flags(values, names)
+    groups = {title: [name for name in flags_of.split() if name in names] for title, flags_of in _GROUPS.items()}
+    known = {name for group in groups.values() for name in group}
+    groups["others"] = [name for name in names if name not in known]
+    required = [name for name in names if "Required." in (values[name].help or "")]
+    parts = {
+        "required": required,
+        **{title: [n for n in group if n not in required] for title, group in groups.items()},
+    }
+    return "\n\n".join(f" {title}\n{_describe_flags(values, group)}" for title, group in parts.items() if group)
+
+
+def _describe_flags(values: flags.FlagValues, names: Sequence[str]) -> str:
     """Returns one entry per flag."""
-    fields = {field.name: field for field in _options(RunConfig)}
+    fields = {flag_name(field): field for field in _options(RunConfig)}
     hints = typing.get_type_hints(RunConfig)
-    if not set(fields) <= set(names):  # other commands have flags of these names
+    if not set(fields) <= set(values):  # other commands have flags of these names
         fields = {}
-    searched = "tuner" in names
+    searched = "tuner" in values
     lines = []
     for name in names:
         flag, field = values[name], fields.get(name)
@@ -110,7 +143,9 @@ def _flag_help(values: flags.FlagValues, names: Sequence[str]) -> str:
         if choices:
             text += f" One of {', '.join(choices)}."
         if searched and name in SEARCHED:
-            text += " Or several values" + (", or a range." if plain_type(hints[name]) is float else ".")
+            text += " Or several values" + (
+                ", or a range." if field and plain_type(hints[field.name]) is float else "."
+            )
         if default is not None and not flag.boolean:
             text += f" Default: {default}."
         elif field and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup.cli.flags import UsageError, define_config_flags, parse, plain_type
+from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
 from keras_popup.cli.models import check_new
 from keras_popup.cli.quiet import import_quietly
@@ -108,7 +108,7 @@ def _config(values: flags.FlagValues) -> SearchConfig:
     fixed: dict[str, Any] = {}
     hints = typing.get_type_hints(RunConfig)
     for field in dataclasses.fields(RunConfig):
-        value = values[field.name].value
+        value = values[flag_name(field)].value
         if field.name not in SEARCHED:
             fixed[field.name] = value
         elif value is not None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup.cli.flags import UsageError, define_config_flags, parse
+from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse
 from keras_popup.cli.layer_k import merge_k, parse_layer_k
 from keras_popup.cli.quiet import import_quietly
+from keras_popup.records import RunFolder
 from keras_popup.training import RunConfig
 
 DIVERGED = 3  # exit status
@@ -28,6 +29,7 @@ examples:
   keras-popup train --model resnet18 --dataset pets --data_dir photos --image_size 64 --out runs/b
   keras-popup train ... --out runs/a --resume     continues a run that was interrupted
   keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; the default is all GPUs
+  keras-popup train --method finetune --from runs/a --out runs/c   learns the weights that the masks of runs/a keep
   keras-popup train ... --strategy multiworker    on all machines that TF_CONFIG names; run it on each
 
 the run folder:
@@ -47,7 +49,9 @@ def train(arguments: Sequence[str]) -> int:
     if not values.out:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
     try:
-        given = {field.name: values[field.name].value for field in dataclasses.fields(RunConfig)}
+        given = {field.name: values[flag_name(field)].value for field in dataclasses.fields(RunConfig)}
+        if given["from_run"] is not None:
+            given |= _arguments_of(given["from_run"], values)
         config = RunConfig(**{**given, "k": merge_k(values.k, parse_layer_k(values.layer_k))})
         config.with_protocol()
     except ValueError as error:
@@ -66,6 +70,19 @@ def train(arguments: Sequence[str]) -> int:
         return DIVERGED
     _print_summary(summary, values.out)
     return 0
+
+
+# What a run that is finetuned takes from its own run, where it is not given.
+_OF_SOURCE = ("model", "width", "precision", "dataset", "data_dir", "image_size", "augment", "validation", "seed")
+
+
+def _arguments_of(folder: str, values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of the run in `folder` that the command line leaves out."""
+    run = RunFolder(folder)
+    if not run.is_one() or not run.model.exists():
+        raise UsageError(f"--from must be the folder of a finished run. Received: '{folder}'.")
+    source = run.config()
+    return {name: source[name] for name in _OF_SOURCE if name in source and not values[name].present}
 
 
 def _print_summary(summary: dict[str, Any], out: str) -> None:

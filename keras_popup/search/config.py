@@ -81,6 +81,8 @@ class SearchConfig:
         check_options(self, SearchConfig)
         if self.budget is None and all(isinstance(each, (int, float)) for each in self.space.values()):
             raise ValueError("There is nothing to search. Give a range, such as --k 0.1:0.9 or --width 0.5,1,2.")
+        if self.run.method == "finetune":
+            raise ValueError("A search finds masks, and 'finetune' has those of a run. Finetune the winner instead.")
         if self.run.method == "dense" and any(name not in ("width", "learning_rate", "l2") for name in self.space):
             raise ValueError(
                 "Networks with learned weights have a width, a learning rate and L2 to search. "

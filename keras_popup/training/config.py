@@ -40,6 +40,7 @@ _SEED = Bounds(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)")
 _NOT_FOR = {
     "dense": "left out for the method 'dense', which has no masks",
     "random": "left out for the method 'random', which learns nothing",
+    "finetune": "left out for the method 'finetune', whose masks and kernels are those of the run in `from_run`",
     "bernoulli": "left out: bernoulli learns how many weights are kept",
 }
 
@@ -53,6 +54,7 @@ def option(
     not_for: Sequence[str] = (),
     place: bool = False,
     hashed: bool = True,
+    flag: str = "",
 ) -> Any:
     """Returns a field of a configuration. The command line has a flag for it.
 
@@ -64,8 +66,10 @@ def option(
         not_for: the methods, or "bernoulli", that do not have this argument.
         place: whether it says where a run is computed, so that a resumed run may have another.
         hashed: whether it is part of the configuration's hash.
+        flag: the name of the flag, if it is not that of the argument.
     """
     metadata = {"help": text, "choices": choices, "bounds": bounds, "not_for": tuple(not_for), "place": place}
+    metadata["flag"] = flag
     return dataclasses.field(default=default, hash=None if hashed else False, metadata=metadata)
 
 
@@ -135,21 +139,28 @@ class RunConfig:
         "edge-popup",
         "How the network is found. 'edge-popup' keeps the weights with the best scores, a fraction k of them. "
         "'supermask' learns for each weight the probability that it is kept; it has no k. 'random' keeps weights at "
-        "random and learns nothing. 'dense' learns the weights and keeps all.",
+        "random and learns nothing. 'dense' learns the weights and keeps all. 'finetune' keeps the masks of another "
+        "run (--from) and learns the weights under them.",
         tuple(_SMALL),
     )
     k: float | dict[str, float] = option(  # noqa: RUF009
         0.5,
         "Fraction of each layer's weights that is kept, in (0, 1].",
-        not_for=("dense", "bernoulli"),
+        not_for=("dense", "bernoulli", "finetune"),
         hashed=False,  # a dict cannot be; equal configurations have equal hashes all the same
+    )
+    from_run: str | None = option(
+        None,
+        "The folder of the run whose masks and weights --method finetune begins with. Arguments that are left out, "
+        "such as --model and --dataset, are then those of that run.",
+        flag="from",
     )
     k_schedule: str | None = option(
         None,
         "How k falls from 1 to its value during training, as a function of the time t from 0 to 1: in a straight "
         "line, as (1 - t)**3, or as k**t. If left out, k is constant.",
         ("linear", "cubic", "geometric"),
-        not_for=("dense", "random", "bernoulli"),
+        not_for=("dense", "random", "bernoulli", "finetune"),
     )
     k_schedule_end: float = option(
         1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
@@ -163,15 +174,15 @@ class RunConfig:
     rescale: bool = option(
         False,
         "Whether bernoulli multiplies the weights that are kept by n / kept: dynamic weight rescaling.",
-        not_for=("dense",),
+        not_for=("dense", "finetune"),
     )
     kernel_initializer: str = option(
         "signed_constant",
         "Initializer of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, "
         "xavier_normal, xavier_signed_constant, or one of Keras's.",
-        not_for=("dense",),
+        not_for=("dense", "finetune"),
     )
-    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense",))
+    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune"))
     epochs: int | None = option(None, "Passes over the training images.", bounds=at_least(1))
     batch_size: int | None = option(None, "Images in a step of training, on all devices together.", bounds=at_least(1))
     optimizer: str | None = option(
@@ -253,7 +264,7 @@ class RunConfig:
 
     def _check_method(self) -> None:
         """Checks the arguments that depend on the method and on each other."""
-        selectors = {"supermask": "bernoulli", "random": "top_k", "dense": "top_k"}
+        selectors = {"supermask": "bernoulli", "random": "top_k", "dense": "top_k", "finetune": "top_k"}
         good = self.selector in (None, selectors.get(self.method, self.selector))
         _check(self, "selector", good, f"left out for the method '{self.method}'")
         _check(self, "rescale", self.draws or not self.rescale, "false, except for bernoulli (--method supermask)")
@@ -263,6 +274,9 @@ class RunConfig:
         _check(self, "k_schedule_end", end, "1 without k_schedule")
         learns = self.method != "random" or not self.learning_rate
         _check(self, "learning_rate", learns, "0, or left out: 'random' learns nothing")
+        finetunes = self.method == "finetune"
+        _check(self, "from_run", (self.from_run is not None) == finetunes, "the folder of a run, for 'finetune' alone")
+        _check(self, "l2", not finetunes or not self.l2, "0, or left out: 'finetune' has no weight decay")
         if self.epochs is not None and self.warmup_epochs is not None:
             expected = f"less than the epochs, {self.epochs} (the protocol's, if not given). Use 0 for no warm-up"
             _check(self, "warmup_epochs", self.warmup_epochs < self.epochs, expected)
@@ -285,7 +299,9 @@ class RunConfig:
     @property
     def draws(self) -> bool:
         """Whether masks are drawn, and there is no k."""
-        return self.method != "dense" and (self.selector or _SELECTOR_OF.get(self.method)) == "bernoulli"
+        return (
+            self.method not in ("dense", "finetune") and (self.selector or _SELECTOR_OF.get(self.method)) == "bernoulli"
+        )
 
     def title(self) -> str:
         """Returns the title of the run's pictures."""
@@ -294,6 +310,8 @@ class RunConfig:
     def _describe_method(self) -> str:
         if self.method == "dense":
             return "learned weights"
+        if self.method == "finetune":
+            return "finetuned"
         if self.draws:
             return "supermask, rescaled" if self.rescale else "supermask"
         k = self.k if isinstance(self.k, dict) else {"": self.k}

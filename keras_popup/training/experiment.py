@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_popup import conversion, datasets, initializers, models, selectors
+from keras_popup import conversion, datasets, initializers, models, records, selectors
 from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig
 
 
@@ -24,7 +24,7 @@ def load_data(config: RunConfig) -> datasets.Dataset:
 
 def describe_origin(config: RunConfig, data: datasets.Dataset) -> dict[str, Any]:
     """Returns what a run's model and ticket tell of their origin, as arguments of `tickets.save_ticket`."""
-    left_out = (*PLACES, "data_dir", "dataset")  # where things are on this machine says nothing to others
+    left_out = (*PLACES, "data_dir", "dataset", "from_run")  # where things are on this machine says nothing to others
     arguments = {
         field.name: value
         for field in dataclasses.fields(RunConfig)
@@ -51,6 +51,8 @@ def build_model(
     Returns:
         A `keras.Model` in the configuration's precision, not compiled.
     """
+    if config.method == "finetune":
+        return _load_finetuned(config, image_shape, classes)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -70,6 +72,31 @@ def build_model(
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _load_finetuned(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """Returns the network of another run, with its masks and trainable kernels.
+
+    Raises:
+        ValueError: if there is no finished run, or if its network is another one.
+    """
+    assert config.from_run is not None
+    run = records.RunFolder(config.from_run)
+    if not run.is_one() or not run.model.exists():
+        raise ValueError(f"`from_run` must be the folder of a finished run. Received: '{run.path}'.")
+    source = RunConfig.from_json(run.config())
+    for name in ("model", "width", "precision"):
+        theirs, given = getattr(source, name), getattr(config, name)
+        if theirs != given:
+            raise ValueError(f"The run in '{run.path}' has {name}={theirs!r}. Received: {name}={given!r}.")
+    model = keras.models.load_model(run.model)
+    expected = (tuple(model.input_shape[1:]), model.output_shape[-1])
+    if expected != (tuple(image_shape), classes):
+        raise ValueError(
+            f"The network in '{run.path}' takes images of {expected[0]} and has {expected[1]} classes. The data have "
+            f"images of {tuple(image_shape)} and {classes} classes."
+        )
+    return conversion.finetune(model, copy=False)
 
 
 def kernel_initializer(config: RunConfig) -> Any:

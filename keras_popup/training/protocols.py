@@ -23,7 +23,10 @@ def _methods(edge_popup: Protocol, dense: Protocol | None = None) -> dict[str, P
     supermask = dataclasses.replace(edge_popup, learning_rate=50.0, l2=0.0)
     # Nothing is learned; BatchNormalization's moving averages take an epoch.
     random = dataclasses.replace(edge_popup, learning_rate=0.0, l2=0.0, epochs=1, warmup_epochs=0)
-    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense or edge_popup}
+    dense = dense or edge_popup
+    # Learned weights again, under a mask. Weight decay is left out: it is for scores, or for all weights.
+    finetune = dataclasses.replace(dense, l2=0.0)
+    return {"edge-popup": edge_popup, "supermask": supermask, "random": random, "dense": dense, "finetune": finetune}
 
 
 # Ramanujan et al., arXiv 1911.13299: section 4 and the configuration files of the authors' code.

@@ -153,6 +153,8 @@ class _Run:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
+        if options.data is None:
+            _logger.info("Reading the data: %s.", config.dataset)
         self._data = experiment.load_data(config) if options.data is None else options.data
         if placement.name == "multiworker":
             distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
@@ -211,6 +213,7 @@ class _Run:
 
     def _fit(self, recorder: Recorder) -> None:
         data, batch_size, first_epoch = self._data, self._config.batch_size, len(recorder.history)
+        _logger.info("The first step takes longer than the others: TensorFlow prepares it.")
         callbacks = [*self._instruments, recorder, *self._options.callbacks]
         batches = data.training_batches(
             batch_size, seed=self._config.seed, epochs=self._last_epoch, first_epoch=first_epoch

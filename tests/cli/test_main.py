@@ -37,6 +37,11 @@ def test_main_shows_the_version(capsys):
         (("train", "--out", "x", "--layer_k", "a=0"), "Layers 'a': `k`, the fraction of weights kept, must be"),
         (("train", "--out", "x", "--layer_k", "a=1.5"), "Received: k=1.5"),
         (("train", "--out", "x", "--model", "conv5"), "conv5"),
+        (
+            ("train", "--out", "x", "--method", "finetune"),
+            "`from_run` must be the folder of a run, for 'finetune' alone",
+        ),
+        (("train", "--out", "x", "--method", "finetune", "--from", "y"), "--from must be the folder of a finished run"),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
         (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
         (("ticket", "pak"), "Unknown command 'ticket pak'. Expected: pack, unpack, info, verify"),

@@ -1,6 +1,7 @@
 """The command `train`."""
 
 import json
+import re
 
 import pytest
 from command_line import run
@@ -12,8 +13,12 @@ from keras_popup import RunConfig, cli
 def test_train_names_every_argument_in_its_help(capsys, flag):
     status, out, _ = run(capsys, "train", flag)
     assert status == 0
-    for name in (*RunConfig.__dataclass_fields__, "layer_k", "out", "resume", "overwrite"):
+    names = ["from" if name == "from_run" else name for name in RunConfig.__dataclass_fields__]
+    for name in (*names, "layer_k", "out", "resume", "overwrite"):
         assert f"--{name}\n" in out
+    groups = re.findall(r"^ (\w+)$", out, re.MULTILINE)
+    assert groups == ["required", "what", "data", "training", "devices", "output"]
+    assert out.index("--out\n") < out.index("--model\n")
     assert "examples:" in out
 
 
@@ -59,3 +64,12 @@ def test_train_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
     assert status == 130
     assert "--resume goes on after the last epoch" in err
+
+
+def test_train_finetunes_with_the_arguments_of_the_run(capsys, trained_run, tmp_path):
+    flags = ["--method", "finetune", "--from", str(trained_run), "--epochs", "1", "--out", str(tmp_path / "tuned")]
+    status, out, err = run(capsys, "train", *flags)
+    assert status == 0, err
+    assert "weights kept" in out
+    config = json.loads((tmp_path / "tuned" / "config.json").read_text())["config"]
+    assert (config["model"], config["width"], config["dataset"], config["l2"]) == ("fc", 0.2, "digits", 0.0)

@@ -76,7 +76,7 @@ def test_run_config_checks_itself(change, message):
 
 @pytest.mark.parametrize("method", config.PROTOCOLS["conv4"])
 def test_resolved_run_config_has_no_gaps(method):
-    run = RunConfig(method=method).with_protocol()
+    run = RunConfig(method=method, from_run="runs/a" if method == "finetune" else None).with_protocol()
     assert all(getattr(run, name) is not None for name in config.ResolvedRunConfig.__annotations__)
     assert run.with_protocol() == run
     with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):

@@ -16,7 +16,7 @@ def test_protocol_fills_in_what_is_not_given():
     assert (resnet50.learning_rate, resnet50.momentum, resnet50.l2) == (0.256, 0.875, 3.05e-5)
     assert (resnet50.warmup_epochs, resnet50.label_smoothing) == (5, 0.1)
     assert RunConfig(model="conv4", learning_rate=0.7, l2=0.0).with_protocol().l2 == 0.0
-    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "supermask", "random", "dense"}
+    assert set(config.PROTOCOLS["conv4"]) == {"edge-popup", "supermask", "random", "dense", "finetune"}
     supermask = RunConfig(model="conv4", method="supermask").with_protocol()
     assert (supermask.learning_rate, supermask.l2, supermask.selector) == (50.0, 0.0, "bernoulli")
     assert RunConfig(model="conv4", selector="bernoulli").with_protocol().learning_rate == 50.0

@@ -13,6 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from small_datasets import write_images
 from small_runs import SMALL, history
 
 import keras_popup
@@ -66,6 +67,32 @@ def test_train_records_where_the_model_comes_from(finished, tmp_path):
         expected = model.predict(pixels, verbose=0)
         np.testing.assert_array_equal(keras_popup.strip_masks(model).predict(pixels, verbose=0), expected)
         np.testing.assert_array_equal(plain.predict(pixels, verbose=0), expected)
+
+
+def test_train_finetunes_under_the_masks_of_a_run(finished, tmp_path):
+    source, expected = finished
+    config = dataclasses.replace(SMALL, method="finetune", from_run=str(source), learning_rate=0.01, epochs=2)
+    summary = training.train(config, tmp_path / "tuned", ticket=True)
+    before, after = (keras.models.load_model(folder / "model.keras") for folder in (source, tmp_path / "tuned"))
+    changed = 0
+    for one, other in zip(keras_popup.masked_layers(before), keras_popup.masked_layers(after), strict=True):
+        np.testing.assert_array_equal(other.mask(), one.mask())
+        changed += int(np.sum(one.frozen_kernel.numpy() != other.frozen_kernel.numpy()))
+    assert changed
+    assert summary["kept"] == expected["kept"]
+    stripped = keras_popup.strip_masks(after)
+    assert sum(int(np.count_nonzero(weight.numpy())) for weight in stripped.weights) == summary["kept"]
+    ticket = keras_popup.load_ticket(tmp_path / "tuned" / "model.ticket")
+    images, _ = next(iter(datasets.load("digits").evaluation_batches("test", 9)))
+    np.testing.assert_array_equal(ticket.predict(images, verbose=0), stripped.predict(images, verbose=0))
+    for change, message in [
+        ({"width": 0.2}, r"has width=0.1. Received: width=0.2"),
+        ({"from_run": str(tmp_path)}, "must be the folder of a finished run"),
+        ({"dataset": "pets", "data_dir": str(write_images(tmp_path / "photos"))}, "The data have images of"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            training.train(dataclasses.replace(config, **change), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.integration
