@@ -14,7 +14,7 @@ from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, pa
 from keras_popup.cli.layer_k import parse_layer_k
 from keras_popup.cli.models import check_new
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.records import BestRecord, SearchFolder
+from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
 from keras_popup.training import RunConfig
 
@@ -151,13 +151,20 @@ def _print_best(best: BestRecord, out: str) -> None:
 
     execution = best.best_execution
     print(f"\nbest trial     {best.trial}: {format_trial(best)}")
-    print(f"validation     {best.score:.2%}")
+    score = best.score or 0.0  # the best trial has one
+    summary = RunFolder(os.path.join(out, best.folder, str(best.execution))).summary()
+    images = summary["data"]["validation"] if summary else 0
+    error = f" ± {(score * (1 - score) / images) ** 0.5:.2%}, the standard error of {images:,} images" if images else ""
+    print(f"validation     {score:.2%}{error}")
     if len(best.executions) > 1:
         print(f"               the mean of {len(best.executions)} runs; below, the best of them")
+    for baseline in SearchFolder(out).records(BaselineRecord):
+        if baseline.score is not None and baseline.width == execution.width:
+            print(f"learned weights {baseline.score:.2%} with the same network, by validation")
     if best.test:
         print(f"test accuracy  {best.test['accuracy']:.2%}, trained again on all training images")
     else:
-        print("test accuracy  not measured; --resume --refit trains the winner on all training images and tests it")
+        print("test accuracy  not measured yet, see below")
     print(f"weights kept   {execution.kept:,} of {execution.weights:,}")
     ticket = os.path.join(out, "best.ticket")
     if os.path.exists(ticket):
@@ -166,3 +173,8 @@ def _print_best(best: BestRecord, out: str) -> None:
     page = os.path.join(out, "report.html")
     if os.path.exists(page):
         print(f"report         {page}")
+    print("\nnext:")
+    if not best.test:
+        print("  the same command with --resume --refit   trains the winner on all training images and tests it")
+    print(f"  keras-popup evaluate {out}   the accuracy on the test images, of each class")
+    print(f"  keras-popup predict {out} IMAGE...")

@@ -12,11 +12,11 @@ _SUMMARY_HELP = """\
 keras-popup summary: show which layers of a model are masked, and how large the masks are
 
 usage:
-  keras-popup summary MODEL     MODEL is a run folder, a .keras file or a ticket
+  keras-popup summary MODEL     MODEL is the folder of a run or search, a .keras file or a ticket
 
-Prints a row for each layer with weights: how many weights, how many the mask keeps, the fraction k, the seed of the
-kernel, and the reason if a layer is not masked. The last lines are the bytes of all masks, at one bit per weight and
-at the entropy limit.
+Prints a row for each masked kernel: how many weights, how many the mask keeps, the fraction k and the seed of the
+kernel. With more than 40 kernels, a row is a block of them. The last lines are the bytes of all masks, at one bit per
+weight and at the entropy limit.
 
 example:
   keras-popup summary runs/first
@@ -25,10 +25,13 @@ example:
 
 def summary(arguments: Sequence[str]) -> int:
     """`keras-popup summary`: prints what is masked in a model and returns the exit status."""
-    if (given := parse(flags.FlagValues(), "summary", arguments, _SUMMARY_HELP, "MODEL")) is None:
+    values = flags.FlagValues()
+    text = "A row for every kernel, and for every layer without a mask, with the reason."
+    flags.DEFINE_boolean("all", False, text, flag_values=values)
+    if (given := parse(values, "summary", arguments, _SUMMARY_HELP, "MODEL")) is None:
         return 0
     file = find_model_file(given[0])
     with import_quietly():
         from keras_popup.conversion import mask_summary
-    mask_summary(load_model(file))
+    mask_summary(load_model(file), show_all=values.all)
     return 0

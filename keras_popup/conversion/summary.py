@@ -1,7 +1,10 @@
 """mask_summary: a table of the layers of a masked model."""
 
 import dataclasses
+import html
+import itertools
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +43,7 @@ class LayerSummary:
     not_masked: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class MaskSummary:
     """The layers of a model that have weights, and totals over its masked kernels. `str()` gives a table.
 
@@ -61,38 +64,107 @@ class MaskSummary:
     one_bit_bytes: int
     entropy_bytes: int
     other_weights: int
+    _printed_in: int | None = dataclasses.field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<MaskSummary of '{self.name}': {self.kept:,} of {self.weights:,} weights kept>"
 
     def __str__(self) -> str:
+        return self.format()
+
+    def format(self, show_all: bool = False) -> str:
+        """Returns the table as text.
+
+        Args:
+            show_all: bool. True has a row for every masked kernel, and for every layer without a mask. False leaves the
+                latter out, and sums up the kernels of each block if there are more than 40.
+        """
+        masked = [row for row in self.layers if not row.not_masked]
+        others = [row for row in self.layers if row.not_masked]
+        rows = self.layers if show_all else tuple(masked)
+        if blocks := not show_all and len(masked) > _MOST_ROWS:
+            rows = _sum_blocks(masked)
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        for title in ("layer", "kind", "weights", "kept", "k", "seed", "not masked"):
+        for title in ("layer", "kind", "weights", "kept", "k", "seed", *(["not masked"] if show_all else [])):
             numeric = title in ("weights", "kept", "k", "seed")
             table.add_column(title, justify="right" if numeric else "left", max_width=70)
-        for row in self.layers:
-            masked = (f"{row.kept:,}", f"{row.k:.4g}") if row.kept is not None and row.k is not None else ("", "")
+        for row in rows:
+            of_mask = (f"{row.kept:,}", f"{row.k:.4g}") if row.kept is not None and row.k is not None else ("", "")
             seed = "" if row.seed is None else str(row.seed)
-            table.add_row(row.path, row.kind, f"{row.weights:,}", *masked, seed, row.not_masked)
-        masked_layers = sum(not row.not_masked for row in self.layers)
+            reason = [row.not_masked] if show_all else []
+            table.add_row(row.path, row.kind, f"{row.weights:,}", *of_mask, seed, *reason)
         lines = [
             f"Masked model: {self.name}",
             format_table(table),
-            f" Masked layers: {masked_layers}, {self.kept:,} of {self.weights:,} weights kept "
+            f" Masked kernels: {len(masked)}, {self.kept:,} of {self.weights:,} weights kept "
             f"({self.kept / self.weights:.2%})",
             f" Masks at one bit per weight: {self.one_bit_bytes:,} bytes",
             f" Masks at the entropy limit: {self.entropy_bytes:,} bytes",
             f" Other weights: {self.other_weights:,}",
+            " kept: weights that the mask keeps; k: their fraction; seed: of the kernel and the first scores, none if "
+            "the kernel is not drawn",
+            " keras.Model.summary() counts each masked weight twice: as a weight of the kernel and as a score",
         ]
+        if others and not show_all:
+            count, weights = len(others), sum(row.weights for row in others)
+            lines.append(
+                f" Not masked: {count} layers with {weights:,} weights; show_all=True lists them with the reasons"
+            )
+        if blocks:
+            lines.append(f" Each row is a block of kernels; show_all=True lists all {len(masked)}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Returns the table for notebooks; nothing in the cell that has printed it already."""
+        if _find_cell() is not None and _find_cell() == self._printed_in:
+            return ""
+        return f"<pre>{html.escape(self.format())}</pre>"
 
-def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = None) -> MaskSummary:
-    """Prints and returns a table of the masked kernels of a model, and of its layers without a mask and the reasons.
+
+_MOST_ROWS = 40
+
+
+def _sum_blocks(rows: list[LayerSummary]) -> tuple[LayerSummary, ...]:
+    """Returns one row for each block: layers that follow each other, and whose paths begin alike."""
+    blocks = []
+    for block, group in itertools.groupby(rows, lambda row: _find_block(row.path)):
+        members = list(group)
+        if len(members) == 1:
+            blocks += members
+            continue
+        kept, weights = sum(row.kept or 0 for row in members), sum(row.weights for row in members)
+        kind = f"{len(members)} kernels"
+        blocks.append(LayerSummary(f"{block}...", kind, weights, kept, kept / weights))
+    return tuple(blocks)
+
+
+def _find_block(path: str) -> str:
+    """Returns what the paths of a block have in common: two parts of a path, or of a name such as "stage1_block2_a"."""
+    separator = "/" if "/" in path else "_"
+    parts = path.split(separator)
+    return separator.join(parts[: min(2, len(parts) - 1)]) + separator if len(parts) > 1 else path
+
+
+def _find_cell() -> int | None:
+    """Returns the number of the running notebook cell; None outside of notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return None if shell is None else int(shell.execution_count)
+
+
+def mask_summary(
+    model: keras.Model, print_fn: Callable[[str], Any] | None = None, *, show_all: bool = False
+) -> MaskSummary:
+    """Prints and returns a table of the masked kernels of a model.
 
     Args:
         model: a masked `keras.Model`, built.
         print_fn: function that takes the table as a str. None prints it, as in `keras.Model.summary`.
+        show_all: bool. True prints the layers without a mask too, with the reasons, and a row for every kernel. False
+            sums up the kernels of each block if there are more than 40.
 
     Returns:
-        A `MaskSummary`, with the rows and totals of the table.
+        A `MaskSummary`, with all rows and totals.
 
     Raises:
         TypeError: if `model` is not a `keras.Model`.
@@ -132,6 +204,7 @@ def mask_summary(model: keras.Model, print_fn: Callable[[str], Any] | None = Non
         one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
         entropy_bytes=sum(math.ceil(selectors.entropy_bits(size, kept) / 8) for size, kept in sizes),
         other_weights=other_weights,
+        _printed_in=_find_cell() if print_fn is None else None,
     )
-    (print_fn or print)(str(summary))
+    (print_fn or print)(summary.format(show_all))
     return summary

@@ -31,6 +31,8 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 _SUFFIXES = {"litert": ".tflite", "litert_sparse": ".tflite", "litert_int8": ".tflite", "onnx": ".onnx"}
 
+_logger = logging.getLogger("keras_popup")
+
 _SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 
 FORMATS = tuple(_NEEDS)
@@ -86,11 +88,13 @@ def export(
       kernel. Other kernels are rounded to 127 steps per channel;
     - "onnx": a file for ONNX Runtime, run by it.
 
-    A model with a mixed precision policy is exported in float32, except as "tf_saved_model". The file is written beside
-    `filepath`. After the comparison, it is renamed and replaces an existing file.
+    Layers that do nothing at inference, such as RandomFlip, are left out of ONNX files, which cannot hold them. A log
+    line names them. A model with a mixed precision policy is exported in float32, except as "tf_saved_model".
+
+    The file is written beside `filepath`. After the comparison, it is renamed and replaces an existing file.
 
     Args:
-        model: a built `keras.Model`, masked or not.
+        model: a built `keras.Model`, masked or not. A subclassed model with several inputs needs `inputs`.
         filepath: path of the file, with the suffix ".tflite" or ".onnx", or path of the folder of a SavedModel.
         format: one of `FORMATS`. None chooses by the suffix of the path: "litert", "onnx", else "tf_saved_model".
         inputs: a batch of inputs, as for `model.predict`, on which the outputs are compared. Real data are best. None
@@ -118,17 +122,13 @@ def export(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     result = keras_popup.export(masked, folder + "/saved")
     >>> result.format, result.difference <= result.tolerance
-    ('saved_model', True)
+    ('tf_saved_model', True)
     """
     target = Path(filepath).resolve()  # replaces the target of a link, not the link
     format = _check_format(target, format)
     if not isinstance(model, keras.Model):
         raise TypeError(f"export takes a keras.Model. Received: {type(model).__name__}.")
-    if not model.built or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"Model '{model.name}' does not say what its inputs are. Expected a Functional model, or a Sequential "
-            "model with an Input. Wrap a subclassed model: keras.Model(inputs, model(inputs))."
-        )
+    model = _give_inputs(model, inputs)
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
@@ -139,6 +139,8 @@ def export(
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
     if format != "tf_saved_model":
         plain = _convert_to_float32(plain)
+    if format == "onnx":
+        plain = _prepare_for_onnx(plain, copy=plain is model)
     with selectors.without_compiling():
         original_outputs = _compute_outputs(model, batch)
     expected = _compute_outputs(plain, batch)
@@ -175,6 +177,31 @@ def export(
         size = sum(file.stat().st_size for file in (unchecked, *unchecked.rglob("*")) if file.is_file())
         _replace(unchecked, target)
     return Export(str(filepath), format, size, difference, tolerance)
+
+
+def _give_inputs(model: keras.Model, inputs: Any) -> keras.Model:
+    """Returns the model, or for a subclassed one a Functional model around it.
+
+    Raises:
+        ValueError: if the model is not built, or if its inputs are not known.
+    """
+    if model.built and getattr(model, "inputs", None):
+        return model
+    if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
+        (inputs,) = inputs
+    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    if model.built and inputs is not None:
+        symbolic = keras.tree.map_structure(
+            lambda x: keras.Input(np.shape(x)[1:], dtype=keras.backend.standardize_dtype(np.asarray(x).dtype)), inputs
+        )
+    elif isinstance(shape, (list, tuple)) and all(size is None or isinstance(size, int) for size in shape):
+        symbolic = keras.Input(shape[1:])
+    else:
+        raise ValueError(
+            f"Model '{model.name}' is not built, or does not say what its inputs are. Call it on data, and pass "
+            "some as `inputs`."
+        )
+    return keras.Model(symbolic, model(symbolic), name=model.name)
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -283,8 +310,7 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
     if format == "tf_saved_model":
         _write_saved_model(plain, path)
     elif format == "onnx":
-        with _make_statistics_constant(plain):
-            plain.export(str(path), format="onnx", verbose=False)
+        plain.export(str(path), format="onnx", verbose=False)
         _workarounds.replace_erfc(path)
     else:
         sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
@@ -296,18 +322,33 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
     return exact
 
 
-@contextlib.contextmanager
-def _make_statistics_constant(plain: keras.Model) -> Iterator[None]:
-    """Replaces the statistics of Normalizations by arrays, because tensors become inputs of an ONNX file."""
-    layers = [layer for _, layer in walk(plain) if isinstance(layer, keras.layers.Normalization)]
-    tensors = [(layer.mean, layer.variance) for layer in layers]
-    try:
-        for layer in layers:
+# Of the layers whose names begin with Random: RandomCrop crops at inference too.
+_AUGMENTATIONS = tuple(
+    kind
+    for name, kind in vars(keras.layers).items()
+    if (name.startswith("Random") and name != "RandomCrop") or name in ("AugMix", "CutMix", "MixUp", "RandAugment")
+)
+
+
+def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
+    """Changes a model, or a copy of it, so that an ONNX file can hold it.
+
+    Augmentation does nothing at inference, but has states of random numbers. Statistics of Normalizations become
+    arrays, because tensors would become inputs of the file.
+    """
+    if not any(isinstance(layer, (keras.layers.Normalization, *_AUGMENTATIONS)) for _, layer in walk(plain)):
+        return plain
+    plain = copy_model(plain)[0] if copy else plain
+    left_out = {}
+    for _, layer in walk(plain):
+        if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
-        yield
-    finally:
-        for layer, (mean, variance) in zip(layers, tensors, strict=True):
-            layer.mean, layer.variance = mean, variance
+        if isinstance(layer, _AUGMENTATIONS):
+            left_out[layer.name] = type(layer).__name__
+            object.__setattr__(layer, "call", lambda inputs, training=None: inputs)
+    if left_out:
+        _logger.warning("Left out, as they do nothing at inference: %s.", ", ".join(sorted(set(left_out.values()))))
+    return plain
 
 
 @contextlib.contextmanager

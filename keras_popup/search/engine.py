@@ -82,6 +82,7 @@ def search(
     child = ChildProcess()
     pool: Workers = child
     try:
+        _logger.info("Reading the data and measuring the networks, in a process of its own.")
         space, measurement = check_space(config, child, here=not on_ray)
         proposals = Proposals(config, space)
         if on_ray:

@@ -4,6 +4,7 @@ import datetime
 import logging
 import os
 import time
+from typing import Any
 
 from keras_popup.records import SearchFolder, StartedRecord, TrialRecord, TrialResult
 from keras_popup.search.config import BRANCH, SearchConfig
@@ -13,6 +14,7 @@ from keras_popup.search.runner import Runner
 from keras_popup.search.space import branches
 from keras_popup.search.tasks import Budget, Measurement, TrialTask
 from keras_popup.search.views import Views
+from keras_popup.training import RunConfig
 
 _logger = logging.getLogger("keras_popup")
 
@@ -106,13 +108,7 @@ class Trials:
         self._runner.start(proposal.number, self._task(proposal))
 
     def _task(self, proposal: Proposal) -> TrialTask:
-        values = dict(proposal.values)
-        branch = values.pop(BRANCH, None)
-        budget = None
-        if self._config.budget is not None:
-            low, high = self._config.k_limits()
-            budget = Budget(bytes=self._config.budget, branch=branch or branches(self._config)[0], low=low, high=high)
-        run = self._config.with_values(values)
+        run, budget = self._read_values(proposal.values)
         return TrialTask(
             run=run,
             folder=self._folder.trial(proposal.root),
@@ -122,10 +118,27 @@ class Trials:
             budget=budget,
         )
 
+    def _read_values(self, hyperparameters: dict[str, Any]) -> tuple[RunConfig, Budget | None]:
+        """Returns a trial's run, and the budget that its k follows from."""
+        values = dict(hyperparameters)
+        branch = values.pop(BRANCH, None)
+        budget = None
+        if self._config.budget is not None:
+            low, high = self._config.k_limits()
+            budget = Budget(bytes=self._config.budget, branch=branch or branches(self._config)[0], low=low, high=high)
+        return self._config.with_values(values), budget
+
+    def _find_network(self, hyperparameters: dict[str, Any]) -> Any:
+        """Returns what is equal for trials that train the same network: both branches of a budget may give one k."""
+        run, budget = self._read_values(hyperparameters)
+        size = self._measurement.size_of(run)
+        return (run, budget.find_k(size)) if budget and size else (run, hyperparameters.get(BRANCH))
+
     def _copy_result(self, proposal: Proposal) -> tuple[TrialResult, TrialRecord] | None:
         """Returns the result and record of an equal trial that succeeded: another run would give the same."""
+        network = self._find_network(proposal.values)
         for record in self.ended:
-            same = record.hyperparameters == proposal.values and record.until == proposal.until
+            same = record.until == proposal.until and self._find_network(record.hyperparameters) == network
             if same and record.score is not None:
                 return TrialResult(**record.common()), record
         return None

@@ -34,11 +34,6 @@ def test_export_in_every_format(name, tmp_path):
 @pytest.mark.filterwarnings("ignore:.*`build\\(\\)` was called on layer:UserWarning")
 def test_export_of_every_model(case, tmp_path):
     plain = case.make()
-    if not getattr(plain, "inputs", None):
-        with pytest.raises(ValueError, match="does not say what its inputs are"):
-            keras_popup.export(mask_model(plain, k=0.5, seed=1), tmp_path / "model.onnx")
-        assert not os.listdir(tmp_path)
-        return
     model = mask_model(plain, k=0.5, seed=1)
     inputs = case.inputs(plain)
     assert keras_popup.export(model, tmp_path / "saved", inputs=inputs).difference <= 1e-5
@@ -46,6 +41,32 @@ def test_export_of_every_model(case, tmp_path):
         if case.name == "recurrent" and name == "litert_int8":
             continue  # LiteRT's converter needs a fixed batch for a loop, or its own operations
         assert keras_popup.export(model, tmp_path / path, name, inputs=inputs).difference <= 1e-4
+
+
+@pytest.mark.integration
+def test_export_wraps_a_subclassed_model(tmp_path):
+    model = mask_model(plain_model("subclassed"), k=0.5, seed=1)
+    assert not getattr(model, "inputs", None)
+    assert (
+        keras_popup.export(model, tmp_path / "model.tflite").difference <= 1e-4
+    )  # it knows the shape it was built for
+    assert keras_popup.export(model, tmp_path / "model.onnx", inputs=np.ones((2, 6, 6, 3), "float32")).bytes
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+def test_export_leaves_out_augmentation_for_onnx(masked, tmp_path, caplog):
+    augment = keras.Sequential([keras.layers.RandomFlip(), keras.layers.RandomRotation(0.1)])
+    normalize = keras.layers.Normalization(mean=[1.0, 2.0, 3.0], variance=[1.0, 2.0, 4.0])
+    flatten, dense = keras.layers.Flatten(), keras.layers.Dense(3)
+    model = keras.Sequential([keras.Input((8, 8, 3)), augment, normalize, flatten, dense])
+    model = mask_model(model, k=0.5, seed=1) if masked else model
+    inputs = np.random.default_rng(0).random((2, 8, 8, 3), "float32")
+    result = keras_popup.export(model, tmp_path / "model.onnx", inputs=inputs)
+    assert result.difference <= 1e-5
+    assert "Left out, as they do nothing at inference: RandomFlip, RandomRotation." in caplog.text
+    assert not np.array_equal(model(inputs, training=True), model(inputs))  # the given model is as it was
+    assert isinstance(model.layers[1].mean, tf.Tensor)
 
 
 @pytest.mark.integration
