@@ -2,16 +2,18 @@
 
 `thresholds.py` finds the same threshold in fewer passes, as an XLA program that takes seconds to compile. Here scores
 above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, or
-else from a sample. If neither has few scores inside, three histograms of the bits find the threshold of any scores.
+else from a sample. Where many scores are equal, the ties of one rank are counted instead. If none of this finds the
+threshold, three histograms of the bits find that of any scores.
 All of it is integer arithmetic on the bits of the scores, as there. Shapes need not be known, so one trace serves all
 kernels.
 """
 
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_popup.selectors.thresholds import INDEX_BITS, INFINITY_BITS, MAGNITUDE_BITS
+from keras_popup.selectors.thresholds import INFINITY_BITS, MAGNITUDE_BITS
 
 # A rank is the bits of a magnitude plus this: infinity has the largest int32, NaN wraps around and is negative.
 _OFFSET = MAGNITUDE_BITS - INFINITY_BITS
@@ -25,6 +27,9 @@ _MOST_SORTED = 4 * _SAMPLE  # fewer scores are sorted at once
 _SHARE_SORTED = 16  # of more scores, at most one in so many
 _DEVIATIONS = 5.0  # of the sample's quantile, on either side
 
+_SMALL = 2048  # so few scores are sorted sooner than a hint is looked up
+_ROW = 4096  # scores whose ties are counted together
+
 _Found = tuple[tf.Tensor, ...]
 
 
@@ -33,26 +38,23 @@ class Threshold:
 
     Attributes:
         rank: int32 scalar. Higher ranks are kept.
-        end: int32 scalar. Scores of this rank are kept before this flat index.
+        end: int32 scalar. Unless `whole`, scores of this rank are kept before this flat index.
         whole: bool scalar, whether all scores of this rank are kept.
+        hint: int64 scalar, where to look next time: the rank, or -2 - rank if its many ties are better counted.
     """
 
-    def __init__(self, rank: tf.Tensor, end: tf.Tensor, whole: tf.Tensor) -> None:
-        self.rank, self.end, self.whole = rank, end, whole
-
-    def to_hint(self) -> tf.Tensor:
-        """Returns the threshold as `thresholds.find_threshold` does, an int64 scalar."""
-        rank = tf.maximum(self.rank - _OFFSET + 1, 0)
-        return tf.cast(rank, tf.int64) * 2**INDEX_BITS + tf.cast(self.end, tf.int64)
+    def __init__(self, rank: tf.Tensor, end: tf.Tensor, whole: tf.Tensor, hint: tf.Tensor) -> None:
+        self.rank, self.end, self.whole, self.hint = rank, end, whole, hint
 
     def is_above(self, ranks: tf.Tensor) -> tf.Tensor:
         """Tells which ranks are kept: a bool tensor."""
 
         def cut_ties() -> tf.Tensor:
-            tied = tf.equal(tf.maximum(ranks, -1), self.rank)
-            return (ranks > self.rank) | (tied & (tf.range(tf.size(ranks)) < self.end))
+            lowest = _lower(self.rank)
+            return tf.concat([ranks[: self.end] >= lowest, ranks[self.end :] > self.rank], 0)
 
-        return tf.cond(self.whole, lambda: ranks >= self.rank, cut_ties)
+        above = tf.cond(self.whole, lambda: ranks >= self.rank, cut_ties)
+        return tf.ensure_shape(above, ranks.shape)
 
 
 def rank_scores(scores: tf.Tensor) -> tf.Tensor:
@@ -60,52 +62,143 @@ def rank_scores(scores: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), MAGNITUDE_BITS) + _OFFSET
 
 
-def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None) -> Threshold:
+def is_small(size: int) -> bool:
+    """Tells whether so few scores are sorted, as `find_threshold` does without a hint."""
+    return size <= _SMALL
+
+
+def reach_of(size: int) -> int:
+    """Returns how far from the rank of a hint `find_threshold` looks, for `size` scores."""
+    return int(_ROOTS * 2**23 / math.sqrt(size))
+
+
+def find_threshold(
+    ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None, reach: tf.Tensor | None = None
+) -> Threshold:
     """Finds the threshold that exactly `kept` scores are above.
 
     Args:
         ranks: int32 tensor of shape (n,), of `rank_scores`.
         kept: int32 scalar, in [1, n].
-        hint: int64 scalar, any threshold as `Threshold.to_hint` gives it. Only time depends on it.
+        hint: int64 scalar, any number, best `Threshold.hint` of nearly the same scores. Only time depends on it.
+        reach: int32 scalar, `reach_of(n)`; needed with a hint.
     """
-    size = tf.size(ranks)
+    if hint is None:
+        return Threshold(*_find_anew(ranks, kept))
+    assert reach is not None
+
+    def near_hint() -> _Found:
+        rank = tf.cast(tf.minimum(hint, MAGNITUDE_BITS), tf.int32)
+        low = tf.clip_by_value(rank - reach, 0, MAGNITUDE_BITS - 2 * reach)
+        return _look_inside(ranks, kept, low, 2 * reach, lambda: _find_anew(ranks, kept))
+
+    return Threshold(*_choose_path(hint >= 0, near_hint, lambda: _find_at_hint(ranks, kept, hint)))
+
+
+def _apart(function: Callable[..., _Found]) -> Callable[..., _Found]:
+    """Returns a function of (ranks, kept, other scalars) that is one operation where it is called.
+
+    What a branch holds takes time even if it is not taken: TensorFlow visits each of its operations.
+    """
+    traced: Callable[..., _Found] = tf.function(
+        function, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
+    )
+    return traced
+
+
+@_apart
+def _find_anew(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
+    """Returns the arguments of the `Threshold` of any scores, without a hint."""
 
     def by_sorting() -> _Found:
         bounded = tf.maximum(ranks, -1)  # all NaN are equal
-        return _find_among(bounded, tf.range(size), kept)
+        return _find_among(bounded, tf.range(tf.size(ranks), dtype=tf.int64), kept)
 
     def by_sample() -> _Found:
-        return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), lambda: _find_by_histograms(ranks, kept))
+        low, high = _bracket_by_sample(ranks, kept)
+        return _choose_path(
+            tf.equal(low, high),
+            lambda: _look_at(ranks, kept, low, lambda: _find_by_histograms(ranks, kept)),
+            lambda: _look_inside(ranks, kept, low, high - low, lambda: _find_by_histograms(ranks, kept)),
+        )
 
-    def anew() -> _Found:
-        threshold: _Found = tf.cond(size > _MOST_SORTED, by_sample, by_sorting)
-        return threshold
+    return _choose_path(tf.size(ranks) > _MOST_SORTED, by_sample, by_sorting)
 
-    return Threshold(*(anew() if hint is None else _look_inside(ranks, kept, *_bracket_by_hint(hint, size), anew)))
+
+@_apart
+def _find_at_hint(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> _Found:
+    """Returns the arguments of a `Threshold` that is expected to have the rank of a hint, and many ties."""
+    rank = tf.cast(tf.minimum(-2 - hint, MAGNITUDE_BITS), tf.int32)
+    return _look_at(ranks, kept, rank, lambda: _find_anew(ranks, kept))
+
+
+def _choose_path(condition: tf.Tensor, one: Callable[[], _Found], other: Callable[[], _Found]) -> _Found:
+    found: _Found = tf.cond(condition, one, other)
+    return found
 
 
 def _look_inside(
-    ranks: tf.Tensor, kept: tf.Tensor, low: tf.Tensor, high: tf.Tensor, otherwise: Callable[[], _Found]
+    ranks: tf.Tensor, kept: tf.Tensor, low: tf.Tensor, width: tf.Tensor, otherwise: Callable[[], _Found]
 ) -> _Found:
-    """Returns the arguments of a `Threshold` if it is one of few in [low, high], else what `otherwise` returns."""
-    wanted = kept - _count(ranks > high)
+    """Returns the arguments of a `Threshold` that is one of few in [low, low + width], else `otherwise()`."""
+    wanted = kept - _count(ranks > low + width)
     # As unsigned numbers, those below the bracket are above it too.
-    width = tf.bitcast(high - low, tf.uint32)
-    inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= width)[:, 0]
-    most = tf.maximum(tf.size(ranks) // _SHARE_SORTED, _MOST_SORTED)
-    found = (wanted >= 1) & (wanted <= tf.size(inside)) & (tf.size(inside) <= most)
-    threshold: _Found = tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
-    return threshold
+    inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= tf.bitcast(width, tf.uint32))[:, 0]
+    size = tf.size(inside)
+    found = (wanted >= 1) & (wanted <= size) & (size <= _count_sorted(tf.size(ranks)))
+    return _choose_path(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
 
 
 def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found:
     """Returns the arguments of the `Threshold` that `wanted` of some ranks are above. `index`: their flat indices."""
-    rank = tf.sort(ranks)[tf.size(ranks) - wanted]
+    ordered = tf.sort(ranks)
+    place = tf.size(ranks) - wanted
+    rank = ordered[place]
+    hint = tf.cast(rank, tf.int64)
+    # Nearly always the next one is lower, so no ties are cut.
+    cuts = tf.equal(ordered[tf.maximum(place - 1, 0)], rank) & ((place > 0) | (rank < 0))
+    end, whole = tf.cond(
+        cuts | (rank < 0),
+        lambda: _cut_ties(ranks, wanted, index, rank),
+        lambda: (tf.constant(0), tf.constant(True)),
+    )
+    return rank, end, whole, hint
+
+
+@_apart
+def _cut_ties(ranks: tf.Tensor, wanted: tf.Tensor, index: tf.Tensor, rank: tf.Tensor) -> _Found:
+    """Returns the end of the ties that are kept, and whether they all are."""
     ties = tf.boolean_mask(index, tf.equal(ranks, rank))
     of_ties = wanted - _count(ranks > rank)
-    return rank, tf.cast(ties[of_ties - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), of_ties)
+    return tf.cast(ties[of_ties - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), of_ties)
 
 
+def _look_at(ranks: tf.Tensor, kept: tf.Tensor, rank: tf.Tensor, otherwise: Callable[[], _Found]) -> _Found:
+    """Returns the arguments of a `Threshold` if it has this rank, else what `otherwise` returns."""
+    above = ranks > rank
+    wanted = kept - _count(above)
+    tied = tf.not_equal(ranks >= _lower(rank), above)
+    # How many ties each row has, and the rest after the last whole row.
+    rows = tf.size(ranks) // _ROW
+    ties = tf.reduce_sum(tf.cast(tf.reshape(tied[: rows * _ROW], [rows, _ROW]), tf.int32), 1)
+    until = tf.cumsum(tf.concat([ties, [_count(tied[rows * _ROW :])]], 0))
+
+    def find_end() -> _Found:
+        row = _count(until < wanted)
+        before = tf.where(row > 0, until[tf.maximum(row - 1, 0)], 0)
+        inside = tf.cumsum(tf.cast(tied[row * _ROW :][:_ROW], tf.int32))
+        end = row * _ROW + _count(inside < wanted - before) + 1
+        return rank, end, (rank >= 0) & tf.equal(until[-1], wanted), -2 - tf.cast(rank, tf.int64)
+
+    return _choose_path((wanted >= 1) & (wanted <= until[-1]), find_end, otherwise)
+
+
+def _lower(rank: tf.Tensor) -> tf.Tensor:
+    """Returns the least int32 that has a rank: those of NaN are all negative ones."""
+    return tf.where(rank < 0, tf.int32.min, rank)
+
+
+@_apart
 def _find_by_histograms(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
     """Returns the arguments of a `Threshold` of any scores: the bits of its rank, eleven, ten and ten."""
     bounded = tf.maximum(ranks, -1)  # all NaN are equal
@@ -118,7 +211,10 @@ def _find_by_histograms(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
         digit, wanted = _find_digit(digits, 2**10, wanted)
         rank, alike = rank + digit * 2**shift, tf.equal(digits, digit)
     ties = tf.where(alike)[:, 0]
-    return rank, tf.cast(ties[wanted - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), wanted)
+    whole = (rank >= 0) & tf.equal(tf.size(ties), wanted)
+    many = tf.size(ties) > _count_sorted(tf.size(ranks))
+    hint = tf.cast(rank, tf.int64)
+    return rank, tf.cast(ties[wanted - 1], tf.int32) + 1, whole, tf.where(many, -2 - hint, hint)
 
 
 def _find_digit(digits: tf.Tensor, number: int, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -129,14 +225,13 @@ def _find_digit(digits: tf.Tensor, number: int, wanted: tf.Tensor) -> tuple[tf.T
     return digit, wanted - higher[digit]
 
 
+def _count_sorted(size: tf.Tensor) -> tf.Tensor:
+    """Returns how many of `size` scores are sorted at most."""
+    return tf.maximum(size // _SHARE_SORTED, _MOST_SORTED)
+
+
 def _count(condition: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(condition, tf.int32))
-
-
-def _bracket_by_hint(hint: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    middle = tf.bitwise.right_shift(hint, INDEX_BITS) - 1 + _OFFSET
-    reach = tf.cast(_ROOTS * 2**23 / tf.sqrt(tf.cast(size, tf.float64)), tf.int64)
-    return _clip(middle - reach), _clip(middle + reach)
 
 
 def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

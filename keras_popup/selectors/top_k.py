@@ -65,12 +65,15 @@ class TopK(Selector):
         hint: Any = None,
         seed: Any = None,
     ) -> tf.Tensor:
-        hints = () if hint is None else (tf.convert_to_tensor(hint),)
         scores, kept = _checked(scores, k)
+        size = programs.static_size(scores)
+        if plain.is_small(size):
+            hint = None
+        hints = () if hint is None else (tf.convert_to_tensor(hint), tf.constant(plain.reach_of(size)))
         flat = tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
-        masked, threshold = _straight_through_kernel(dtype, *flat, kept, *hints)
+        masked, next_hint = _straight_through_kernel(dtype, *flat, kept, *hints)
         if hint is not None:
-            hint.assign(threshold)
+            hint.assign(next_hint)
         return tf.reshape(masked, kernel.shape)
 
     def kept(self, scores: Any, k: float) -> int:
@@ -130,18 +133,18 @@ def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
 
 
 def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:
-    mask, threshold = _choose(scores, kept, *hint)
-    return tf.cast(tf.where(mask, kernel, tf.zeros((), kernel.dtype)), dtype), threshold
+    mask, next_hint = _choose(scores, kept, *hint)
+    return tf.cast(tf.where(mask, kernel, tf.zeros((), kernel.dtype)), dtype), next_hint
 
 
 def _choose(scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mask of flat scores, a bool tensor, and its threshold, the next hint."""
+    """Returns the mask of flat scores, a bool tensor, and the next hint. `hint`: the hint and its reach, or nothing."""
     if programs.use_numpy() or programs.is_compiling():
-        threshold = thresholds.find_threshold(scores, kept, *hint)
+        threshold = thresholds.find_threshold(scores, kept, *hint[:1])
         return thresholds.is_above(scores, threshold), threshold
     ranks = plain.rank_scores(scores)
     found = plain.find_threshold(ranks, kept, *hint)
-    return found.is_above(ranks), found.to_hint()
+    return found.is_above(ranks), found.hint
 
 
 def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:

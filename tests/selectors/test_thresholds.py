@@ -45,15 +45,16 @@ def by_histograms(scores, kept):
 
 def by_a_wrong_hint(scores, kept):
     ranks = plain.rank_scores(tf.reshape(scores, [-1]))
-    found = plain.find_threshold(ranks, kept, tf.constant(0x3F800000 << 31, tf.int64))
+    hint = tf.constant(0x3F800000, tf.int64)
+    found = plain.find_threshold(ranks, kept, hint, plain.reach_of(ranks.shape[0]))
     return tf.reshape(found.is_above(ranks), scores.shape)
 
 
 def by_its_own_hint(scores, kept):
     ranks = plain.rank_scores(tf.reshape(scores, [-1]))
-    hint = plain.find_threshold(ranks, kept).to_hint()
-    tf.debugging.assert_equal(plain.find_threshold(ranks, kept, hint).to_hint(), hint)
-    return tf.reshape(thresholds.is_above(scores, hint), scores.shape)
+    hint = plain.find_threshold(ranks, kept).hint
+    found = plain.find_threshold(ranks, kept, hint, plain.reach_of(ranks.shape[0]))
+    return tf.reshape(found.is_above(ranks), scores.shape)
 
 
 PATHS = [
