@@ -23,6 +23,8 @@ _OFFSET = MAGNITUDE_BITS - INFINITY_BITS
 _ROOTS = 2.0
 
 _SAMPLE = 8192
+_MOST_SAMPLED = 8 * _SAMPLE
+_SHARE_SAMPLED = 64  # of many scores, one in so many
 _MOST_SORTED = 4 * _SAMPLE  # fewer scores are sorted at once
 _SHARE_SORTED = 16  # of more scores, at most one in so many
 _DEVIATIONS = 5.0  # of the sample's quantile, on either side
@@ -115,11 +117,15 @@ def _find_anew(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
         return _find_among(bounded, tf.range(tf.size(ranks), dtype=tf.int64), kept)
 
     def by_sample() -> _Found:
-        low, high = _bracket_by_sample(ranks, kept)
+        low, high, crowded = _bracket_by_sample(ranks, kept)
+
+        def by_histograms() -> _Found:
+            return _find_by_histograms(ranks, kept)
+
         return _choose_path(
-            tf.equal(low, high),
-            lambda: _look_at(ranks, kept, low, lambda: _find_by_histograms(ranks, kept)),
-            lambda: _look_inside(ranks, kept, low, high - low, lambda: _find_by_histograms(ranks, kept)),
+            crowded,
+            lambda: _look_at(ranks, kept, low, lambda: _look_at(ranks, kept, high, by_histograms)),
+            lambda: _look_inside(ranks, kept, low, high - low, by_histograms),
         )
 
     return _choose_path(tf.size(ranks) > _MOST_SORTED, by_sample, by_sorting)
@@ -234,17 +240,22 @@ def _count(condition: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
-def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns two ranks that the threshold is likely between, and whether many scores are."""
     size = tf.size(ranks)
-    stride = tf.maximum(size // _SAMPLE, 1)  # the graph is checked for small sizes too
-    sample = tf.sort(ranks[::stride][:_SAMPLE])
+    number = tf.clip_by_value(size // _SHARE_SAMPLED, _SAMPLE, _MOST_SAMPLED)
+    stride = tf.maximum(size // number, 1)  # the graph is checked for small sizes too
+    sample = tf.sort(ranks[::stride][:number])
     share = tf.cast(size - kept, tf.float64) / tf.cast(size, tf.float64)
-    reach = _DEVIATIONS * (0.5 + tf.sqrt(share * (1 - share) * _SAMPLE))
-    low = tf.cast(tf.math.floor(share * _SAMPLE - reach), tf.int32)
-    high = tf.cast(tf.math.ceil(share * _SAMPLE + reach), tf.int32)
+    sampled = tf.cast(number, tf.float64)
+    reach = _DEVIATIONS * (0.5 + tf.sqrt(share * (1 - share) * sampled))
+    low = tf.cast(tf.math.floor(share * sampled - reach), tf.int32)
+    high = tf.cast(tf.math.ceil(share * sampled + reach), tf.int32)
     low_rank = tf.where(low < 0, 0, sample[tf.maximum(low, 0)])
-    high_rank = tf.where(high >= _SAMPLE, MAGNITUDE_BITS, sample[tf.minimum(high, _SAMPLE - 1)])
-    return _clip(tf.cast(low_rank, tf.int64)), _clip(tf.cast(high_rank, tf.int64))
+    high_rank = tf.where(high >= number, MAGNITUDE_BITS, sample[tf.minimum(high, number - 1)])
+    low_rank, high_rank = _clip(tf.cast(low_rank, tf.int64)), _clip(tf.cast(high_rank, tf.int64))
+    between = _count((sample >= low_rank) & (sample <= high_rank))
+    return low_rank, high_rank, between > number // _SHARE_SORTED
 
 
 def _clip(rank: tf.Tensor) -> tf.Tensor:
