@@ -12,6 +12,7 @@ from . import tickets as tickets
 from . import training as training
 from .conversion import compare_masks as compare_masks
 from .conversion import finetune as finetune
+from .conversion import flops as flops
 from .conversion import mask_model as mask_model
 from .conversion import mask_summary as mask_summary
 from .conversion import masked_layers as masked_layers

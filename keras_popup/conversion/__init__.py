@@ -3,6 +3,7 @@
 from keras_popup.conversion.copying import copy_model as copy_model
 from keras_popup.conversion.copying import find_different_arrays as find_different_arrays
 from keras_popup.conversion.finetuning import finetune
+from keras_popup.conversion.flops import Flops, KernelFlops, flops
 from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
 from keras_popup.conversion.inspection import masked_layers
@@ -15,10 +16,13 @@ from keras_popup.conversion.stripping import strip_masks
 from keras_popup.conversion.summary import mask_summary
 
 __all__ = [
+    "Flops",
+    "KernelFlops",
     "KernelOverlap",
     "MaskComparison",
     "compare_masks",
     "finetune",
+    "flops",
     "mask_model",
     "mask_summary",
     "masked_layers",
