@@ -68,6 +68,12 @@ def mask_model(
     "encoder/attention/query". If a layer has several kernels, "/" and the name of a kernel selects one of them:
     "lstm/lstm_cell/recurrent_kernel". A pattern that matches a layer also matches all layers that it holds.
 
+    Scores want larger steps than weights: `compile("sgd")`, whose learning rate is 0.01, learns too slowly. These two
+    did well on small networks (docs/choosing.md), with `steps` the number of all batches:
+
+        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.5, steps), momentum=0.9)
+        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(1e-3, steps))
+
     Args:
         model: a built `keras.Model`: Sequential, Functional or subclassed.
         k: the fraction of each kernel's weights that is kept, in (0, 1]. A number for all kernels; or a dict from
