@@ -21,6 +21,7 @@ __all__ = [
     "FrozenInitializer",
     "KaimingNormal",
     "KaimingUniform",
+    "Magnitude",
     "ScoreUniform",
     "SignedConstant",
     "UnsignedConstant",
@@ -228,6 +229,47 @@ class ScoreUniform(_Uniform):
         return math.sqrt(1.0 / (3.0 * fan_in))
 
 
+@keras.saving.register_keras_serializable("keras_popup")
+class Magnitude(keras.initializers.Initializer):
+    """Initial scores that rank weights by their magnitude, so that the first mask is that of magnitude pruning.
+
+    s = w * sigma / rms(w), sigma = 1/sqrt(3 * fan_in) as for `ScoreUniform`: training moves the mask from there. It is
+    for the pretrained kernels of `mask_model(weights="keep")`.
+
+    Reference:
+        Zhang et al., [Lottery Jackpots Exist in Pre-trained Models](https://arxiv.org/abs/2104.08700).
+
+    Call arguments:
+        shape: tuple of ints.
+        dtype: dtype of the result. None is float32.
+        kernel: array or tensor w of this shape. A masked layer passes its kernel.
+        fans: (fan_in, fan_out), as for `FrozenInitializer`.
+
+    Raises:
+        ValueError: if there is no `kernel`.
+
+    Example:
+
+    >>> from keras_popup import initializers
+    >>> scores = initializers.Magnitude()((1, 4), kernel=[[1.0, -3.0, 2.0, 0.0]])
+    >>> scores.numpy().argsort().tolist()
+    [[1, 3, 0, 2]]
+    """
+
+    def __call__(
+        self, shape: tuple[int, ...], dtype: Any = None, *, kernel: Any = None, fans: tuple[int, int] | None = None
+    ) -> Any:
+        if kernel is None:
+            raise ValueError(
+                "Magnitude ranks the weights of a kernel. Received: kernel=None. Use it in a masked layer."
+            )
+        weights = np.asarray(keras.ops.convert_to_numpy(kernel), np.float64).reshape(shape)
+        mean_square = float(np.mean(weights**2))
+        sigma = math.sqrt(1.0 / (3.0 * (fans or kernel_fans(tuple(shape)))[0]))
+        scores = weights * (sigma / math.sqrt(mean_square)) if mean_square else weights
+        return keras.ops.convert_to_tensor(scores, dtype or "float32")
+
+
 def _draw_symmetric_uniform(bits: np.random.Philox, size: int) -> Float64:
     """Returns values in [-1, 1), multiples of 2**-52."""
     return (bits.random_raw(size) >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
@@ -288,13 +330,15 @@ def get(identifier: Any) -> Any:
     """
     if isinstance(identifier, str) and identifier in INITIALIZERS:
         return INITIALIZERS[identifier]()
+    if identifier == "magnitude":
+        return Magnitude()
     try:
         initializer = keras.initializers.get(identifier)
     except (ValueError, TypeError):
         initializer = None
     if initializer is None:
         raise ValueError(
-            f"Unknown initializer. Expected one of {sorted(INITIALIZERS)}, a name that Keras knows, an "
+            f"Unknown initializer. Expected one of {sorted([*INITIALIZERS, 'magnitude'])}, a name that Keras knows, an "
             f"initializer or its config. Received: {identifier!r}."
         )
     return initializer

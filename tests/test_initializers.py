@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from tables import INITIALIZERS
 
-from keras_popup import initializers
+import keras_popup
+from keras_popup import criteria, initializers
 
 # crc32 of the float32 bytes for seed 1 and shape (3, 3, 8, 16): a change of any kernel of any ticket.
 CHECKSUMS = {
@@ -118,3 +119,26 @@ def test_frozen_initializer_refuses_a_bad_k(k):
 def test_frozen_initializer_that_is_scaled_needs_k():
     with pytest.raises(ValueError, match="needs `k` outside a masked layer"):
         make("signed_constant", seed=1, scaled=True)((3, 3))
+
+
+def test_magnitude_ranks_by_the_kernel():
+    kernel = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    scores = initializers.Magnitude()(kernel.shape, kernel=kernel, fans=(12, 5)).numpy()
+    np.testing.assert_allclose(scores / scores.flat[0], kernel / kernel.flat[0], rtol=1e-5)
+    assert np.sqrt(np.mean(scores**2)) == pytest.approx(np.sqrt(1 / 36), rel=1e-5)
+    np.testing.assert_array_equal(initializers.Magnitude()((2,), kernel=np.zeros(2)), [0, 0])
+    with pytest.raises(ValueError, match="Received: kernel=None"):
+        initializers.Magnitude()((2, 3))
+
+
+def test_magnitude_starts_with_the_mask_of_magnitude_pruning():
+    plain = keras.Sequential(
+        [keras.Input((6, 6, 3)), keras.layers.Conv2D(8, 3), keras.layers.Flatten(), keras.layers.Dense(5)]
+    )
+    masked = keras_popup.mask_model(plain, weights="keep", k=0.2, scores_initializer="magnitude", seed=1)
+    for layer, twin in zip(plain.layers, masked.layers, strict=True):
+        if layer.weights:
+            expected = criteria.choose(np.abs(layer.kernel.numpy()), 0.2)
+            np.testing.assert_array_equal(twin.mask().numpy().astype(bool), expected)
+    with pytest.raises(ValueError, match="draws its masks by probabilities, which magnitudes are not"):
+        keras_popup.mask_model(plain, weights="keep", selector="bernoulli", scores_initializer="magnitude")

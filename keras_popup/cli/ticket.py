@@ -59,11 +59,13 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         "The type in which kept weights are stored where no seed gives them. The default loses nothing.",
         flag_values=values,
     )
+    _define_base(values)
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")) is None:
         return 0
     (path,) = given
     file = find_model_file(path, (".keras",))
+    _check_base(values)
     out = Path(values.out or Path(file).with_suffix(".ticket"))
     check_new(out, values.overwrite)
     origin, metrics = read_origin(file), None
@@ -77,7 +79,13 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     with import_quietly():
         from keras_popup.tickets import save_ticket
     ticket = save_ticket(
-        load_model(file), out, values_dtype=values.values_dtype, metrics=metrics, notes=values.notes, **origin
+        load_model(file),
+        out,
+        values_dtype=values.values_dtype,
+        base=values.base,
+        metrics=metrics,
+        notes=values.notes,
+        **origin,
     )
     print(ticket)
     print(f" Written: {out}")
@@ -97,9 +105,11 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         "trust", [], "Installed packages whose layers the ticket may use, such as keras_hub.", flag_values=values
     )
     _define_max_bytes(values)
+    _define_base(values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
     path = _find_ticket(given[0])
+    _check_base(values)
     kind = "masked" if values.masked else "plain"
     out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
@@ -107,7 +117,8 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     check_new(out, values.overwrite)
     with import_quietly():
         from keras_popup.tickets import load_ticket
-    model = load_ticket(path, masked=values.masked, trust=values.trust, max_bytes=values.max_bytes)
+    options = {"base": values.base, "trust": values.trust, "max_bytes": values.max_bytes}
+    model = load_ticket(path, masked=values.masked, **options)
     write_atomically(out, model.save)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
     return 0
@@ -116,14 +127,17 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
 def _inspect(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
     _define_max_bytes(values)
+    _define_base(values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
     path = _find_ticket(given[0])
+    _check_base(values)
     with import_quietly():
         from keras_popup.tickets import ticket_info, verify_ticket
-    inspect = verify_ticket if command == "verify" else ticket_info
-    print(inspect(path, max_bytes=values.max_bytes))
-    if command == "verify":
+    if command == "info":
+        print(ticket_info(path, max_bytes=values.max_bytes))
+    else:
+        print(verify_ticket(path, base=values.base, max_bytes=values.max_bytes))
         print(" Verified: all masks, kernels and other weights are those that were saved")
     return 0
 
@@ -138,6 +152,16 @@ def _find_ticket(path: str) -> str:
     if not os.path.isfile(file):
         raise UsageError(f"There is no model.ticket in '{path}'. Write it with keras-popup ticket pack {path}.")
     return file
+
+
+def _define_base(values: flags.FlagValues) -> None:
+    text = "The .keras file of the plain model whose weights are not repeated in the ticket."
+    flags.DEFINE_string("base", None, text, flag_values=values)
+
+
+def _check_base(values: flags.FlagValues) -> None:
+    if values.base and not os.path.isfile(values.base):
+        raise UsageError(f"There is no file '{values.base}'. --base is the .keras file of a plain model.")
 
 
 def _define_max_bytes(values: flags.FlagValues) -> None:

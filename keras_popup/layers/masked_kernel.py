@@ -168,9 +168,16 @@ class MaskedKernel:
                 f"Received an input that gives a kernel of shape {tuple(shape)}."
             )
         selectors.check_kept(self._k_value, math.prod(shape), self.where)
+        if self.selector.draws and isinstance(self.scores_initializer, initializers.Magnitude):
+            raise ValueError(
+                f"Layer '{self.layer.name}' draws its masks by probabilities, which magnitudes are not. Received: "
+                'scores_initializer="magnitude". Use the selector "top_k".'
+            )
 
     def bind_fans(self, initializer: Any, shape: Axes) -> Any:
-        """Returns the initializer with the fans of this kernel as a fixed argument, if it has such an argument."""
+        """Returns the initializer with the fans of this kernel, and the kernel, as fixed arguments, if it has them."""
+        if isinstance(initializer, initializers.Magnitude):
+            return functools.partial(initializer, kernel=self.kernel, fans=self.fans(shape))
         if isinstance(initializer, initializers.FrozenInitializer):
             return functools.partial(initializer, fans=self.fans(shape))
         return initializer

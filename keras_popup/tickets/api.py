@@ -19,6 +19,7 @@ from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
 from keras_popup.tickets import allowlist, architecture, file_format, mask_record
+from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
 from keras_popup.tickets.info import UNKNOWN_INPUT, TicketInfo, describe
 
@@ -35,6 +36,7 @@ def save_ticket(
     *,
     preprocess: Sequence[Any] | None = None,
     values_dtype: str | None = None,
+    base: Any = None,
     classes: Sequence[str] | None = None,
     dataset: str | None = None,
     arguments: dict[str, Any] | None = None,
@@ -59,6 +61,9 @@ def save_ticket(
         values_dtype: "float16", "bfloat16", "float32" or "float64", the dtype in which kept weights are stored where no
             seed gives them: those of pretrained and of finetuned kernels. None keeps them without loss. The model of
             the ticket then has the rounded weights.
+        base: a plain `keras.Model`, or the path of its `.keras` file, such as the pretrained model that was masked.
+            Weights that it has are not in the file: kernels, of which the masks remain, and all others that are the
+            same. `load_ticket` then needs the same base.
         classes: the names of the classes, in the order of the model's outputs. Stored as information only, like the
             next four.
         dataset: str, the dataset that the model was trained on.
@@ -117,6 +122,7 @@ def save_ticket(
     made: dict[str, Any] = {"versions": package_versions(_PACKAGES)}
     made |= {name: value for name, value in information.items() if value is not None}
     json.dumps(made)  # raises TypeError now instead of after the work
+    index = None if base is None else Base(base)
     target = Path(filepath)
     if not target.absolute().parent.is_dir() or target.is_dir():
         raise FileNotFoundError(f"`filepath` must be a file in a folder that exists. Received: '{target}'.")
@@ -131,22 +137,26 @@ def save_ticket(
     assets: list[file_format.Asset] = []
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
+    of_base: list[file_format.BaseTensor] = []
     with _show_progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
         for path, twin in architecture.list_layers(plain):
             layer, variables = twins.get(id(twin), twin), architecture.collect_variables(twin)
             if isinstance(layer, MaskedLayer):
                 for kernel in layer.masked_kernels.values():
                     key = architecture.find_key(variables, kernel.spec.plain_variable(twin))
-                    masks.append(mask_record.encode_kernel(kernel, path, key, values_dtype))
+                    masks.append(mask_record.encode_kernel(kernel, path, key, values_dtype, index))
                     del variables[key]
                     advance(masks[-1].size)
             if names := _name_frozen_weights(layer):
                 frozen[path] = names
             untrainable += [] if layer.trainable else [path]
+            if index is not None:
+                of_base += index.take(path, variables)
             tensors += architecture.collect_tensors(path, variables)
             assets += architecture.collect_assets(path, twin)
     records = tuple(masks), tuple(tensors), tuple(assets)
-    ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *records)
+    relation = file_format.BaseWeights(index.name, tuple(of_base)) if index else None
+    ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *records, relation)
     content = file_format.to_bytes(ticket)
     _read_back(content, plain)
     file_format.write(target, content)
@@ -157,6 +167,7 @@ def load_ticket(
     filepath: str | os.PathLike[str],
     masked: bool = False,
     *,
+    base: Any = None,
     custom_objects: dict[str, Any] | None = None,
     trust: Sequence[str] = (),
     max_bytes: int = MAX_BYTES,
@@ -169,7 +180,9 @@ def load_ticket(
     Args:
         filepath: path of the file.
         masked: bool. True returns a masked model, for further training. A ticket does not store the scores, so the
-            model gets new scores that give the same masks. In pretrained kernels, weights that were not kept are 0.
+            model gets new scores that give the same masks. In pretrained kernels, weights that were not kept are 0,
+            unless the ticket has a base.
+        base: the base that the ticket was saved with: a plain `keras.Model`, or the path of its `.keras` file.
         custom_objects: dict from names to classes and functions of the model that are not registered with Keras.
         trust: names of installed packages whose registered classes the model may have, such as ("keras_hub",). They
             are imported, and their code runs with arguments from the file. Classes that you have imported and
@@ -184,8 +197,9 @@ def load_ticket(
     Raises:
         OSError: if the file cannot be read.
         ImportError: if a package of `trust` is not installed.
-        TicketError: (a ValueError) if the file is not a ticket, is damaged or too large, or if the random numbers
-            of this machine or version differ from those that it was saved with.
+        TicketError: (a ValueError) if the file is not a ticket, is damaged or too large, if the random numbers of
+            this machine or version differ from those that it was saved with, or if it needs a base and `base` is
+            missing or another model.
     """
     trusted = allowlist.import_trusted(trust)
     with _add_path(filepath):
@@ -193,7 +207,13 @@ def load_ticket(
         if "preprocessing" not in ticket.made:
             _logger.warning("%s", f"'{filepath}': {UNKNOWN_INPUT}")
         plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
+        index = None if base is None else Base(base)
+        if ticket.base and index is None:
+            raise TicketError(mask_record.NEEDS_BASE)
         stores: dict[str, dict[str, Any]] = {}
+        if ticket.base and index:
+            for item in ticket.base.tensors:
+                stores.setdefault(item.layer, {})[item.name] = index.read_tensor(item)
         files: dict[str, dict[str, bytes]] = {}
         for tensor in ticket.tensors:
             stores.setdefault(tensor.layer, {})[tensor.name] = file_format.array(tensor)
@@ -207,7 +227,7 @@ def load_ticket(
             for path, layer in architecture.list_layers(plain):
                 store = stores.pop(path, {})
                 for record in records.get(path, ()):
-                    mask, store[record.key] = mask_record.decode_kernel(record)
+                    mask, store[record.key] = mask_record.decode_kernel(record, index)
                     masks[path, record.key] = np.packbits(mask)
                     del mask
                     advance(record.size)
@@ -218,7 +238,7 @@ def load_ticket(
         if not masked:
             return plain
         try:
-            return _mask_plain(ticket, plain, masks, custom_objects)
+            return _mask_plain(ticket, plain, masks, custom_objects, index)
         except TicketError:
             raise
         except Exception as error:  # any kind: the arguments of masked layers come from the file
@@ -243,11 +263,12 @@ def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
         return describe(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
 
 
-def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> TicketInfo:
+def verify_ticket(filepath: str | os.PathLike[str], *, base: Any = None, max_bytes: int = MAX_BYTES) -> TicketInfo:
     """Unpacks and checks all weights of a ticket, without building the model.
 
     Args:
         filepath: path of the file.
+        base: as in `load_ticket`.
         max_bytes: as in `load_ticket`.
 
     Returns:
@@ -260,9 +281,14 @@ def verify_ticket(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTE
     with _add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
         with _show_progress("verifying", sum(record.size for record in ticket.masks)) as advance:
+            index = None if base is None else Base(base)
             for record in ticket.masks:
-                mask_record.decode_kernel(record)
+                mask_record.decode_kernel(record, index)
                 advance(record.size)
+            for item in ticket.base.tensors if ticket.base else ():
+                if index is None:
+                    raise TicketError(mask_record.NEEDS_BASE)
+                index.read_tensor(item)
         for tensor in ticket.tensors:
             file_format.array(tensor)
         for asset in ticket.assets:
@@ -339,6 +365,7 @@ def _mask_plain(
     model: keras.Model,
     masks: dict[tuple[str, str], Any],
     custom_objects: dict[str, Any] | None,
+    base: Base | None,
 ) -> keras.Model:
     """Masks the plain model of a ticket in place.
 
@@ -347,6 +374,7 @@ def _mask_plain(
         model: its plain model, with weights.
         masks: the masks as packed bits, by (path of the layer, key of the kernel).
         custom_objects: as in `load_ticket`.
+        base: the base model, whose kernels have all their weights.
     """
     layers = dict(architecture.list_layers(model))
     for path in dict.fromkeys(record.layer for record in ticket.masks):
@@ -358,6 +386,8 @@ def _mask_plain(
             mask = np.unpackbits(masks[path, record.key], count=record.size).reshape(record.shape)
             if record.from_seed:
                 kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
+            elif (of_base := mask_record.read_base_kernel(record, base)) is not None:
+                kernel.kernel.assign(of_base)
             elif (factor := kernel.selector.factor(record.kept, record.size)) != 1:
                 kernel.kernel.assign(kernel.kernel.numpy() / factor)  # the file has the product
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))

@@ -264,6 +264,8 @@ def _check_shapes(ticket: file_format.Ticket, variables: dict[tuple[str, str], A
     listed: dict[tuple[str, str], Any] = {}
     kernels = [((mask.layer, mask.key), mask.shape, mask.dtype) for mask in ticket.masks]
     others = [((tensor.layer, tensor.name), tensor.shape, tensor.dtype) for tensor in ticket.tensors]
+    of_base = ticket.base.tensors if ticket.base else ()
+    others += [((tensor.layer, tensor.name), tensor.shape, tensor.dtype) for tensor in of_base]
     for key, shape, dtype in kernels + others:
         if key in listed:
             raise TicketError(f"it lists weight '{key[1]}' of layer '{key[0]}' twice")

@@ -162,6 +162,59 @@ class Tensor:
 
 
 @dataclasses.dataclass(frozen=True)
+class BaseTensor:
+    """A weight of a ticket's model that is in the base and not in the file.
+
+    Attributes:
+        layer: str, the path of the layer in the ticket's model.
+        name: str, the key under which the layer saves the weight.
+        shape: tuple of ints.
+        dtype: str.
+        check: str, the checksum of its values.
+    """
+
+    layer: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    check: str
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseWeights:
+    """What a ticket takes from a base model, besides the kernels of masks.
+
+    Attributes:
+        name: str, the name of the base.
+        tensors: tuple of `BaseTensor`.
+    """
+
+    name: str
+    tensors: tuple[BaseTensor, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "tensors": [[*dataclasses.astuple(tensor)] for tensor in self.tensors]}
+
+    @classmethod
+    def from_json(cls, value: Any) -> "BaseWeights":
+        """Returns the weights of a manifest. Raises ValueError if they are not described as `to_json` does."""
+        if not isinstance(value, dict):
+            raise ValueError("what it says of its base is not a JSON object")
+        name = _get_value(value, "name", str, "its base")
+        tensors = []
+        for entry in _get_value(value, "tensors", list, "its base"):
+            texts = (
+                [entry[number] for number in (0, 1, 3, 4)] if isinstance(entry, list) and len(entry) == 5 else [None]
+            )
+            if not all(isinstance(text, str) and text.isprintable() for text in texts):
+                raise ValueError(f"its list of weights of the base has the entry {str(entry)[:60]!r}")
+            shape = _check_counts(entry[2], "the shape of a weight of the base")
+            _check_array(shape, entry[3])
+            tensors.append(BaseTensor(entry[0], entry[1], shape, entry[3], entry[4]))
+        return cls(name, tuple(tensors))
+
+
+@dataclasses.dataclass(frozen=True)
 class Asset:
     """A file that a layer saves, such as a vocabulary.
 
@@ -202,6 +255,7 @@ class Ticket:
         masks: the masked kernels.
         tensors: the other weights.
         assets: the files of layers.
+        base: what it takes from a base model; None if it has none.
     """
 
     model: dict[str, Any]
@@ -211,6 +265,7 @@ class Ticket:
     masks: tuple[Mask, ...]
     tensors: tuple[Tensor, ...]
     assets: tuple[Asset, ...]
+    base: BaseWeights | None = None
 
     def parts(self) -> Iterator[Mask | Tensor | Asset]:
         """Yields all records, in the order of their sections in the file."""
@@ -235,6 +290,8 @@ def write(path: Path, content: bytes) -> None:
 def to_bytes(ticket: Ticket) -> bytes:
     """Returns the content of a ticket file."""
     manifest: dict[str, Any] = {name: getattr(ticket, name) for name in _WHOLE}
+    if ticket.base is not None:  # left out otherwise, so that earlier versions can read the file
+        manifest["base"] = ticket.base.to_json()
     for group, kind in _KINDS.items():
         manifest[group] = [
             {
@@ -334,6 +391,7 @@ def _parse(manifest: Any, content: bytes, offset: int, max_bytes: int) -> tuple[
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is not a JSON object")
     whole: dict[str, Any] = {name: _get_value(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
+    whole["base"] = BaseWeights.from_json(manifest["base"]) if "base" in manifest else None
     name = _get_value(whole["model"], "config", dict, "its model").get("name", "")
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"its model has the name {str(name)[:60]!r}")

@@ -33,6 +33,7 @@ class TicketRow:
         mask_bytes: int, the size of the coded mask.
         limit_bytes: float, log2 C(weights, kept) in bytes: the size of a mask if only `kept` is known of it.
         other_bytes: int, the size of the layer's other weights, and of the kept weights if the file holds them.
+        in_base: bool, whether the base has the kernel.
     """
 
     path: str
@@ -44,6 +45,7 @@ class TicketRow:
     mask_bytes: int
     limit_bytes: float
     other_bytes: int
+    in_base: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ class TicketInfo:
         name: str, the name of the model.
         layers: tuple of `TicketRow`.
         tensor_bytes: int, the size of the weights and files of other layers, such as moving statistics.
+        base: str, the name of the base model that it needs; None if it needs none.
         made: dict: "versions" of libraries; "preprocessing", the names of the layers that prepare the inputs; and what
             was passed to `save_ticket`: "classes", "dataset", "arguments", "metrics" and "notes".
     """
@@ -66,6 +69,7 @@ class TicketInfo:
     layers: tuple[TicketRow, ...]
     tensor_bytes: int
     made: dict[str, Any]
+    base: str | None = None
 
     @property
     def weights(self) -> int:
@@ -104,7 +108,7 @@ class TicketInfo:
             table.add_row(title, kind, f"{size:,}", f"{kept:,}", k, seed, *bits, f"{mask / self.bytes:.1%}")
 
         for row in self.layers:
-            seed = "in the file" if row.seed is None else str(row.seed)
+            seed = str(row.seed) if row.seed is not None else "in the base" if row.in_base else "in the file"
             add(row.path, row.kind, f"{row.k:.4g}", seed, row.weights, row.kept, row.mask_bytes, row.limit_bytes)
         table.add_section()
         kept = sum(row.kept for row in self.layers)
@@ -118,6 +122,8 @@ class TicketInfo:
             f" Other weights: {others:,} bytes",
             f" Architecture and tables: {self.bytes - self.mask_bytes - others:,} bytes",
         ]
+        if self.base is not None:
+            lines.append(f" Needs the base: {self.base}")
         lines.append(f" {self._describe_input()}")
         if self.classes:
             more = ", ..." if len(self.classes) > _MOST_CLASSES else ""
@@ -158,8 +164,10 @@ def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
             mask_bytes=len(mask.tables) + len(mask.stream),
             limit_bytes=selectors.entropy_bits(mask.size, mask.kept) / 8,
             other_bytes=masked_layers[mask.layer] + len(mask.values),
+            in_base=bool(mask.arguments.get("base")),
         )
         for mask in ticket.masks
     ]
     name = str(ticket.model.get("config", {}).get("name", ""))
-    return TicketInfo(str(path), size, name, tuple(rows), others, ticket.made)
+    base = ticket.base.name if ticket.base else None
+    return TicketInfo(str(path), size, name, tuple(rows), others, ticket.made, base)

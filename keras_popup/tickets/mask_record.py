@@ -12,6 +12,7 @@ from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
 from keras_popup.selectors import Bernoulli, TopK
 from keras_popup.tickets import allowlist, file_format, mask_coding
+from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import Mask, TicketError
 
 # The selectors whose masked kernel is kernel * mask * factor, so that the kernel may follow from its seed. Others may
@@ -22,7 +23,9 @@ _SEEDED = (TopK(), Bernoulli(False), Bernoulli(True))
 _FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}
 
 
-def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str | None = None) -> Mask:
+def encode_kernel(
+    kernel: MaskedKernel, path: str, key: str, values_dtype: str | None = None, base: Base | None = None
+) -> Mask:
     """Returns the record of a masked kernel.
 
     Args:
@@ -30,6 +33,7 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str |
         path: str, the path of its layer in the model.
         key: str, the key under which the stock layer saves the kernel.
         values_dtype: str, the dtype of kept weights that no seed gives; None for the kernel's own.
+        base: the base model. A kernel that it has is not in the record.
 
     Raises:
         ValueError: if the masked kernel is not 0 where the mask is 0, or if a weight is too large for `values_dtype`.
@@ -38,15 +42,20 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str |
         mask = kernel.mask().numpy().astype(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
-    weights, values, rounded = None, b"", {}
-    if type(kernel.initializer) in _FROZEN.values() and type(kernel.selector) in map(type, _SEEDED):
+    weights, values = None, b""
+    more: dict[str, Any] = {}
+    is_product = type(kernel.selector) in map(type, _SEEDED)
+    if type(kernel.initializer) in _FROZEN.values() and is_product:
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = mask_coding.weight_bins(drawn)
             check = file_format.checksum(frozen)
         del drawn
     from_seed = weights is not None
-    if not from_seed:
+    from_base = base is not None and not from_seed and is_product and base.find(frozen) is not None
+    if from_base:
+        weights, check, more = mask_coding.weight_bins(_to_float32(frozen)), file_format.checksum(frozen), {_BASE: True}
+    elif not from_seed:
         baked, kept = kernel.baked().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
             raise ValueError(
@@ -55,12 +64,14 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str |
             )
         stored = baked[kept]
         if values_dtype not in (None, frozen.dtype.name):
-            stored, rounded = _round(stored, values_dtype, kernel), {_VALUES: values_dtype}
+            stored, more = _round(stored, values_dtype, kernel), {_VALUES: values_dtype}
         values, check = file_format.pack(stored), file_format.checksum(stored)
         del baked, kept, stored
     starts = None
     if type(kernel.scores_initializer) in _FROZEN.values():
         starts = mask_coding.start_bins(kernel.scores_initializer.values(shape, fans))
+    elif from_base and isinstance(kernel.scores_initializer, initializers.Magnitude):
+        starts = mask_coding.start_bins(_to_float32(frozen))  # the bins of scores that are w times a constant
     tables, stream = mask_coding.encode(mask, starts, weights)
     arguments = kernel.arguments().to_json()
     initializer = arguments.pop("initializer")
@@ -86,7 +97,7 @@ def encode_kernel(kernel: MaskedKernel, path: str, key: str, values_dtype: str |
             # Left out if True, so that earlier versions can read the file.
             **({} if layer_arguments.train_others else {"train_others": False}),
             **layer_arguments.describe_training(),
-            **rounded,
+            **more,
         },
         kernel_check=check,
         mask_check=file_format.checksum(np.packbits(mask)),
@@ -106,8 +117,29 @@ def _round(values: NDArray[Any], dtype: str, kernel: MaskedKernel) -> NDArray[An
     return rounded
 
 
-def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def _to_float32(kernel: NDArray[Any]) -> NDArray[np.float32]:
+    return kernel.astype(np.float32, copy=False)
+
+
+def read_base_kernel(record: Mask, base: Base | None) -> NDArray[Any] | None:
+    """Returns the kernel that a record takes from the base, or None if it takes none.
+
+    Raises:
+        TicketError: if there is no base, or if it does not have the kernel.
+    """
+    if not record.arguments.get(_BASE):
+        return None
+    if base is None:
+        raise TicketError(NEEDS_BASE)
+    return base.read(f"the kernel of layer '{record.layer}'", record.shape, record.dtype, record.kernel_check)
+
+
+def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     """Returns (mask, masked kernel) from a record: the inverse of `encode_kernel`.
+
+    Args:
+        record: the record.
+        base: the base model that the ticket was saved with; None if it has none.
 
     Raises:
         TicketError: if the record is not valid, or if the result is not what was saved.
@@ -115,14 +147,20 @@ def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
     shape, dtype = record.shape, file_format.DTYPES[record.dtype]
     stored = record.arguments.get(_VALUES, record.dtype)
     starts = weights = None
+    of_base = read_base_kernel(record, base)
     try:
-        if record.starts:
+        if record.starts and of_base is not None and _is_magnitude(record):
+            starts = mask_coding.start_bins(_to_float32(of_base))
+        elif record.starts:
             starts = mask_coding.start_bins(
                 _get_initializer(record.arguments.get("scores_initializer"))(shape, record.fans)
             )
         if record.from_seed:
             values = _get_initializer(record.initializer)(shape, record.fans)
             weights = mask_coding.weight_bins(values)
+        elif of_base is not None:
+            values = np.array(of_base)  # a copy, as the mask is applied in place
+            weights = mask_coding.weight_bins(_to_float32(values))
         else:
             if stored not in VALUES_DTYPES and stored != record.dtype:
                 raise ValueError(f"its weights are stored as {str(stored)[:40]!r}, which is none of {VALUES_DTYPES}")
@@ -142,11 +180,16 @@ def decode_kernel(record: Mask) -> tuple[NDArray[np.uint8], NDArray[Any]]:
                 "numbers drawn from a seed have changed. Use the versions that `keras-popup ticket info` shows, and "
                 "report this"
             )
-    if record.from_seed:
+    if record.from_seed or of_base is not None:
         return mask, _apply_mask(kernel, mask, _find_factor(record))
     baked = np.zeros(shape, dtype)
     baked[mask.astype(bool)] = kernel
     return mask, baked
+
+
+def _is_magnitude(record: Mask) -> bool:
+    serialized = record.arguments.get("scores_initializer")
+    return isinstance(serialized, dict) and serialized.get("registered_name") == "keras_popup>Magnitude"
 
 
 def _apply_mask(kernel: NDArray[Any], mask: NDArray[np.uint8], factor: np.float32) -> NDArray[Any]:
@@ -195,6 +238,9 @@ _TRAINED: dict[str, Any] = {"train_bias": None, "train_others": True, "train_sco
 _LAYER_ARGUMENTS = ("scores_regularizer", *_TRAINED)
 _KERNEL = "kernel"
 _VALUES = "values_dtype"  # if it is not that of the kernel
+_BASE = "base"  # whether the kernel is in the base
+
+NEEDS_BASE = "it holds only what differs from a base model. Pass that model, or its .keras file, as `base`"
 
 VALUES_DTYPES = ("float16", "bfloat16", "float32", "float64")
 """The dtypes in which kept weights can be stored."""
@@ -231,7 +277,7 @@ def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] |
     """
     for record in records.values():
         # Arguments of the stock layer, such as another number of units, are not allowed here.
-        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL, _VALUES}:
+        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL, _VALUES, _BASE}:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
             allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)

@@ -1,0 +1,83 @@
+"""The base of a ticket: a model whose weights the ticket does not repeat.
+
+Weights are recognized by their values, shape and dtype, never by a name. So a base may have other layers, names and a
+head of its own, and any other base is noticed.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_popup import conversion
+from keras_popup.tickets import architecture, file_format
+from keras_popup.tickets.file_format import BaseTensor, TicketError
+
+_LEAST_BYTES = 64  # of a weight; smaller ones take less in the file than their checksums
+
+_Key = tuple[tuple[int, ...], str, str]
+
+
+class Base:
+    """The weights of a base model, by their shapes, dtypes and values.
+
+    Args:
+        model: a plain, built `keras.Model`, or the path of a `.keras` file.
+
+    Raises:
+        TypeError: if `model` is neither.
+        ValueError: if the model has masks.
+    """
+
+    def __init__(self, model: Any) -> None:
+        if isinstance(model, (str, os.PathLike)):
+            model = keras.models.load_model(Path(model))
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"`base` must be a keras.Model or the path of a .keras file. Received: {model!r}.")
+        if conversion.masked_layers(model):
+            raise ValueError(f"The base '{model.name}' has masks. Pass the plain model: strip_masks, or the original.")
+        self.name = str(model.name)
+        self._arrays: dict[_Key, Any] = {}
+        for _, layer in architecture.list_layers(model):
+            for value in architecture.collect_variables(layer).values():
+                array = np.asarray(value)
+                if array.nbytes >= _LEAST_BYTES and array.dtype.name in file_format.DTYPES:
+                    self._arrays[tuple(array.shape), array.dtype.name, file_format.checksum(array)] = value
+
+    def find(self, array: NDArray[Any]) -> str | None:
+        """Returns the checksum of an array that the base has, or None."""
+        if array.nbytes < _LEAST_BYTES:
+            return None
+        check = file_format.checksum(array)
+        return check if (tuple(array.shape), array.dtype.name, check) in self._arrays else None
+
+    def take(self, path: str, variables: dict[str, Any]) -> list[BaseTensor]:
+        """Removes the weights that the base has from the variables of the layer at a path, and returns them."""
+        taken = []
+        for name, value in list(variables.items()):
+            array = np.asarray(value)
+            if check := self.find(array):
+                taken.append(BaseTensor(path, name, tuple(array.shape), array.dtype.name, check))
+                del variables[name]
+        return taken
+
+    def read_tensor(self, tensor: BaseTensor) -> NDArray[Any]:
+        """Returns the values of a weight that a ticket takes from the base. Raises what `read` raises."""
+        where = f"weight '{tensor.name}' of layer '{tensor.layer}'"
+        return self.read(where, tensor.shape, tensor.dtype, tensor.check)
+
+    def read(self, where: str, shape: tuple[int, ...], dtype: str, check: str) -> NDArray[Any]:
+        """Returns the array of a checksum.
+
+        Raises:
+            TicketError: if the base does not have it. `where` names what it is.
+        """
+        if (key := (tuple(shape), dtype, check)) not in self._arrays:
+            raise TicketError(
+                f"the base '{self.name}' is not the one that it was saved with: {where} of shape {tuple(shape)} is not "
+                "among its weights"
+            )
+        return np.asarray(self._arrays[key])
