@@ -1,5 +1,6 @@
 """The command `evaluate`."""
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -53,12 +54,17 @@ def evaluate(arguments: Sequence[str]) -> int:
     if name is None:
         raise UsageError(f"'{file}' does not say which data it was trained on. Name them with --dataset.")
     own = values.dataset is None
-    data = datasets.load(
-        name,
-        data_dir=values.data_dir or (origin.data_dir if own else None),
-        image_size=values.image_size or (origin.image_size if own else None),
-        validation=0.0,
-    )
+    data_dir = values.data_dir or (origin.data_dir if own else None)
+    size = values.image_size or (origin.image_size if own else None)
+    try:
+        data = datasets.load(name, data_dir=data_dir, image_size=size, validation=0.0)
+    except (OSError, ValueError) as error:
+        hint = (
+            ""
+            if data_dir or name == "digits"
+            else " The file of a model does not say where its data are: pass --data_dir."
+        )
+        raise ValueError(f"{error}{hint}") from error
     say(f"Reading {data.test.size:,} test images of {name}.")
     model = load_plain_model(file)
     _check(model, data, origin)
@@ -79,21 +85,26 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def _check(model: Any, data: Any, origin: Origin) -> None:
     """Raises ValueError if the data do not fit the model."""
-    expected, received = tuple(model.input_shape[1:]), tuple(data.image_shape)
-    if len(expected) != 3 or any(None not in (a, b) and a != b for a, b in zip(expected, received, strict=True)):
-        hint = f" Resize them with --image_size {expected[0]}." if len(expected) == 3 and expected[0] else ""
-        raise ValueError(f"The model takes images of shape {expected}; those of the data have {received}.{hint}")
+    import keras
+
     outputs = model.output_shape
-    if not isinstance(outputs, tuple) or len(outputs) != 2 or outputs[1] != len(data.classes):
+    is_one = isinstance(model.output, keras.KerasTensor) if getattr(model, "inputs", None) else True
+    if not is_one or not isinstance(outputs, tuple) or len(outputs) != 2 or outputs[1] != len(data.classes):
         raise ValueError(
             f"The model must have one output for each of the {len(data.classes)} classes of the data. It has {outputs}."
         )
     if origin.classes and origin.classes != data.classes:
-        number = next(n for n, pair in enumerate(zip(origin.classes, data.classes, strict=True)) if pair[0] != pair[1])
+        pairs = itertools.zip_longest(origin.classes, data.classes)
+        number, (theirs, ours) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
         raise ValueError(
             "The model was trained on other classes, or in another order. "
-            f"Class {number} is '{origin.classes[number]}' to the model and '{data.classes[number]}' in the data."
+            f"Class {number} is {theirs!r} to the model and {ours!r} in the data. Evaluate it on data with its own "
+            "classes."
         )
+    expected, received = tuple(model.input_shape[1:]), tuple(data.image_shape)
+    if len(expected) != 3 or any(None not in (a, b) and a != b for a, b in zip(expected, received, strict=True)):
+        hint = f" Resize them with --image_size {expected[0]}." if len(expected) == 3 and expected[0] else ""
+        raise ValueError(f"The model takes images of shape {expected}; those of the data have {received}.{hint}")
 
 
 def _count_correct(model: Any, batches: Any) -> tuple[Any, Any]:

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Returns:
-        The exit status: 0, 1 for a run that failed, 2 for wrong arguments, 3 for a loss that diverged.
+        The exit status: 0, 1 for a run that failed, 2 for wrong arguments, 3 for a loss that diverged, 130 for
+        Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
@@ -64,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if command not in commands:
             raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
         return commands[command](arguments[1:])
+    except KeyboardInterrupt:
+        print("\nkeras-popup: interrupted.", file=sys.stderr)
+        return 130
     except UsageError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return 2

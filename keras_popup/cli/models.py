@@ -21,7 +21,10 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
     """
     if os.path.isdir(path):
         files = [os.path.join(path, name + suffix) for name in ("model", "best") for suffix in suffixes]
-        hint = "The run in this folder is not finished." if os.path.exists(os.path.join(path, "config.json")) else ""
+        names = " or ".join(f"model{suffix}" for suffix in suffixes)
+        finished = os.path.exists(os.path.join(path, "summary.json"))
+        started = os.path.exists(os.path.join(path, "config.json"))
+        hint = f"It has no {names}." if finished else "The run in this folder is not finished." if started else ""
     else:
         files, hint = [path], ""
     for file in files:
@@ -71,11 +74,18 @@ def find_origin(path: str, file: str) -> Origin:
     size = arguments.get("image_size") if isinstance(arguments, dict) else None
     run = records.RunFolder(path) if os.path.isdir(path) else None
     return Origin(
-        classes=tuple(map(str, classes)) if isinstance(classes, list) else (),
+        classes=_read_names(classes) if isinstance(classes, list) else (),
         dataset=dataset if isinstance(dataset, str) else None,
         image_size=size if isinstance(size, int) else None,
         data_dir=run.config().get("data_dir") if run and run.is_one() else None,
     )
+
+
+def _read_names(names: list[Any]) -> tuple[str, ...]:
+    """Returns the names of classes. They may come from a stranger: a terminal is shown no control characters."""
+    texts = (str(name).encode("utf-8", "replace").decode() for name in names)
+    found = tuple("".join(char if char.isprintable() else "?" for char in text) for text in texts)
+    return found if len(set(found)) == len(found) else ()
 
 
 def load_model(file: str, masked: bool = True) -> Any:
@@ -95,7 +105,9 @@ def load_model(file: str, masked: bool = True) -> Any:
     if file.endswith(".ticket"):
         from keras_popup import tickets
 
+        say(f"Unpacking '{file}'.")
         return tickets.load_ticket(file, masked=masked)
+    records.read_origin(file)  # which says what is wrong with a damaged file better than Keras does
     say(f"Loading '{file}'.")
     try:
         return keras.models.load_model(file)

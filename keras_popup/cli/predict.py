@@ -17,8 +17,9 @@ keras-popup predict: what a model sees in images
 usage:
   keras-popup predict MODEL IMAGE... [flags]     MODEL is the folder of a run or search, a .keras file or a ticket
 
-An image is a JPEG, PNG, GIF or BMP file. It is cropped to its centre and resized to what the model takes. Prints the
-most probable classes.
+An image is a JPEG, PNG, GIF, BMP or WebP file. It is cropped to its centre and resized to what the model takes; alpha
+is dropped. Prints the most probable classes. Images should look like those of the training: digits of the dataset
+`digits` are light on black.
 
 examples:
   keras-popup predict runs/first digit.png
@@ -45,7 +46,8 @@ def predict(arguments: Sequence[str]) -> int:
         raise ValueError(f"The model must take images of a fixed size. It takes {shape}.")
     classes = find_origin(path, file).classes
     for image in images:
-        probabilities = _to_probabilities(model.predict_on_batch(datasets.read_image(image, shape[1:])[None]))
+        outputs = model.predict_on_batch(datasets.read_image(image, shape[1:])[None])
+        probabilities = _to_probabilities(outputs, _find_activation(model))
         names = classes if len(classes) == len(probabilities) else tuple(map(str, range(len(probabilities))))
         best = sorted(range(len(names)), key=lambda number: -probabilities[number])[: values.top]
         found = {names[number]: float(probabilities[number]) for number in best}
@@ -56,14 +58,29 @@ def predict(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _to_probabilities(outputs: Any) -> Any:
-    """Returns the probabilities of one image: the outputs, or their softmax if they are logits."""
+def _find_activation(model: Any) -> str:
+    """Returns the name of the function that gives a model's outputs; "" if it is not known."""
+    last = model.layers[-1]
+    if type(last).__name__ == "Softmax":
+        return "softmax"
+    return str(getattr(getattr(last, "activation", None), "__name__", ""))
+
+
+def _to_probabilities(outputs: Any, activation: str) -> Any:
+    """Returns the probabilities of one image. Of a model with one output they are those of two classes."""
     import numpy as np
 
     if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
         raise ValueError("The model must have one output for each class.")
     values = outputs[0].astype(np.float64)
-    if (values >= 0).all() and abs(values.sum() - 1) < 1e-3:
+    if not np.isfinite(values).all():
+        raise ValueError(f"The model gives {values}, which are not finite numbers.")
+    if activation in ("softmax", "sigmoid") and values.size > 1:
         return values
-    exponentials = np.exp(values - values.max())
+    if values.size == 1:
+        share = values[0] if activation == "sigmoid" else 1 / (1 + np.exp(-values[0]))
+        return np.array([1 - share, share])
+    if not activation and (values >= 0).all() and abs(values.sum() - 1) < 1e-3:
+        return values
+    exponentials = np.exp(values - values.max())  # the outputs are logits
     return exponentials / exponentials.sum()

@@ -13,7 +13,7 @@ from absl import flags
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
 from keras_popup.cli.models import check_new
-from keras_popup.cli.quiet import import_quietly
+from keras_popup.cli.quiet import import_quietly, say
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
 from keras_popup.training import RunConfig
@@ -139,6 +139,7 @@ def report(arguments: Sequence[str]) -> int:
     if (given := parse(values, "report", arguments, _REPORT_HELP, "SEARCH")) is None:
         return 0
     check_new(SearchFolder(given[0]).report, values.overwrite)
+    say("Drawing the page.")
     # Without TensorFlow: it reads plain data.
     from keras_popup.search import write_report
 

@@ -26,12 +26,15 @@ example:
 def summary(arguments: Sequence[str]) -> int:
     """`keras-popup summary`: prints what is masked in a model and returns the exit status."""
     values = flags.FlagValues()
-    text = "A row for every kernel, and for every layer without a mask, with the reason."
+    text = "A row for every kernel, and for every layer with weights and no mask, with the reason."
     flags.DEFINE_boolean("all", False, text, flag_values=values)
     if (given := parse(values, "summary", arguments, _SUMMARY_HELP, "MODEL")) is None:
         return 0
     file = find_model_file(given[0])
     with import_quietly():
-        from keras_popup.conversion import mask_summary
-    mask_summary(load_model(file), show_all=values.all)
+        from keras_popup.conversion import mask_summary, masked_layers
+    model = load_model(file)
+    if not masked_layers(model):
+        raise ValueError(f"'{file}' has no masks: it is a plain model.")
+    mask_summary(model, show_all=values.all)
     return 0

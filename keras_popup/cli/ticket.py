@@ -10,18 +10,18 @@ from keras_popup._files import write_atomically
 from keras_popup.cli.flags import UsageError, parse
 from keras_popup.cli.models import check_new, find_model_file, load_model
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.records import RunFolder, read_origin
+from keras_popup.records import RunFolder, read_origin, write_origin
 
 _TICKET_HELP = """\
 keras-popup ticket: a network as its seeds and its masks, in about one bit per weight or less
 
 usage:
-  keras-popup ticket pack MODEL [flags]       MODEL is a run folder or a .keras file
+  keras-popup ticket pack MODEL [flags]       MODEL is the folder of a run or search, or a .keras file
   keras-popup ticket unpack TICKET [flags]    writes the plain model, as a .keras file
   keras-popup ticket info TICKET              shows the bytes of each part, and where the ticket comes from
   keras-popup ticket verify TICKET            unpacks all weights and checks them
 
-TICKET is a .ticket file, or a run folder with one.
+TICKET is a .ticket file, or the folder of a run or search with one.
 A ticket may come from a stranger: no code in it is run, and a damaged ticket is an error.
 keras-popup ticket COMMAND --help prints the flags of a command.
 
@@ -67,6 +67,8 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     file = find_model_file(path, (".keras",))
     _check_base(values)
     out = Path(values.out or Path(file).with_suffix(".ticket"))
+    if out.suffix != ".ticket":
+        raise UsageError(f"--out must end in .ticket. Received: '{out}'.")
     check_new(out, values.overwrite)
     origin, metrics = read_origin(file), None
     if os.path.isdir(path):
@@ -116,10 +118,16 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
     check_new(out, values.overwrite)
     with import_quietly():
-        from keras_popup.tickets import load_ticket
+        from keras_popup.tickets import load_ticket, ticket_info
+    origin = ticket_info(path, max_bytes=values.max_bytes).made
     options = {"base": values.base, "trust": values.trust, "max_bytes": values.max_bytes}
     model = load_ticket(path, masked=values.masked, **options)
-    write_atomically(out, model.save)
+
+    def write(file: Path) -> None:
+        model.save(file)
+        write_origin(file, origin)
+
+    write_atomically(out, write)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
     return 0
 
@@ -143,15 +151,15 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
 
 
 def _find_ticket(path: str) -> str:
-    """Returns the path of a ticket: in the folder of a run, or the path itself, whatever its ending."""
+    """Returns the path of a ticket: in the folder of a run or search, or the path itself, whatever its ending."""
     if os.path.isfile(path):
         return path
     if not os.path.isdir(path):
         raise UsageError(f"There is no ticket at '{path}'.")
-    file = os.path.join(path, "model.ticket")
-    if not os.path.isfile(file):
-        raise UsageError(f"There is no model.ticket in '{path}'. Write it with keras-popup ticket pack {path}.")
-    return file
+    for name in ("model.ticket", "best.ticket"):
+        if os.path.isfile(file := os.path.join(path, name)):
+            return file
+    raise UsageError(f"There is no ticket in '{path}'. Write it with keras-popup ticket pack {path}.")
 
 
 def _define_base(values: flags.FlagValues) -> None:

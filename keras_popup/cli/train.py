@@ -11,7 +11,7 @@ from absl import flags
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse
 from keras_popup.cli.layer_k import merge_k, parse_layer_k
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.records import RunFolder
+from keras_popup.records import RunFolder, SearchFolder
 from keras_popup.training import RunConfig
 
 DIVERGED = 3  # exit status
@@ -50,6 +50,8 @@ def train(arguments: Sequence[str]) -> int:
         raise UsageError("--out is required: the folder of the run, such as --out runs/first.")
     try:
         given = {field.name: values[flag_name(field)].value for field in dataclasses.fields(RunConfig)}
+        if (given["from_run"] is None) == (given["method"] == "finetune"):
+            raise UsageError("--method finetune and --from go together: the folder of the run or search to begin with.")
         if given["from_run"] is not None:
             given |= _arguments_of(given["from_run"], values)
         config = RunConfig(**{**given, "k": merge_k(values.k, parse_layer_k(values.layer_k))})
@@ -78,11 +80,15 @@ _OF_SOURCE = ("model", "width", "precision", "dataset", "data_dir", "image_size"
 
 def _arguments_of(folder: str, values: flags.FlagValues) -> dict[str, Any]:
     """Returns the arguments of the run in `folder` that the command line leaves out."""
+    search = SearchFolder(folder)
+    if search.is_one() and (best := search.best()) is not None:
+        folder = os.path.join(folder, best.folder, str(best.execution))  # the winner
     run = RunFolder(folder)
     if not run.is_one() or not run.model.exists():
-        raise UsageError(f"--from must be the folder of a finished run. Received: '{folder}'.")
+        raise UsageError(f"--from must be the folder of a finished run or search. Received: '{folder}'.")
     source = run.config()
-    return {name: source[name] for name in _OF_SOURCE if name in source and not values[name].present}
+    arguments = {name: source[name] for name in _OF_SOURCE if name in source and not values[name].present}
+    return {"from_run": folder, **arguments}
 
 
 def _print_summary(summary: dict[str, Any], out: str) -> None:

@@ -118,13 +118,17 @@ def flops(model: keras.Model, inputs: Any = None) -> Flops:
             "some as `inputs`."
         )
     if inputs is None:
-        sizes = [tuple(size or 32 for size in x.shape[1:]) for x in model.inputs]
-        zeros = [np.zeros((1, *size), x.dtype) for size, x in zip(sizes, model.inputs, strict=True)]
+        shapes = [(x.shape[0] or 1, *(size or 32 for size in x.shape[1:])) for x in model.inputs]
+        zeros = [
+            np.full(shape, "") if x.dtype == "string" else np.zeros(shape, x.dtype)
+            for shape, x in zip(shapes, model.inputs, strict=True)
+        ]
         example = _keras.pack_inputs(model, zeros)
     else:
         if isinstance(inputs, (list, tuple)) and len(inputs) == 1:
             (inputs,) = inputs
         example = keras.tree.map_structure(lambda x: np.asarray(x)[:1], inputs)
+    batch = len(keras.tree.flatten(example)[0])
     paths = Paths(model)
     layers = [layer for layer in (model, *(layer for _, layer in walk(model))) if _find_kernels(layer)]
     uses: dict[_Key, int] = {}
@@ -135,7 +139,7 @@ def flops(model: keras.Model, inputs: Any = None) -> Flops:
         kernels = _find_kernels(layer)
         masked = layer.masked_kernels if isinstance(layer, MaskedLayer) else {}
         for name, variable in kernels.items():
-            size, number = math.prod(variable.shape), uses.get((id(layer), name), 0)
+            size, number = math.prod(variable.shape), uses.get((id(layer), name), 0) // batch
             kept = masked[name].kept if name in masked else size
             path = paths.of_kernel(layer, name, len(kernels) > 1) or model.name
             found.append(KernelFlops(path, 2 * number * size, 2 * number * kept))
@@ -186,6 +190,13 @@ def _count_calls(model: Any, layers: list[Any], uses: dict[_Key, int]) -> Iterat
         return counted
 
     recurrent = [layer for _, layer in walk(model) if isinstance(layer, keras.layers.RNN)]
+    states = [
+        (state, state.numpy())
+        for layer in recurrent
+        if layer.stateful
+        for state in keras.tree.flatten(layer.states)
+        if state is not None
+    ]
     for layer in layers:
         object.__setattr__(layer, "call", counting(layer, layer.call))
     for layer in recurrent:
@@ -193,6 +204,8 @@ def _count_calls(model: Any, layers: list[Any], uses: dict[_Key, int]) -> Iterat
     try:
         yield
     finally:
+        for state, value in states:
+            state.assign(value)
         for layer in {id(layer): layer for layer in (*layers, *recurrent)}.values():
             object.__delattr__(layer, "call")
 

@@ -41,6 +41,12 @@ def put_first(layers: Sequence[Any], model: keras.Model) -> keras.Model:
     start = chain.pop(0) if chain and isinstance(chain[0], keras.KerasTensor) else None
     if strange := [layer for layer in chain if not isinstance(layer, keras.layers.Layer)]:
         raise TypeError(f"`preprocess` must be Keras layers in a list. Received: {strange[0]!r}.")
+    names = {layer.name for layer in getattr(model, "layers", ())}
+    if clashing := [layer.name for layer in chain if layer.name in names]:
+        raise ValueError(
+            f"Model '{model.name}' has a layer named '{clashing[0]}' already. Give that of `preprocess` another "
+            "`name`, or leave it out if the model begins with it."
+        )
     start = _copy_input(model) if start is None else start
     prepared = start
     for layer in chain:

@@ -198,13 +198,25 @@ def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
 def read_image(path: str | os.PathLike[str], shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """Returns an image file as uint8 pixels of `shape`. Like test images, it is cropped to its centre and resized.
 
+    Colours become grey and grey becomes colours, as `shape` asks for; alpha is dropped.
+
     Raises:
         ValueError: if the file is not an image.
     """
+    data = tf.io.read_file(os.fspath(path))
     try:
-        pixels: NDArray[np.uint8] = _fit(tf.io.read_file(os.fspath(path)), shape, None).numpy()
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"'{path}' is not an image that can be read: {error.message}") from None
+        image = decode(data, 0)
+    except tf.errors.InvalidArgumentError:
+        raise ValueError(f"'{path}' is not an image that can be read. Expected JPEG, PNG, GIF, BMP or WebP.") from None
+    if image.dtype != tf.uint8:
+        image = tf.image.convert_image_dtype(image, tf.uint8)
+    colours = image.shape[-1] >= 3
+    image = image[..., :3] if colours else image[..., :1]
+    if shape[2] == 1 and colours:
+        image = tf.image.rgb_to_grayscale(image)
+    elif shape[2] == 3 and not colours:
+        image = tf.image.grayscale_to_rgb(image)
+    pixels: NDArray[np.uint8] = _fit(tf.io.encode_png(image), shape, None).numpy()
     return pixels
 
 

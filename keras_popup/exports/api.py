@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import logging
 import os
@@ -192,7 +193,7 @@ def _give_inputs(model: keras.Model, inputs: Any) -> keras.Model:
     shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
     if model.built and inputs is not None:
         symbolic = keras.tree.map_structure(
-            lambda x: keras.Input(np.shape(x)[1:], dtype=keras.backend.standardize_dtype(np.asarray(x).dtype)), inputs
+            lambda x: keras.Input(np.shape(x)[1:], dtype=_find_input_dtype(np.asarray(x))), inputs
         )
     elif isinstance(shape, (list, tuple)) and all(size is None or isinstance(size, int) for size in shape):
         symbolic = keras.Input(shape[1:])
@@ -202,6 +203,12 @@ def _give_inputs(model: keras.Model, inputs: Any) -> keras.Model:
             "some as `inputs`."
         )
     return keras.Model(symbolic, model(symbolic), name=model.name)
+
+
+def _find_input_dtype(example: Array) -> str:
+    """Returns the dtype of a model's input: that of the example, but floats are Keras's."""
+    dtype = str(keras.backend.standardize_dtype(example.dtype))
+    return str(keras.config.floatx()) if "float" in dtype else dtype
 
 
 def _replace(source: Path, target: Path) -> None:
@@ -345,7 +352,8 @@ def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
         if isinstance(layer, _AUGMENTATIONS):
             left_out[layer.name] = type(layer).__name__
-            object.__setattr__(layer, "call", lambda inputs, training=None: inputs)
+            cast = functools.partial(keras.ops.cast, dtype=layer.compute_dtype)
+            object.__setattr__(layer, "call", lambda inputs, training=None, cast=cast: cast(inputs))
     if left_out:
         _logger.warning("Left out, as they do nothing at inference: %s.", ", ".join(sorted(set(left_out.values()))))
     return plain

@@ -17,8 +17,8 @@ _MASKED_ARGUMENTS = """
 
     All arguments of the stock layer keep their meaning. Two defaults differ: there is no bias, and the kernel
     initializer is "signed_constant". A kernel regularizer applies to the masked kernel. A kernel constraint has no
-    effect, because constraints act after updates of the kernel, and this kernel is never updated. The other arguments
-    are keyword-only:
+    effect on a frozen kernel; with `train_kernel`, it applies to the masked kernel. The other arguments are
+    keyword-only:
 
     Args:
         k: float in (0, 1], the fraction of the kernel's weights that is kept.

@@ -140,6 +140,8 @@ class MaskedKernel:
         self.draws: Any = None
         self.k_variable: Any = None
         self._regularizer: Any = None
+        self._constraint: Any = None
+        self._position = 0  # among the layer's trainable variables, of the scores and the kernel
         self._hint: Any = None
         self._remembered: RememberedKernel | None = None
         self._autocast = True
@@ -208,6 +210,7 @@ class MaskedKernel:
         position = next((i for i, variable in enumerate(trainable) if variable is kernel), len(trainable))
         first = self._find_first_position()
         self.kernel, self._regularizer = kernel, getattr(kernel, "regularizer", None)
+        self._constraint = getattr(kernel, "constraint", None)
         kernel.trainable = False
         # Not autocast: the product with the mask is rounded to the compute dtype once.
         self._autocast = _keras.set_autocast(kernel, False)
@@ -277,13 +280,12 @@ class MaskedKernel:
         """
         layer = self.layer
         trained = [self.scores] * layer.train_scores + [self.kernel] * layer.train_kernel
-        own = _keras.own_variables(layer, _keras.TRAINABLE)
-        position = next(i for i, each in enumerate(own) if each is self.scores or each is self.kernel)
+        self._position = self._find_position()
         for variable in (self.scores, self.kernel):
             _keras.untrack(layer, variable)
             variable.trainable = layer.trainable and any(each is variable for each in trained)
         for number, variable in enumerate(trained):
-            _keras.track(layer, _keras.TRAINABLE, variable, position + number)
+            _keras.track(layer, _keras.TRAINABLE, variable, self._position + number)
         for variable in (self.kernel, self.scores):
             if not any(each is variable for each in trained):
                 fixed = _keras.own_variables(layer, _keras.NON_TRAINABLE)
@@ -293,17 +295,38 @@ class MaskedKernel:
         penalty = self._compute_penalty if self.scores_regularizer or self._regularizer else None
         self.scores.regularizer = penalty if layer.train_scores else None
         self.kernel.regularizer = None if layer.train_scores else penalty
+        self.kernel.constraint = self._constrain if layer.train_kernel and self._constraint else self._constraint
+
+    def _find_position(self) -> int:
+        own = _keras.own_variables(self.layer, _keras.TRAINABLE)
+        return next((i for i, each in enumerate(own) if each is self.scores or each is self.kernel), self._position)
+
+    def _constrain(self, kernel: Any) -> tf.Tensor:
+        """Returns the kernel with its constraint applied to the weights that are kept: the others count as 0."""
+        kernel, mask = tf.convert_to_tensor(kernel), self.mask() != 0
+        return tf.where(mask, self._constraint(tf.where(mask, kernel, tf.zeros_like(kernel))), kernel)
+
+    def put_in_order(self, trainable: list[Any], others: list[Any]) -> None:
+        """Moves the scores and the kernel, in lists of variables, to where they are if the scores alone are trained."""
+        place = next(
+            (i for i, each in enumerate(trainable) if each is self.scores or each is self.kernel), self._position
+        )
+        for variables in (trainable, others):
+            variables[:] = [each for each in variables if each is not self.scores and each is not self.kernel]
+        trainable.insert(place, self.scores)
+        others.insert(next((i for i, each in enumerate(others) if each is self.k_variable), len(others)), self.kernel)
 
     def thaw(self) -> None:
         """Undoes `freeze`: the kernel is a plain variable of the layer again, at the position of the scores."""
-        found = [_keras.untrack(self.layer, variable) for variable in (self.scores, self.kernel)]
-        position = min(place[1] for place in found if place and place[0] == _keras.TRAINABLE)
+        position = self._find_position()
+        for variable in (self.scores, self.kernel):
+            _keras.untrack(self.layer, variable)
         for variable in (self.k_variable, self.draws):
             if variable is not None:
                 _keras.untrack(self.layer, variable)
         _keras.set_autocast(self.kernel, self._autocast)
         self.kernel.trainable = self.layer.trainable
-        self.kernel.regularizer = self._regularizer
+        self.kernel.regularizer, self.kernel.constraint = self._regularizer, self._constraint
         _keras.track(self.layer, _keras.TRAINABLE, self.kernel, position)
 
     @property

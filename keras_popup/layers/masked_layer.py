@@ -73,11 +73,14 @@ class MaskedLayer(Mixin):
 
     def add_weight(self, *args: Any, name: str | None = None, **kwargs: Any) -> Any:
         """Creates a weight. For a kernel, it also creates the scores and `k`."""
-        if name == "bias" and not self.train_bias:
-            kwargs["trainable"] = False
         kernel = self.masked_kernels.get(name) if name else None
         if kernel is None:
-            return super().add_weight(*args, name=name, **kwargs)
+            variable = super().add_weight(*args, name=name, **kwargs)
+            if name == "bias" and not self.train_bias:
+                # Created as trainable, as the kernel is.
+                variable.trainable = False
+                _keras.track(self, _keras.NON_TRAINABLE, variable)
+            return variable
         shape = tuple(kwargs["shape"])
         kernel.check_shape(shape)
         initializer = kwargs["initializer"] if kernel.initializer is None else kernel.initializer
@@ -122,11 +125,48 @@ class MaskedLayer(Mixin):
         rematerialize = super().rematerialized_call
         return _workarounds.rematerialize_with_keywords(lambda call: rematerialize(call, *args), fn, kwargs)
 
+    @property
+    def variables(self) -> Any:
+        return self._reorder(super().variables)
+
+    @property
+    def weights(self) -> Any:
+        return self._reorder(super().weights)
+
+    def _reorder(self, variables: list[Any]) -> list[Any]:
+        """Returns variables in the order that they have where the scores alone are trained.
+
+        So weights of a finetuned layer and of one that is not have the same order, in lists and in files. Scores and
+        kernel have the same shape: another order would exchange them in silence.
+        """
+        if self.train_scores and not self.train_kernel:
+            return variables
+        first, second = ([*_keras.own_variables(self, name)] for name in (_keras.TRAINABLE, _keras.NON_TRAINABLE))
+        own = {id(variable) for variable in (*first, *second)}
+        for kernel in self.masked_kernels.values():
+            if kernel.kernel is not None:
+                kernel.put_in_order(first, second)
+        return [*first, *second, *(variable for variable in variables if id(variable) not in own)]
+
     # The stock layers would save the masked kernel, which their attribute returns, and no scores.
     def save_own_variables(self, store: Any) -> None:
-        keras.layers.Layer.save_own_variables(self, store)
+        for number, variable in enumerate(self._list_own_variables()):
+            store[str(number)] = variable
+
+    def _list_own_variables(self) -> list[Any]:
+        own = [*_keras.own_variables(self, _keras.TRAINABLE), *_keras.own_variables(self, _keras.NON_TRAINABLE)]
+        return self._reorder(own)
 
     def load_own_variables(self, store: Any) -> None:
+        if not self.train_scores or self.train_kernel:
+            variables = self._list_own_variables()
+            if len(store) != len(variables):
+                raise ValueError(
+                    f"Layer '{self.name}' has {len(variables)} variables, but the file has {len(store)} for it."
+                )
+            for number, variable in enumerate(variables):
+                variable.assign(store[str(number)])
+            return
         # Earlier versions dropped a bias that is frozen at 0, so their files do not have it. It is the last variable.
         variables = [*_keras.own_variables(self, _keras.TRAINABLE), *_keras.own_variables(self, _keras.NON_TRAINABLE)]
         bias = getattr(self, "bias", None)

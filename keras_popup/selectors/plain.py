@@ -4,6 +4,7 @@
 above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, or
 else from a sample. Where many scores are equal, the ties of one rank are counted instead. If none of this finds the
 threshold, three histograms of the bits find that of any scores.
+
 All of it is integer arithmetic on the bits of the scores, as there. Shapes need not be known, so one trace serves all
 kernels.
 """
@@ -162,9 +163,8 @@ def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found
     rank = ordered[place]
     hint = tf.cast(rank, tf.int64)
     # Nearly always the next one is lower, so no ties are cut.
-    cuts = tf.equal(ordered[tf.maximum(place - 1, 0)], rank) & ((place > 0) | (rank < 0))
     end, whole = tf.cond(
-        cuts | (rank < 0),
+        ((place > 0) & tf.equal(ordered[tf.maximum(place - 1, 0)], rank)) | (rank < 0),
         lambda: _cut_ties(ranks, wanted, index, rank),
         lambda: (tf.constant(0), tf.constant(True)),
     )

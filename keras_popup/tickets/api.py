@@ -107,7 +107,15 @@ def save_ticket(
             raise TypeError(f"`metrics` must be a dict of numbers by name. Received: {metrics!r}.") from None
     if classes is not None and not (isinstance(classes, (list, tuple)) and all(type(name) is str for name in classes)):
         raise TypeError(f"`classes` must be a list of strings. Received: {classes!r}.")
+    outputs = getattr(model, "output_shape", None)
+    if classes is not None and isinstance(outputs, tuple) and isinstance(outputs[-1], int):
+        numbers = {outputs[-1]} if outputs[-1] > 1 else {1, 2}  # one output tells two classes apart
+        if len(classes) not in numbers or len(set(classes)) != len(classes):
+            raise ValueError(
+                f"`classes` must be different names for the {outputs[-1]} outputs of the model. Received: {classes!r}."
+            )
     if preprocess is not None:
+        preprocess = [preprocess] if isinstance(preprocess, keras.layers.Layer) else list(preprocess)
         model = conversion.put_first(preprocess, model)
     information = {
         "preprocessing": _name_layers(

@@ -330,6 +330,8 @@ def read(path: Path, max_bytes: int) -> Ticket:
 
 
 def _check_header(header: bytes, size: int, max_bytes: int) -> None:
+    if not header:
+        raise TicketError("not a ticket: the file is empty")
     if header.startswith(b"PK\x03\x04"):
         raise TicketError("not a ticket: it is a ZIP archive, like .keras files")
     if not header.startswith(_MAGIC):

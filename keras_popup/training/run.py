@@ -248,6 +248,7 @@ class _Run:
 
     def _test(self) -> tuple[dict[str, float], dict[str, float] | None]:
         """Returns the metrics of the test images, and their means over masks that are drawn."""
+        _logger.info("Testing on %s images.", f"{self._data.test.size:,}")
         evaluate = self._evaluator()
         test = evaluate()
         if not self._config.draws:

@@ -46,6 +46,7 @@ def test_evaluate_says_when_the_input_is_unknown(capsys, tmp_path):
 
 def test_evaluate_refuses_data_that_do_not_fit(capsys, trained_run, tmp_path):
     photos = str(write_images(tmp_path / "photos"))
+    digits = str(write_images(tmp_path / "digits", classes=tuple("0123456789"), per_class=2))
     for flags, status, message in [
         (
             ("--dataset", "pets", "--data_dir", photos),

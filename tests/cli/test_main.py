@@ -39,9 +39,13 @@ def test_main_shows_the_version(capsys):
         (("train", "--out", "x", "--model", "conv5"), "conv5"),
         (
             ("train", "--out", "x", "--method", "finetune"),
-            "`from_run` must be the folder of a run, for 'finetune' alone",
+            "--method finetune and --from go together",
         ),
-        (("train", "--out", "x", "--method", "finetune", "--from", "y"), "--from must be the folder of a finished run"),
+        (
+            ("train", "--out", "x", "--method", "finetune", "--from", "y"),
+            "--from must be the folder of a finished run or search",
+        ),
+        (("ticket", "pack", "a.keras", "--out", "x.txt"), "MODEL must be"),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
         (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
         (("ticket", "pak"), "Unknown command 'ticket pak'. Expected: pack, unpack, info, verify"),

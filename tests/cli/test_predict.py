@@ -62,3 +62,39 @@ def test_predict_refuses_what_is_no_image(capsys, trained_run, tmp_path):
         found, out, err = run(capsys, "predict", str(trained_run), str(path))
         assert (found, out) == (status, "")
         assert message in err
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "jpg", "png"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_read_image_takes_any_image_for_any_model(suffix, channels, tmp_path):
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 9, 3), np.uint8)
+    for mode in ("RGB", "L", "P", "RGBA", "CMYK"):
+        if (suffix, mode) in (("jpg", "P"), ("jpg", "RGBA"), ("bmp", "CMYK"), ("png", "CMYK"), ("gif", "CMYK")):
+            continue  # there are no such files
+        path = tmp_path / f"{mode}.{suffix}"
+        Image.fromarray(pixels).convert(mode).save(path)
+        if mode == "CMYK":
+            continue  # TensorFlow reads none
+        image = datasets.read_image(path, (8, 8, channels))
+        assert (image.shape, image.dtype) == ((8, 8, channels), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "expected"),
+    [
+        ([2.0, 1.0, 0.0], "linear", [0.665, 0.245, 0.09]),
+        ([0.2, 0.3, 0.5], "softmax", [0.2, 0.3, 0.5]),
+        ([0.2, 0.3, 0.5], "", [0.2, 0.3, 0.5]),
+        ([0.9, 0.8, 0.1], "sigmoid", [0.9, 0.8, 0.1]),
+        ([0.25], "sigmoid", [0.75, 0.25]),
+        ([-2.0], "linear", [0.881, 0.119]),
+    ],
+)
+def test_predict_knows_probabilities_by_the_last_layer(outputs, activation, expected):
+    from keras_popup.cli.predict import _to_probabilities
+
+    np.testing.assert_allclose(_to_probabilities(np.array([outputs], "float32"), activation), expected, atol=1e-3)
+    with pytest.raises(ValueError, match="not finite numbers"):
+        _to_probabilities(np.full((1, 3), np.nan), activation)

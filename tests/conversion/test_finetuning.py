@@ -180,3 +180,56 @@ def test_finetune_refuses_what_has_no_masks():
         keras_popup.finetune("model")
     with pytest.raises(ValueError, match="`values_dtype` must be None or one of float16.*Received: 'int8'"):
         keras_popup.save_ticket(masked("keep"), "x.ticket", values_dtype="int8")
+
+
+@pytest.mark.parametrize("train_masks", [False, True])
+@pytest.mark.parametrize("kind", ["constructed", "random", "keep"])
+def test_finetuned_weights_fit_into_the_masked_model_and_back(kind, train_masks, tmp_path):
+    """Scores and kernel have one shape: they must not be exchanged in silence."""
+    model = masked(kind)
+    tuned = keras_popup.finetune(model, train_masks=train_masks)
+    fit(tuned, epochs=2)
+    expected = tuned(X).numpy()
+    tuned.save_weights(tmp_path / "tuned.weights.h5")
+    model.load_weights(tmp_path / "tuned.weights.h5")
+    np.testing.assert_allclose(model(X), expected, rtol=1e-6)
+    model.set_weights([weight * 0.5 for weight in tuned.get_weights()[:1]] + tuned.get_weights()[1:])
+    tuned.set_weights(model.get_weights())
+    np.testing.assert_allclose(tuned(X), model(X), rtol=1e-6)
+    assert [weight.path for weight in tuned.weights] == [weight.path for weight in tuned.variables]
+    names = [[weight.name for weight in each.weights] for each in (model, tuned)]
+    assert names[0] == names[1]
+
+
+def test_masked_layer_whose_kernel_and_scores_are_fixed():
+    model = keras.Sequential([keras.Input((8,)), layers.MaskedDense(3, seed=1, train_scores=False)])
+    assert not model.trainable_weights
+    np.testing.assert_array_equal(keras_popup.strip_masks(model)(X), model(X))
+    tuned = keras_popup.finetune(model)
+    fit(tuned)
+    assert [name for _, name in trained_names(tuned)] == ["kernel"]
+
+
+def test_finetune_constrains_the_weights_that_are_kept():
+    hidden = keras.layers.Dense(4, kernel_constraint="unit_norm", name="hidden")
+    model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(3)])
+    tuned = keras_popup.finetune(keras_popup.mask_model(model, k=0.6, weights="keep", seed=5))
+    layer = tuned.get_layer("hidden")
+    dropped = layer.mask().numpy() == 0
+    before = layer.frozen_kernel.numpy()[dropped]
+    fit(tuned)
+    np.testing.assert_allclose(np.linalg.norm(layer.baked_kernel(), axis=0), 1, rtol=1e-5)
+    tuned.compile("sgd", "mse")
+    tuned.fit(X, Y, verbose=0)
+    np.testing.assert_allclose(layer.frozen_kernel.numpy()[dropped], before, rtol=0.1)  # weight decay alone moves them
+    assert type(keras_popup.strip_masks(tuned).get_layer("hidden").kernel.constraint).__name__ == "UnitNorm"
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_stripped_model_trains_its_biases(copy):
+    model = keras_popup.mask_model(plain(), k=0.9, weights="keep", seed=2)
+    stripped = keras_popup.strip_masks(model, copy=copy)
+    before = [layer.bias.numpy() for layer in stripped.layers]
+    stripped.compile("sgd", "mse")
+    stripped.fit(X, Y, verbose=0)
+    assert all((layer.bias.numpy() != bias).any() for layer, bias in zip(stripped.layers, before, strict=True))

@@ -66,3 +66,19 @@ def test_flops_refuses_models_without_inputs():
         keras_popup.flops(keras.Sequential([L.Dense(3)]))
     with pytest.raises(TypeError, match="keras.Model"):
         keras_popup.flops(np.ones(3))
+
+
+def test_flops_leaves_states_as_they_are():
+    inputs = keras.Input(batch_shape=(2, 6, 8))
+    model = keras.Model(inputs, L.LSTM(4, stateful=True)(inputs))
+    model.predict(np.ones((2, 6, 8), "float32"), verbose=0)
+    before = [state.numpy() for state in model.layers[-1].states]
+    assert keras_popup.flops(model).dense == 2 * 6 * (8 * 16 + 4 * 16)
+    assert all(map(np.array_equal, [state.numpy() for state in model.layers[-1].states], before))
+
+
+def test_flops_of_a_model_of_strings():
+    inputs = keras.Input((1,), dtype="string")
+    tokens = L.StringLookup(vocabulary=["a", "b"])(inputs)
+    model = keras.Model(inputs, L.Dense(3)(L.Flatten()(L.Embedding(3, 4)(tokens))))
+    assert keras_popup.flops(model).dense == 2 * 4 * 3

@@ -20,8 +20,10 @@ def test_write_origin_leaves_a_model_that_keras_reads(tmp_path):
 
 
 def test_read_origin_takes_what_it_knows_only(tmp_path):
-    (tmp_path / "text.keras").write_text("no archive")
-    assert records.read_origin(tmp_path / "text.keras") == {}
+    for text in ("no archive", ""):
+        (tmp_path / "text.keras").write_text(text)
+        with pytest.raises(ValueError, match="cannot be read as a Keras model: it is empty, cut off or no .keras file"):
+            records.read_origin(tmp_path / "text.keras")
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "a.keras")
     records.write_origin(tmp_path / "a.keras", {**ORIGIN, "filepath": "/somewhere"})
     assert records.read_origin(tmp_path / "a.keras") == ORIGIN

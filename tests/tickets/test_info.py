@@ -68,8 +68,15 @@ def test_save_ticket_refuses_wrong_origins_before_any_work(tmp_path):
     for arguments, error, message in [
         ({"classes": "abc"}, TypeError, "`classes` must be a list of strings. Received: 'abc'"),
         ({"classes": [1, 2]}, TypeError, "`classes` must be a list of strings"),
+        ({"classes": ["a", "b"]}, ValueError, "`classes` must be different names for the 10 outputs"),
+        ({"classes": ["a"] * 10}, ValueError, "`classes` must be different names"),
+        (
+            {"preprocess": [keras.layers.Rescaling(2.0, name="flatten")]},
+            ValueError,
+            "has a layer named 'flatten' already",
+        ),
         ({"preprocess": [0.5]}, TypeError, "`preprocess` must be Keras layers in a list. Received: 0.5"),
-        ({"preprocess": [keras.layers.Flatten()]}, ValueError, "The layers of `preprocess` give"),
+        ({"preprocess": [keras.layers.Flatten(name="flat")]}, ValueError, "The layers of `preprocess` give"),
         ({"arguments": {"a": object()}}, TypeError, "JSON"),
     ]:
         with pytest.raises(error, match=message):
