@@ -46,12 +46,11 @@ def test_evaluate_says_when_the_input_is_unknown(capsys, tmp_path):
 
 def test_evaluate_refuses_data_that_do_not_fit(capsys, trained_run, tmp_path):
     photos = str(write_images(tmp_path / "photos"))
-    digits = str(write_images(tmp_path / "digits", classes=tuple("0123456789"), per_class=2))
     for flags, status, message in [
         (
             ("--dataset", "pets", "--data_dir", photos),
             1,
-            "takes images of shape (8, 8, 1); those of the data have (8, 8, 3)",
+            "must have one output for each of the 2 classes of the data",
         ),
         (("--dataset", "pets", "--data_dir", str(tmp_path / "no")), 2, "--data_dir must be a directory that exists"),
         (("--dataset", "digitz"), 1, "Unknown dataset 'digitz'"),
@@ -67,7 +66,12 @@ def test_evaluate_refuses_data_that_do_not_fit(capsys, trained_run, tmp_path):
             capsys, "evaluate", str(tmp_path / f"{name}.ticket"), "--dataset", "pets", "--data_dir", photos
         )
         assert status == (1 if name == "wrong" else 0), err
-    assert (
-        "in another order. Class 0 is 'dog' to the model and 'cat' in the data"
-        in run(capsys, "evaluate", str(tmp_path / "wrong.ticket"), "--dataset", "pets", "--data_dir", photos)[2]
-    )
+    flags = ("--dataset", "pets", "--data_dir", photos)
+    err = run(capsys, "evaluate", str(tmp_path / "wrong.ticket"), *flags)[2]
+    assert "in another order. Class 0 is 'dog' to the model and 'cat' in the data" in err
+    small = keras_popup.mask_model(keras_popup.models.FullyConnected((6, 6, 3), 2, 0.1), seed=1)
+    keras_popup.save_ticket(small, tmp_path / "small.ticket", preprocess=[])
+    status, _, err = run(capsys, "evaluate", str(tmp_path / "small.ticket"), *flags)
+    assert status == 1
+    assert "takes images of shape (6, 6, 3); those of the data have (8, 8, 3). Resize them with --image_size 6." in err
+    assert run(capsys, "evaluate", str(tmp_path / "small.ticket"), *flags, "--image_size", "6")[0] == 0
