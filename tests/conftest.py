@@ -46,6 +46,17 @@ UNIT_CASES = {
     "tests/selectors/test_thresholds.py::test_choose_from_large_inputs": ("40009-*",),
     "tests/selectors/test_thresholds.py::test_choose_in_passes_of_a_fixed_number": ("normal", "two_values"),
     "tests/selectors/test_thresholds.py::test_find_threshold_takes_many_passes_for_no_input": ("0.5-*-None",),
+    "tests/conversion/test_finetuning.py::test_finetune_keeps_zeros_everywhere": ("keep-top_k", "constructed-rescaled"),
+    "tests/conversion/test_finetuning.py::test_finetune_of_every_model": ("block",),
+    "tests/conversion/test_finetuning.py::test_finetune_of_masks_too": ("top_k",),
+    "tests/conversion/test_finetuning.py::test_finetuned_weights_fit_into_the_masked_model_and_back": ("keep-False",),
+    "tests/conversion/test_finetuning.py::test_stripped_model_trains_its_biases": ("True",),
+    "tests/conversion/test_flops.py::test_flops_of_every_model": ("block",),
+    "tests/conversion/test_preprocessing.py::test_put_first_gives_the_outputs_of_both": (
+        "functional-masked",
+        "subclassed-*",
+    ),
+    "tests/conversion/test_preprocessing.py::test_put_first_leaves_a_model_that_can_be_saved": ("functional",),
     "tests/conversion/test_masking.py::test_mask_model_of_every_network": ("not *resnet*", "resnet18", "resnet34"),
     "tests/conversion/test_odd_models.py::test_odd_model_round_trip": ("variables_without_names-*",),
     "tests/conversion/test_round_trips.py::test_round_trip_convert_train_save_load_strip": ("nested_sequential-*",),
@@ -63,6 +74,10 @@ UNIT_CASES = {
     "tests/test_models.py::test_models_have_the_stem_for_their_images": ("resnet18",),
     "tests/test_models.py::test_models_scale_every_layer_but_the_last": ("not *resnet*", "resnet18", "resnet34"),
     "tests/tickets/test_api.py::test_load_ticket_gives_every_model_back": ("nested_sequential-*",),
+    "tests/tickets/test_base.py::test_ticket_with_a_base_holds_what_differs": ("magnitude-other_names",),
+    "tests/tickets/test_base.py::test_ticket_with_a_base_refuses_another": ("load",),
+    "tests/tickets/test_base.py::test_ticket_with_a_base_of_other_dtypes": ("float16",),
+    "tests/tickets/test_base.py::test_load_ticket_refuses_wrong_descriptions_of_a_base": ("*99*",),
 }
 
 _SOME_MODELS = (

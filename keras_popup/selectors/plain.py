@@ -2,14 +2,13 @@
 
 `thresholds.py` finds the same threshold in fewer passes, as an XLA program that takes seconds to compile. Here scores
 above a bracket of ranks are counted, and the few inside it are sorted. The bracket comes from the last threshold, or
-else from a sample. Where many scores are equal, the ties of one rank are counted instead. If none of this finds the
-threshold, three histograms of the bits find that of any scores.
+else from a sample. If neither has few scores inside, as where many are equal, three histograms of the bits find the
+threshold of any scores.
 
 All of it is integer arithmetic on the bits of the scores, as there. Shapes need not be known, so one trace serves all
 kernels.
 """
 
-import math
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -30,8 +29,9 @@ _MOST_SORTED = 4 * _SAMPLE  # fewer scores are sorted at once
 _SHARE_SORTED = 16  # of more scores, at most one in so many
 _DEVIATIONS = 5.0  # of the sample's quantile, on either side
 
-_SMALL = 2048  # so few scores are sorted sooner than a hint is looked up
 _ROW = 4096  # scores whose ties are counted together
+
+# Few operations matter here, in branches too, taken or not: each takes time, and is prepared before the first step.
 
 _Found = tuple[tf.Tensor, ...]
 
@@ -43,7 +43,7 @@ class Threshold:
         rank: int32 scalar. Higher ranks are kept.
         end: int32 scalar. Unless `whole`, scores of this rank are kept before this flat index.
         whole: bool scalar, whether all scores of this rank are kept.
-        hint: int64 scalar, where to look next time: the rank, or -2 - rank if its many ties are better counted.
+        hint: int64 scalar, where to look next time: the rank, or `_TIED`.
     """
 
     def __init__(self, rank: tf.Tensor, end: tf.Tensor, whole: tf.Tensor, hint: tf.Tensor) -> None:
@@ -65,83 +65,28 @@ def rank_scores(scores: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), MAGNITUDE_BITS) + _OFFSET
 
 
-def is_small(size: int) -> bool:
-    """Tells whether so few scores are sorted, as `find_threshold` does without a hint."""
-    return size <= _SMALL
-
-
-def reach_of(size: int) -> int:
-    """Returns how far from the rank of a hint `find_threshold` looks, for `size` scores."""
-    return int(_ROOTS * 2**23 / math.sqrt(size))
-
-
-def find_threshold(
-    ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None, reach: tf.Tensor | None = None
-) -> Threshold:
+def find_threshold(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor | None = None) -> Threshold:
     """Finds the threshold that exactly `kept` scores are above.
 
     Args:
         ranks: int32 tensor of shape (n,), of `rank_scores`.
         kept: int32 scalar, in [1, n].
         hint: int64 scalar, any number, best `Threshold.hint` of nearly the same scores. Only time depends on it.
-        reach: int32 scalar, `reach_of(n)`; needed with a hint.
     """
-    if hint is None:
-        return Threshold(*_find_anew(ranks, kept))
-    assert reach is not None
-
-    def near_hint() -> _Found:
-        rank = tf.cast(tf.minimum(hint, MAGNITUDE_BITS), tf.int32)
-        low = tf.clip_by_value(rank - reach, 0, MAGNITUDE_BITS - 2 * reach)
-        return _look_inside(ranks, kept, low, 2 * reach, lambda: _find_anew(ranks, kept))
-
-    return Threshold(*_choose_path(hint >= 0, near_hint, lambda: _find_at_hint(ranks, kept, hint)))
-
-
-def _apart(function: Callable[..., _Found]) -> Callable[..., _Found]:
-    """Returns a function of (ranks, kept, other scalars) that is one operation where it is called.
-
-    What a branch holds takes time even if it is not taken: TensorFlow visits each of its operations.
-    """
-    traced: Callable[..., _Found] = tf.function(
-        function, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True}
-    )
-    return traced
-
-
-@_apart
-def _find_anew(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
-    """Returns the arguments of the `Threshold` of any scores, without a hint."""
+    size = tf.size(ranks)
 
     def by_sorting() -> _Found:
         bounded = tf.maximum(ranks, -1)  # all NaN are equal
-        return _find_among(bounded, tf.range(tf.size(ranks), dtype=tf.int64), kept)
+        return _find_among(bounded, tf.range(size, dtype=tf.int64), kept)
 
     def by_sample() -> _Found:
-        low, high, crowded = _bracket_by_sample(ranks, kept)
+        return _look_inside(ranks, kept, *_bracket_by_sample(ranks, kept), lambda: _find_by_histograms(ranks, kept))
 
-        def by_histograms() -> _Found:
-            return _find_by_histograms(ranks, kept)
+    def anew() -> _Found:
+        found: _Found = tf.cond(size > _MOST_SORTED, by_sample, by_sorting)
+        return found
 
-        return _choose_path(
-            crowded,
-            lambda: _look_at(ranks, kept, low, lambda: _look_at(ranks, kept, high, by_histograms)),
-            lambda: _look_inside(ranks, kept, low, high - low, by_histograms),
-        )
-
-    return _choose_path(tf.size(ranks) > _MOST_SORTED, by_sample, by_sorting)
-
-
-@_apart
-def _find_at_hint(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> _Found:
-    """Returns the arguments of a `Threshold` that is expected to have the rank of a hint, and many ties."""
-    rank = tf.cast(tf.minimum(-2 - hint, MAGNITUDE_BITS), tf.int32)
-    return _look_at(ranks, kept, rank, lambda: _find_anew(ranks, kept))
-
-
-def _choose_path(condition: tf.Tensor, one: Callable[[], _Found], other: Callable[[], _Found]) -> _Found:
-    found: _Found = tf.cond(condition, one, other)
-    return found
+    return Threshold(*(anew() if hint is None else _look_inside(ranks, kept, *_bracket_by_hint(hint, size), anew)))
 
 
 def _look_inside(
@@ -153,50 +98,29 @@ def _look_inside(
     inside = tf.where(tf.bitcast(ranks - low, tf.uint32) <= tf.bitcast(width, tf.uint32))[:, 0]
     size = tf.size(inside)
     found = (wanted >= 1) & (wanted <= size) & (size <= _count_sorted(tf.size(ranks)))
-    return _choose_path(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
+    threshold: _Found = tf.cond(found, lambda: _find_among(tf.gather(ranks, inside), inside, wanted), otherwise)
+    return threshold
 
 
 def _find_among(ranks: tf.Tensor, index: tf.Tensor, wanted: tf.Tensor) -> _Found:
     """Returns the arguments of the `Threshold` that `wanted` of some ranks are above. `index`: their flat indices."""
-    ordered = tf.sort(ranks)
-    place = tf.size(ranks) - wanted
-    rank = ordered[place]
-    hint = tf.cast(rank, tf.int64)
-    # Nearly always the next one is lower, so no ties are cut.
-    end, whole = tf.cond(
-        ((place > 0) & tf.equal(ordered[tf.maximum(place - 1, 0)], rank)) | (rank < 0),
-        lambda: _cut_ties(ranks, wanted, index, rank),
-        lambda: (tf.constant(0), tf.constant(True)),
-    )
-    return rank, end, whole, hint
-
-
-@_apart
-def _cut_ties(ranks: tf.Tensor, wanted: tf.Tensor, index: tf.Tensor, rank: tf.Tensor) -> _Found:
-    """Returns the end of the ties that are kept, and whether they all are."""
+    rank = tf.sort(ranks)[tf.size(ranks) - wanted]
     ties = tf.boolean_mask(index, tf.equal(ranks, rank))
     of_ties = wanted - _count(ranks > rank)
-    return tf.cast(ties[of_ties - 1], tf.int32) + 1, (rank >= 0) & tf.equal(tf.size(ties), of_ties)
+    whole = (rank >= 0) & tf.equal(tf.size(ties), of_ties)
+    return rank, tf.cast(ties[of_ties - 1], tf.int32) + 1, whole, tf.cast(rank, tf.int64)
 
 
-def _look_at(ranks: tf.Tensor, kept: tf.Tensor, rank: tf.Tensor, otherwise: Callable[[], _Found]) -> _Found:
-    """Returns the arguments of a `Threshold` if it has this rank, else what `otherwise` returns."""
-    above = ranks > rank
-    wanted = kept - _count(above)
-    tied = tf.not_equal(ranks >= _lower(rank), above)
+def _find_tie(tied: tf.Tensor, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the flat index after the `wanted`-th tie, and how many there are."""
     # How many ties each row has, and the rest after the last whole row.
-    rows = tf.size(ranks) // _ROW
+    rows = tf.size(tied) // _ROW
     ties = tf.reduce_sum(tf.cast(tf.reshape(tied[: rows * _ROW], [rows, _ROW]), tf.int32), 1)
     until = tf.cumsum(tf.concat([ties, [_count(tied[rows * _ROW :])]], 0))
-
-    def find_end() -> _Found:
-        row = _count(until < wanted)
-        before = tf.where(row > 0, until[tf.maximum(row - 1, 0)], 0)
-        inside = tf.cumsum(tf.cast(tied[row * _ROW :][:_ROW], tf.int32))
-        end = row * _ROW + _count(inside < wanted - before) + 1
-        return rank, end, (rank >= 0) & tf.equal(until[-1], wanted), -2 - tf.cast(rank, tf.int64)
-
-    return _choose_path((wanted >= 1) & (wanted <= until[-1]), find_end, otherwise)
+    row = _count(until < wanted)
+    before = tf.where(row > 0, until[tf.maximum(row - 1, 0)], 0)
+    inside = tf.cumsum(tf.cast(tied[row * _ROW :][:_ROW], tf.int32))
+    return row * _ROW + _count(inside < wanted - before) + 1, until[-1]
 
 
 def _lower(rank: tf.Tensor) -> tf.Tensor:
@@ -204,7 +128,6 @@ def _lower(rank: tf.Tensor) -> tf.Tensor:
     return tf.where(rank < 0, tf.int32.min, rank)
 
 
-@_apart
 def _find_by_histograms(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
     """Returns the arguments of a `Threshold` of any scores: the bits of its rank, eleven, ten and ten."""
     bounded = tf.maximum(ranks, -1)  # all NaN are equal
@@ -216,11 +139,10 @@ def _find_by_histograms(ranks: tf.Tensor, kept: tf.Tensor) -> _Found:
         digits = tf.where(alike, digits, 2**10)  # which is not counted
         digit, wanted = _find_digit(digits, 2**10, wanted)
         rank, alike = rank + digit * 2**shift, tf.equal(digits, digit)
-    ties = tf.where(alike)[:, 0]
-    whole = (rank >= 0) & tf.equal(tf.size(ties), wanted)
-    many = tf.size(ties) > _count_sorted(tf.size(ranks))
-    hint = tf.cast(rank, tf.int64)
-    return rank, tf.cast(ties[wanted - 1], tf.int32) + 1, whole, tf.where(many, -2 - hint, hint)
+    end, ties = _find_tie(alike, wanted)
+    whole = (rank >= 0) & tf.equal(ties, wanted)
+    hint = tf.cast(tf.where(ties > _count_sorted(tf.size(ranks)), _TIED, rank), tf.int64)
+    return rank, end, whole, hint
 
 
 def _find_digit(digits: tf.Tensor, number: int, wanted: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -240,8 +162,23 @@ def _count(condition: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
-def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns two ranks that the threshold is likely between, and whether many scores are."""
+# Brackets of scores that are mostly ties would have too many scores to sort, and to write them down takes long. They
+# are replaced by one that holds none, so that the histograms follow at once.
+_TIED = -2  # the hint of such scores
+
+
+def _bracket_by_hint(hint: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (low, width) of the ranks around that of a hint."""
+    # Computed here and not passed in: TensorFlow would prepare a function of its own for each kernel with a constant.
+    reach = tf.cast(_ROOTS * 2**23 / tf.sqrt(tf.cast(size, tf.float64)), tf.int32)
+    rank = tf.cast(tf.clip_by_value(hint, -1, MAGNITUDE_BITS), tf.int32)
+    low = tf.clip_by_value(rank - reach, 0, MAGNITUDE_BITS - 2 * reach)
+    is_tied = rank < 0
+    return tf.where(is_tied, MAGNITUDE_BITS, low), tf.where(is_tied, 0, 2 * reach)
+
+
+def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (low, width) of the ranks that the threshold is likely between."""
     size = tf.size(ranks)
     number = tf.clip_by_value(size // _SHARE_SAMPLED, _SAMPLE, _MOST_SAMPLED)
     stride = tf.maximum(size // number, 1)  # the graph is checked for small sizes too
@@ -254,8 +191,8 @@ def _bracket_by_sample(ranks: tf.Tensor, kept: tf.Tensor) -> tuple[tf.Tensor, tf
     low_rank = tf.where(low < 0, 0, sample[tf.maximum(low, 0)])
     high_rank = tf.where(high >= number, MAGNITUDE_BITS, sample[tf.minimum(high, number - 1)])
     low_rank, high_rank = _clip(tf.cast(low_rank, tf.int64)), _clip(tf.cast(high_rank, tf.int64))
-    between = _count((sample >= low_rank) & (sample <= high_rank))
-    return low_rank, high_rank, between > number // _SHARE_SORTED
+    is_tied = _count((sample >= low_rank) & (sample <= high_rank)) > number // _SHARE_SORTED
+    return tf.where(is_tied, MAGNITUDE_BITS, low_rank), tf.where(is_tied, 0, high_rank - low_rank)
 
 
 def _clip(rank: tf.Tensor) -> tf.Tensor:

@@ -66,10 +66,7 @@ class TopK(Selector):
         seed: Any = None,
     ) -> tf.Tensor:
         scores, kept = _checked(scores, k)
-        size = programs.static_size(scores)
-        if plain.is_small(size):
-            hint = None
-        hints = () if hint is None else (tf.convert_to_tensor(hint), tf.constant(plain.reach_of(size)))
+        hints = () if hint is None else (tf.convert_to_tensor(hint),)
         flat = tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
         masked, next_hint = _straight_through_kernel(dtype, *flat, kept, *hints)
         if hint is not None:
@@ -138,9 +135,9 @@ def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *
 
 
 def _choose(scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mask of flat scores, a bool tensor, and the next hint. `hint`: the hint and its reach, or nothing."""
+    """Returns the mask of flat scores, a bool tensor, and the next hint."""
     if programs.use_numpy() or programs.is_compiling():
-        threshold = thresholds.find_threshold(scores, kept, *hint[:1])
+        threshold = thresholds.find_threshold(scores, kept, *hint)
         return thresholds.is_above(scores, threshold), threshold
     ranks = plain.rank_scores(scores)
     found = plain.find_threshold(ranks, kept, *hint)

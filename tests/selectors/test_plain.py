@@ -15,7 +15,7 @@ def test_find_threshold_sorts_few_scores(hinted, at_most, monkeypatch):
     hint = plain.find_threshold(ranks, tf.constant(100_000)).hint if hinted else None
     sort, sorted_sizes = tf.sort, []
     monkeypatch.setattr(tf, "sort", lambda values: sorted_sizes.append(int(tf.size(values))) or sort(values))
-    plain.find_threshold(ranks, tf.constant(100_100), hint, plain.reach_of(300_000))
+    plain.find_threshold(ranks, tf.constant(100_100), hint)
     assert sum(sorted_sizes) <= at_most * 300_000
 
 
@@ -33,24 +33,19 @@ def tied(kind, size=100_000):
 
 
 @pytest.mark.parametrize("kind", ["two_values", "equal", "zeros", "nan", "many_ties", "one_of_them"])
-def test_find_threshold_counts_many_ties(kind, monkeypatch):
-    """Equal scores are neither sorted nor put into histograms, from their hint at the latest."""
+def test_find_threshold_among_many_ties(kind, monkeypatch):
+    """Equal scores are not sorted, neither anew nor from their hint."""
     scores = tied(kind)
     ranks = plain.rank_scores(tf.constant(scores))
-    reach = tf.constant(plain.reach_of(scores.size))
     for kept in (1, 10_007, 50_000, 99_999, 100_000):
         order = np.argsort(-np.where(np.isnan(scores), -1, np.abs(scores)), kind="stable")
         expected = np.zeros(scores.size, bool)
         expected[order[:kept]] = True
         first = plain.find_threshold(ranks, tf.constant(kept))
         np.testing.assert_array_equal(first.is_above(ranks), expected)
-        if int(first.hint) >= 0:
-            continue  # a threshold that few scores have
-        with monkeypatch.context() as patch:
-            patch.setattr(tf, "sort", None)
-            patch.setattr(tf.math, "bincount", None)
-            found = plain._look_at(ranks, tf.constant(kept), tf.cast(-2 - first.hint, tf.int32), lambda: None)
-        np.testing.assert_array_equal(plain.Threshold(*found).is_above(ranks), expected)
-        again = plain.find_threshold(ranks, tf.constant(kept), first.hint, reach)
-        assert (int(again.hint), int(again.rank), int(again.end)) == tuple(map(int, (found[3], found[0], found[1])))
+        again = plain.find_threshold(ranks, tf.constant(kept), first.hint)
         np.testing.assert_array_equal(again.is_above(ranks), expected)
+        if int(first.hint) == plain._TIED:
+            with monkeypatch.context() as patch:
+                patch.setattr(plain, "_find_among", None)
+                plain.find_threshold(ranks, tf.constant(kept), first.hint)

@@ -46,14 +46,14 @@ def by_histograms(scores, kept):
 def by_a_wrong_hint(scores, kept):
     ranks = plain.rank_scores(tf.reshape(scores, [-1]))
     hint = tf.constant(0x3F800000, tf.int64)
-    found = plain.find_threshold(ranks, kept, hint, plain.reach_of(ranks.shape[0]))
+    found = plain.find_threshold(ranks, kept, hint)
     return tf.reshape(found.is_above(ranks), scores.shape)
 
 
 def by_its_own_hint(scores, kept):
     ranks = plain.rank_scores(tf.reshape(scores, [-1]))
     hint = plain.find_threshold(ranks, kept).hint
-    found = plain.find_threshold(ranks, kept, hint, plain.reach_of(ranks.shape[0]))
+    found = plain.find_threshold(ranks, kept, hint)
     return tf.reshape(found.is_above(ranks), scores.shape)
 
 

@@ -58,7 +58,7 @@ def test_read_refuses_assets_outside_of_their_folder(original, name, tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "wrong magic bytes b''"),
+        (b"", "the file is empty"),
         (b"PK\x03\x04" + bytes(100), "it is a ZIP archive, like .keras files"),
         (b"\x89KPT\r\n\x1a\n", "cut off inside its header"),
         (b"\x89KPT\n\x1a\n" + bytes(100), "wrong magic bytes"),
