@@ -2,14 +2,13 @@
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from keras_popup.cli.flags import UsageError, parse
-from keras_popup.cli.models import Origin, find_model_file, find_origin, load_plain_model
+from keras_popup.cli.models import Origin, check_data_dir, find_model_file, find_origin, load_plain_model
 from keras_popup.cli.quiet import import_quietly, say
 
 _EVALUATE_HELP = """\
@@ -45,8 +44,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         return 0
     (path,) = given
     file = find_model_file(path)
-    if values.data_dir and not os.path.isdir(values.data_dir):
-        raise UsageError(f"--data_dir must be a directory that exists. Received: '{values.data_dir}'.")
+    check_data_dir(values.data_dir)
     with import_quietly():
         from keras_popup import datasets
     origin = find_origin(path, file)

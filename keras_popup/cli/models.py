@@ -34,6 +34,12 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
     raise UsageError(f"MODEL must be {expected}. Received: '{path}'. {hint}".rstrip())
 
 
+def check_data_dir(path: str | None) -> None:
+    """Raises UsageError if --data_dir is given and is no directory."""
+    if path and not os.path.isdir(path):
+        raise UsageError(f"--data_dir must be a directory that exists. Received: '{path}'.")
+
+
 def check_new(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raises UsageError if a command would replace what exists without being told to."""
     if os.path.exists(path) and not overwrite:

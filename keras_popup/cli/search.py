@@ -12,7 +12,7 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
-from keras_popup.cli.models import check_new
+from keras_popup.cli.models import check_data_dir, check_new
 from keras_popup.cli.quiet import import_quietly, say
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
@@ -85,6 +85,7 @@ def search(arguments: Sequence[str]) -> int:
         config = _config(values)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    check_data_dir(config.run.data_dir)
     names = ("resume", "overwrite", "refit", "workers", "ray_address", "gpus_per_worker", "tensorboard")
     options = {name: values[name].value for name in (*names, "stall_minutes")}
     try:

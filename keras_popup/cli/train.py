@@ -10,9 +10,10 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse
 from keras_popup.cli.layer_k import merge_k, parse_layer_k
+from keras_popup.cli.models import check_data_dir
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.records import RunFolder, SearchFolder
-from keras_popup.training import RunConfig
+from keras_popup.training import PLACES, RunConfig, read_arguments
 
 DIVERGED = 3  # exit status
 
@@ -55,9 +56,13 @@ def train(arguments: Sequence[str]) -> int:
         if given["from_run"] is not None:
             given |= _arguments_of(given["from_run"], values)
         config = RunConfig(**{**given, "k": merge_k(values.k, parse_layer_k(values.layer_k))})
-        config.with_protocol()
+        resolved = config.with_protocol()
     except ValueError as error:
         raise UsageError(str(error)) from None
+    check_data_dir(config.data_dir)
+    if "TF_CONFIG" not in os.environ:  # of several workers, the first one checks
+        options = {"resume": values.resume, "overwrite": values.overwrite}
+        RunFolder(values.out).check(resolved.to_json(), **options, but=PLACES, read=read_arguments)
     with import_quietly():
         from keras_popup import training
     try:

@@ -46,6 +46,11 @@ def test_main_shows_the_version(capsys):
             "--from must be the folder of a finished run or search",
         ),
         (("ticket", "pack", "a.keras", "--out", "x.txt"), "MODEL must be"),
+        (("train", "--out", "x", "--data_dir", "nowhere"), "--data_dir must be a directory that exists"),
+        (
+            ("search", "--out", "x", "--width", "1,2", "--data_dir", "nowhere"),
+            "--data_dir must be a directory that exists",
+        ),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
         (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
         (("ticket", "pak"), "Unknown command 'ticket pak'. Expected: pack, unpack, info, verify"),
