@@ -29,6 +29,7 @@ def test_evaluate_gives_the_accuracy_of_the_run(capsys, trained_run, tmp_path, n
     assert len(out.splitlines()) == 11
 
 
+@pytest.mark.integration
 def test_evaluate_says_when_the_input_is_unknown(capsys, tmp_path):
     model = keras_popup.mask_model(keras_popup.models.FullyConnected((8, 8, 1), width=0.1), seed=1)
     model.save(tmp_path / "own.keras")

@@ -66,6 +66,7 @@ def test_train_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     assert "--resume goes on after the last epoch" in err
 
 
+@pytest.mark.integration
 def test_train_finetunes_with_the_arguments_of_the_run(capsys, trained_run, tmp_path):
     flags = ["--method", "finetune", "--from", str(trained_run), "--epochs", "1", "--out", str(tmp_path / "tuned")]
     status, out, err = run(capsys, "train", *flags)

@@ -136,6 +136,7 @@ def test_finetune_of_every_model(case):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.integration
 def test_finetune_of_a_lottery_ticket():
     initial = plain()
     final = keras.models.clone_model(initial)
@@ -210,6 +211,7 @@ def test_masked_layer_whose_kernel_and_scores_are_fixed():
     assert [name for _, name in trained_names(tuned)] == ["kernel"]
 
 
+@pytest.mark.integration
 def test_finetune_constrains_the_weights_that_are_kept():
     hidden = keras.layers.Dense(4, kernel_constraint="unit_norm", name="hidden")
     model = keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(3)])

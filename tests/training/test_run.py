@@ -69,6 +69,7 @@ def test_train_records_where_the_model_comes_from(finished, tmp_path):
         np.testing.assert_array_equal(plain.predict(pixels, verbose=0), expected)
 
 
+@pytest.mark.integration
 def test_train_finetunes_under_the_masks_of_a_run(finished, tmp_path):
     source, expected = finished
     config = dataclasses.replace(SMALL, method="finetune", from_run=str(source), learning_rate=0.01, epochs=2)
