@@ -63,7 +63,7 @@ def _tasks(*quick: str, names: Any = tuple(hub_models.TASKS)) -> list:
     return [pytest.param(name, marks=() if name in quick else pytest.mark.rare) for name in names]
 
 
-@pytest.mark.parametrize("name", _tasks("BertTextClassifier"))
+@pytest.mark.parametrize("name", _tasks())
 def test_hub_task(name, tmp_path):
     masked, x = _fitted(name)
     expected = outputs(masked, x)

@@ -60,6 +60,7 @@ def test_round_trip_convert_train_save_load_strip(case, weights, tmp_path, caplo
     stack=st.lists(st.sampled_from(["conv", "depthwise", "norm", "branch", "shared", "transpose", "pool"]), max_size=5)
 )
 @settings(max_examples=8, deadline=None, derandomize=True)
+@pytest.mark.rare
 def test_round_trip_of_random_graphs(stack):
     shared = keras.layers.Conv2D(4, 3, padding="same", activation="relu")
     makers = {

@@ -366,6 +366,7 @@ def test_train_goes_on_with_a_run_of_fewer_arguments(finished, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.rare
 def test_train_goes_on_with_a_run_with_fractions_as_text(tmp_path):
     run = dataclasses.replace(SMALL, k={"conv*": 0.3, "dense1": 0.25, "*": 0.6}, epochs=2)
     whole = training.train(run, tmp_path / "whole")
