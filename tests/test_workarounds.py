@@ -23,6 +23,7 @@ def test_let_graph_go_frees_the_graphs_of_models_that_are_gone():
     assert [reference() is None for reference in references[:-1]] == [True] * 3
 
 
+@pytest.mark.integration
 def test_let_graph_go_keeps_the_gradients_of_a_graph_that_is_used():
     layer = keras_popup.layers.MaskedDense(3, k=0.5, seed=1)
     layer.build((None, 4))

@@ -85,6 +85,7 @@ def test_compare_masks_counts_as_sets_do(k, other_k):
     assert comparison.chance <= compare(first, first).iou
 
 
+@pytest.mark.integration
 def test_compare_masks_by_chance_is_the_mean_of_random_masks():
     found = [compare(small(0.3, seed), small(0.6, seed + 100)) for seed in range(1, 30)]
     assert np.mean([each.iou for each in found]) == pytest.approx(found[0].chance, abs=0.02)

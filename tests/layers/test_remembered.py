@@ -125,6 +125,7 @@ def test_remembered_kernel_leaves_gradients_alone(counted):
     assert len(counted) == 2
 
 
+@pytest.mark.integration
 def test_remembered_kernel_is_not_used_where_python_is_not_called(counted):
     """Functions of the user's own may be stored, or run in a dataset: they choose in the function."""
     model = masked_model()
