@@ -30,7 +30,9 @@ def describe_origin(config: RunConfig, data: datasets.Dataset) -> dict[str, Any]
         for field in dataclasses.fields(RunConfig)
         if field.name not in left_out and (value := getattr(config, field.name)) != field.default
     }
-    dataset = f"{data.name}:{data.version}" if data.version else data.name
+    dataset = (
+        f"{data.name.partition(':')[0]}:{data.version}" if data.version else data.name
+    )  # it may be "cifar10:3.*.*"
     return {"classes": list(data.classes), "dataset": dataset, "arguments": {"seed": config.seed, **arguments}}
 
 
