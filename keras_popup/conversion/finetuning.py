@@ -4,7 +4,7 @@ import keras
 
 from keras_popup import _keras
 from keras_popup.conversion.copying import copy_model
-from keras_popup.conversion.inspection import check_model, masked_layers
+from keras_popup.conversion.inspection import find_kernels, masked_layers
 from keras_popup.layers import train_kernels
 
 
@@ -42,11 +42,7 @@ def finetune(model: keras.Model, *, train_masks: bool = False, copy: bool = True
     >>> [weight.path for weight in finetuned.trainable_weights]
     ['dense1/kernel', 'dense2/kernel', 'classes/kernel']
     """
-    check_model(model, "finetune")
-    if not masked_layers(model):
-        raise ValueError(f"Model '{model.name}' has no masked layer. Mask it with keras_popup.mask_model first.")
-    if not model.built:
-        raise ValueError(f"Model '{model.name}' is not built, so it has no masks yet. Call it on data first.")
+    find_kernels(model, "finetune")  # raises the errors
     tuned = copy_model(model)[0] if copy else model
     for layer in masked_layers(tuned):
         train_kernels(layer, scores=train_masks)

@@ -158,23 +158,14 @@ class MaskedLayer(Mixin):
         return self._reorder(own)
 
     def load_own_variables(self, store: Any) -> None:
-        if not self.train_scores or self.train_kernel:
-            variables = self._list_own_variables()
-            if len(store) != len(variables):
-                raise ValueError(
-                    f"Layer '{self.name}' has {len(variables)} variables, but the file has {len(store)} for it."
-                )
-            for number, variable in enumerate(variables):
-                variable.assign(store[str(number)])
-            return
+        variables, bias = self._list_own_variables(), getattr(self, "bias", None)
         # Earlier versions dropped a bias that is frozen at 0, so their files do not have it. It is the last variable.
-        variables = [*_keras.own_variables(self, _keras.TRAINABLE), *_keras.own_variables(self, _keras.NON_TRAINABLE)]
-        bias = getattr(self, "bias", None)
         if len(store) == len(variables) - 1 and variables[-1] is bias and not np.any(bias.numpy()):
-            for number, variable in enumerate(variables[:-1]):
-                variable.assign(store[str(number)])
-            return
-        keras.layers.Layer.load_own_variables(self, store)
+            del variables[-1]
+        if len(store) != len(variables):
+            keras.layers.Layer.load_own_variables(self, store)  # raises the error
+        for number, variable in enumerate(variables):
+            variable.assign(store[str(number)])
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: quantization would replace the masked kernel."""

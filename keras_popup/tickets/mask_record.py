@@ -52,9 +52,9 @@ def encode_kernel(
             check = file_format.checksum(frozen)
         del drawn
     from_seed = weights is not None
-    from_base = base is not None and not from_seed and is_product and base.find(frozen) is not None
-    if from_base:
-        weights, check, more = mask_coding.weight_bins(_to_float32(frozen)), file_format.checksum(frozen), {_BASE: True}
+    of_base = base.find(frozen) if base is not None and not from_seed and is_product else None
+    if of_base is not None:
+        weights, check, more = mask_coding.weight_bins(_to_float32(frozen)), of_base, {_BASE: True}
     elif not from_seed:
         baked, kept = kernel.baked().numpy(), mask.astype(bool)
         if np.any(baked[~kept]):
@@ -70,7 +70,7 @@ def encode_kernel(
     starts = None
     if type(kernel.scores_initializer) in _FROZEN.values():
         starts = mask_coding.start_bins(kernel.scores_initializer.values(shape, fans))
-    elif from_base and isinstance(kernel.scores_initializer, initializers.Magnitude):
+    elif of_base is not None and isinstance(kernel.scores_initializer, initializers.Magnitude):
         starts = mask_coding.start_bins(_to_float32(frozen))  # the bins of scores that are w times a constant
     tables, stream = mask_coding.encode(mask, starts, weights)
     arguments = kernel.arguments().to_json()
