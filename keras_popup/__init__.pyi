@@ -16,6 +16,7 @@ from .conversion import flops as flops
 from .conversion import mask_model as mask_model
 from .conversion import mask_summary as mask_summary
 from .conversion import masked_layers as masked_layers
+from .conversion import replace_head as replace_head
 from .conversion import set_k as set_k
 from .conversion import strip_masks as strip_masks
 from .draws import evaluate_draws as evaluate_draws
@@ -24,6 +25,7 @@ from .layers import register_maskable as register_maskable
 from .search import PopupHyperModel as PopupHyperModel
 from .search import Range as Range
 from .search import SearchConfig as SearchConfig
+from .tickets import TaskMasks as TaskMasks
 from .tickets import TicketError as TicketError
 from .tickets import load_ticket as load_ticket
 from .tickets import save_ticket as save_ticket

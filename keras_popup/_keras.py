@@ -153,6 +153,12 @@ def find_operation(tensor: Any) -> Any:
     return tensor._keras_history.operation
 
 
+def find_inputs(tensor: Any) -> list[Any]:
+    """Returns the symbolic tensors that the call took which a symbolic tensor comes from."""
+    history = tensor._keras_history
+    return list(history.operation._inbound_nodes[history.node_index].input_tensors)
+
+
 def run_graph(model: Any, inputs: list[Any]) -> Any:
     """Returns the outputs of a Functional model's layers for other inputs; symbolic inputs make it part of a new model.
 

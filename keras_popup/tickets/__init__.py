@@ -7,9 +7,11 @@ from keras_popup.tickets.size import DENSE as DENSE
 from keras_popup.tickets.size import SPARSE as SPARSE
 from keras_popup.tickets.size import BudgetError as BudgetError
 from keras_popup.tickets.size import TicketSize as TicketSize
+from keras_popup.tickets.task_masks import TaskMasks
 
 __all__ = [
     "MAX_BYTES",
+    "TaskMasks",
     "TicketError",
     "TicketInfo",
     "TicketRow",

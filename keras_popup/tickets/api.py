@@ -1,33 +1,27 @@
 """Saves, loads, describes and verifies tickets."""
 
-import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import rich.console
-import rich.progress
 
 from keras_popup import _keras, conversion, selectors
 from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
-from keras_popup.tickets import allowlist, architecture, file_format, mask_record
+from keras_popup.tickets import architecture, file_format, mask_record
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
-from keras_popup.tickets.info import UNKNOWN_INPUT, TicketInfo, describe
+from keras_popup.tickets.info import PACKAGES, UNKNOWN_INPUT, TicketInfo, describe
+from keras_popup.tickets.unpacking import add_path, read_files, read_stores, show_progress, unpack
 
 _logger = logging.getLogger("keras_popup")
-
-_PACKAGES = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")  # whose versions a ticket records
-
-_SHOW_PROGRESS_FROM = 20_000_000  # weights; they take about a second
 
 
 def save_ticket(
@@ -127,7 +121,7 @@ def save_ticket(
         "metrics": metrics,
         "notes": notes,
     }
-    made: dict[str, Any] = {"versions": package_versions(_PACKAGES)}
+    made: dict[str, Any] = {"versions": package_versions(PACKAGES)}
     made |= {name: value for name, value in information.items() if value is not None}
     json.dumps(made)  # raises TypeError now instead of after the work
     index = None if base is None else Base(base)
@@ -146,7 +140,7 @@ def save_ticket(
     untrainable: list[str] = []
     frozen: dict[str, list[str]] = {}
     of_base: list[file_format.BaseTensor] = []
-    with _show_progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
+    with show_progress("packing", sum(kernel.size for _, kernel in conversion.masked_kernels(model))) as advance:
         for path, twin in architecture.list_layers(plain):
             layer, variables = twins.get(id(twin), twin), architecture.collect_variables(twin)
             if isinstance(layer, MaskedLayer):
@@ -209,40 +203,13 @@ def load_ticket(
             this machine or version differ from those that it was saved with, or if it needs a base and `base` is
             missing or another model.
     """
-    trusted = allowlist.import_trusted(trust)
-    with _add_path(filepath):
+    with add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
         if "preprocessing" not in ticket.made:
             _logger.warning("%s", f"'{filepath}': {UNKNOWN_INPUT}")
-        plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
         index = None if base is None else Base(base)
-        if ticket.base and index is None:
-            raise TicketError(mask_record.NEEDS_BASE)
-        stores: dict[str, dict[str, Any]] = {}
-        if ticket.base and index:
-            for item in ticket.base.tensors:
-                stores.setdefault(item.layer, {})[item.name] = index.read_tensor(item)
-        files: dict[str, dict[str, bytes]] = {}
-        for tensor in ticket.tensors:
-            stores.setdefault(tensor.layer, {})[tensor.name] = file_format.array(tensor)
-        for asset in ticket.assets:
-            files.setdefault(asset.layer, {})[asset.name] = file_format.content(asset)
-        records: dict[str, list[file_format.Mask]] = {}
-        for record in ticket.masks:
-            records.setdefault(record.layer, []).append(record)
-        masks: dict[tuple[str, str], Any] = {}
-        with _show_progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
-            for path, layer in architecture.list_layers(plain):
-                store = stores.pop(path, {})
-                for record in records.get(path, ()):
-                    mask, store[record.key] = mask_record.decode_kernel(record, index)
-                    masks[path, record.key] = np.packbits(mask)
-                    del mask
-                    advance(record.size)
-                architecture.load(layer, path, store, files.pop(path, {}))
-                _keras.set_trainable(layer, path not in ticket.untrainable)
-        if files:
-            raise TicketError(f"it has files of layers that are not in its model: {sorted(files)}")
+        with show_progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
+            plain, masks = unpack(ticket, index, custom_objects, trust, max_bytes, advance)
         if not masked:
             return plain
         try:
@@ -267,7 +234,7 @@ def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
         OSError: if the file cannot be read.
         TicketError: if the file is not a ticket, or is damaged.
     """
-    with _add_path(filepath):
+    with add_path(filepath):
         return describe(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
 
 
@@ -286,21 +253,15 @@ def verify_ticket(filepath: str | os.PathLike[str], *, base: Any = None, max_byt
         OSError: if the file cannot be read.
         TicketError: as `load_ticket` does.
     """
-    with _add_path(filepath):
+    with add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
-        with _show_progress("verifying", sum(record.size for record in ticket.masks)) as advance:
-            index = None if base is None else Base(base)
+        index = None if base is None else Base(base)
+        with show_progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
                 mask_record.decode_kernel(record, index)
                 advance(record.size)
-            for item in ticket.base.tensors if ticket.base else ():
-                if index is None:
-                    raise TicketError(mask_record.NEEDS_BASE)
-                index.read_tensor(item)
-        for tensor in ticket.tensors:
-            file_format.array(tensor)
-        for asset in ticket.assets:
-            file_format.content(asset)
+        read_stores(ticket, index)
+        read_files(ticket)
         return describe(Path(filepath), os.path.getsize(filepath), ticket)
 
 
@@ -416,22 +377,3 @@ def _mask_plain(
         model.name,
     )
     return model
-
-
-@contextlib.contextmanager
-def _add_path(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Adds the path of the file to the message of a TicketError."""
-    try:
-        yield
-    except TicketError as error:
-        raise TicketError(f"Ticket '{path}' cannot be used: {file_format.printable(str(error))}.") from error.__cause__
-
-
-@contextlib.contextmanager
-def _show_progress(task_name: str, weights: int) -> Iterator[Callable[[int], Any]]:
-    """Shows a progress bar on a terminal, if there are enough weights to take seconds."""
-    console = rich.console.Console(stderr=True)
-    hidden = weights < _SHOW_PROGRESS_FROM or not console.is_terminal
-    with rich.progress.Progress(console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task(task_name, total=weights)
-        yield lambda done: progress.advance(task, done)

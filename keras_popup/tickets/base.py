@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup import conversion
@@ -23,6 +24,8 @@ _Key = tuple[tuple[int, ...], str, str]
 
 class Base:
     """The weights of a base model, by their shapes, dtypes and values.
+
+    They are those that the model has now, also if it is trained later.
 
     Args:
         model: a plain, built `keras.Model`, or the path of a `.keras` file.
@@ -39,20 +42,26 @@ class Base:
             raise TypeError(f"`base` must be a keras.Model or the path of a .keras file. Received: {model!r}.")
         if conversion.masked_layers(model):
             raise ValueError(f"The base '{model.name}' has masks. Pass the plain model: strip_masks, or the original.")
-        self.name = str(model.name)
-        self._arrays: dict[_Key, Any] = {}
+        self.name, self.model = str(model.name), model
+        self._tensors: dict[_Key, tf.Tensor] = {}
         for _, layer in architecture.list_layers(model):
             for value in architecture.collect_variables(layer).values():
                 array = np.asarray(value)
                 if array.nbytes >= _LEAST_BYTES and array.dtype.name in file_format.DTYPES:
-                    self._arrays[tuple(array.shape), array.dtype.name, file_format.checksum(array)] = value
+                    key = tuple(array.shape), array.dtype.name, file_format.checksum(array)
+                    # Shares the memory of the variable. When the variable is written to, it takes other memory.
+                    self._tensors[key] = tf.convert_to_tensor(value)
 
     def find(self, array: NDArray[Any]) -> str | None:
         """Returns the checksum of an array that the base has, or None."""
         if array.nbytes < _LEAST_BYTES:
             return None
         check = file_format.checksum(array)
-        return check if (tuple(array.shape), array.dtype.name, check) in self._arrays else None
+        return check if (tuple(array.shape), array.dtype.name, check) in self._tensors else None
+
+    def has_weights_of(self, other: "Base") -> bool:
+        """Tells whether another base has no weights that this one does not have."""
+        return other._tensors.keys() <= self._tensors.keys()
 
     def take(self, path: str, variables: dict[str, Any]) -> list[BaseTensor]:
         """Removes the weights that the base has from the variables of the layer at a path, and returns them."""
@@ -64,20 +73,20 @@ class Base:
                 del variables[name]
         return taken
 
-    def read_tensor(self, tensor: BaseTensor) -> NDArray[Any]:
-        """Returns the values of a weight that a ticket takes from the base. Raises what `read` raises."""
-        where = f"weight '{tensor.name}' of layer '{tensor.layer}'"
-        return self.read(where, tensor.shape, tensor.dtype, tensor.check)
-
-    def read(self, where: str, shape: tuple[int, ...], dtype: str, check: str) -> NDArray[Any]:
-        """Returns the array of a checksum.
+    def read(self, where: str, shape: tuple[int, ...], dtype: str, check: str) -> tf.Tensor:
+        """Returns the weight of a checksum.
 
         Raises:
             TicketError: if the base does not have it. `where` names what it is.
         """
-        if (key := (tuple(shape), dtype, check)) not in self._arrays:
+        if (key := (tuple(shape), dtype, check)) not in self._tensors:
             raise TicketError(
                 f"the base '{self.name}' is not the one that it was saved with: {where} of shape {tuple(shape)} is not "
                 "among its weights"
             )
-        return np.asarray(self._arrays[key])
+        return self._tensors[key]
+
+    def read_tensor(self, tensor: BaseTensor) -> tf.Tensor:
+        """Returns a weight that a ticket takes from the base. Raises what `read` raises."""
+        where = f"weight '{tensor.name}' of layer '{tensor.layer}'"
+        return self.read(where, tensor.shape, tensor.dtype, tensor.check)

@@ -200,9 +200,9 @@ class BaseWeights:
         """Returns the weights of a manifest. Raises ValueError if they are not described as `to_json` does."""
         if not isinstance(value, dict):
             raise ValueError("what it says of its base is not a JSON object")
-        name = _get_value(value, "name", str, "its base")
+        name = get_value(value, "name", str, "its base")
         tensors = []
-        for entry in _get_value(value, "tensors", list, "its base"):
+        for entry in get_value(value, "tensors", list, "its base"):
             texts = (
                 [entry[number] for number in (0, 1, 3, 4)] if isinstance(entry, list) and len(entry) == 5 else [None]
             )
@@ -320,13 +320,24 @@ def read(path: Path, max_bytes: int) -> Ticket:
         TicketError: if the file is not a complete ticket, or if it or its unpacked weights exceed `max_bytes`.
         ValueError: if `max_bytes` is not an integer of 0 or more.
     """
-    if type(max_bytes) is not int or max_bytes < 0:
-        raise ValueError(f"`max_bytes` must be an integer, a number of bytes. Received: {max_bytes!r}.")
+    check_max_bytes(max_bytes)
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(_HEADER.size)
         _check_header(header, size, max_bytes)
         return from_bytes(header + file.read(size - len(header)), max_bytes)
+
+
+def check_max_bytes(max_bytes: Any) -> None:
+    """Raises ValueError if `max_bytes` is not an integer of 0 or more."""
+    if type(max_bytes) is not int or max_bytes < 0:
+        raise ValueError(f"`max_bytes` must be an integer, a number of bytes. Received: {max_bytes!r}.")
+
+
+def check_content(content: bytes, max_bytes: int) -> bytes:
+    """Returns the content of a ticket file after a check of its header. Raises what `read` raises."""
+    _check_header(content[: _HEADER.size], len(content), max_bytes)
+    return content
 
 
 def _check_header(header: bytes, size: int, max_bytes: int) -> None:
@@ -348,8 +359,11 @@ def _check_header(header: bytes, size: int, max_bytes: int) -> None:
         raise TicketError(f"it has {size:,} bytes, more than max_bytes={max_bytes:,}. Raise max_bytes if you trust it")
 
 
-def from_bytes(content: bytes, max_bytes: int) -> Ticket:
-    """Returns the ticket in the content of a file with a checked header. Raises what `read` raises."""
+def from_bytes(content: bytes, max_bytes: int, *, needs_masks: bool = True) -> Ticket:
+    """Returns the ticket in the content of a file with a checked header. Raises what `read` raises.
+
+    With `needs_masks=False`, it may be a model without masks: the base in a pack.
+    """
     size = len(content)
     *_, expected, packed_size, text_size = _HEADER.unpack(content[: _HEADER.size])
     damage = ""
@@ -364,6 +378,8 @@ def from_bytes(content: bytes, max_bytes: int) -> Ticket:
             raise ValueError(f"its manifest has {text_size:,} bytes, but max_bytes={max_bytes:,} allows {limit:,}")
         text = mask_coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
         ticket, end = _parse(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
+        if needs_masks and not ticket.masks:
+            raise ValueError("it has no masks")
         if not damage and end + _DIGEST != size:
             raise ValueError(f"its sections end at byte {end:,}, but it has {size:,} bytes")
     except RecursionError:
@@ -392,13 +408,11 @@ def _parse(manifest: Any, content: bytes, offset: int, max_bytes: int) -> tuple[
     """
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is not a JSON object")
-    whole: dict[str, Any] = {name: _get_value(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
+    whole: dict[str, Any] = {name: get_value(manifest, name, kind, "its manifest") for name, kind in _WHOLE.items()}
     whole["base"] = BaseWeights.from_json(manifest["base"]) if "base" in manifest else None
-    name = _get_value(whole["model"], "config", dict, "its model").get("name", "")
+    name = get_value(whole["model"], "config", dict, "its model").get("name", "")
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError(f"its model has the name {str(name)[:60]!r}")
-    if not _get_value(manifest, "masks", list, "its manifest"):
-        raise ValueError("it has no masks")
     if not all(isinstance(layer, str) for layer in whole["untrainable"]):
         raise ValueError("its list of layers that are not trained has an item that is not a path")
     for layer, names in whole["frozen"].items():
@@ -408,11 +422,11 @@ def _parse(manifest: Any, content: bytes, offset: int, max_bytes: int) -> tuple[
     groups: dict[str, Any] = {}
     for group, kind in _KINDS.items():
         groups[group] = []
-        for number, entry in enumerate(_get_value(manifest, group, list, "its manifest")):
+        for number, entry in enumerate(get_value(manifest, group, list, "its manifest")):
             where = f"entry {number} of {group}"
             if not isinstance(entry, dict):
                 raise ValueError(f"{where} is not a JSON object")
-            values = {name: _get_value(entry, name, _TYPES.get(name, str), where) for name in _list_fields(kind)}
+            values = {name: get_value(entry, name, _TYPES.get(name, str), where) for name in _list_fields(kind)}
             for name in ("shape", "fans"):
                 if name in values:
                     values[name] = _check_counts(values[name], f"`{name}` of {where}")
@@ -429,7 +443,7 @@ def _parse(manifest: Any, content: bytes, offset: int, max_bytes: int) -> tuple[
                     f"max_bytes={max_bytes:,}. Raise max_bytes if you trust the file"
                 )
             data = {}
-            sections = _get_value(entry, "sections", list, where)
+            sections = get_value(entry, "sections", list, where)
             if len(sections) != len(kind.DATA):
                 raise ValueError(f"{part} has {len(sections)} sections, not {len(kind.DATA)}")
             for name, section in zip(kind.DATA, sections, strict=True):
@@ -446,7 +460,7 @@ def _parse(manifest: Any, content: bytes, offset: int, max_bytes: int) -> tuple[
     return Ticket(**whole), offset
 
 
-def _get_value(entry: dict[str, Any], name: str, kind: Any, where: str) -> Any:
+def get_value(entry: dict[str, Any], name: str, kind: Any, where: str) -> Any:
     """Returns a value of a JSON object, after a check of its type."""
     value = entry.get(name)
     if (

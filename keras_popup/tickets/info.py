@@ -16,6 +16,8 @@ UNKNOWN_INPUT = (
     "for example; save_ticket(model, ..., preprocess=[layers]) puts that into the model."
 )
 
+PACKAGES = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")  # whose versions a ticket records
+
 _MOST_CLASSES = 10  # whose names are shown
 
 

@@ -1,5 +1,6 @@
 """The record of a masked kernel in a ticket: the coded mask, and the seed of the kernel or its kept weights."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -121,17 +122,23 @@ def _to_float32(kernel: NDArray[Any]) -> NDArray[np.float32]:
     return kernel.astype(np.float32, copy=False)
 
 
+def is_of_base(record: Mask) -> bool:
+    """Tells whether the file has no kernel for a mask, because the base has it."""
+    return bool(record.arguments.get(_BASE))
+
+
 def read_base_kernel(record: Mask, base: Base | None) -> NDArray[Any] | None:
     """Returns the kernel that a record takes from the base, or None if it takes none.
 
     Raises:
         TicketError: if there is no base, or if it does not have the kernel.
     """
-    if not record.arguments.get(_BASE):
+    if not is_of_base(record):
         return None
     if base is None:
         raise TicketError(NEEDS_BASE)
-    return base.read(f"the kernel of layer '{record.layer}'", record.shape, record.dtype, record.kernel_check)
+    kernel = base.read(f"the kernel of layer '{record.layer}'", record.shape, record.dtype, record.kernel_check)
+    return np.asarray(kernel)
 
 
 def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
@@ -144,28 +151,11 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.ui
     Raises:
         TicketError: if the record is not valid, or if the result is not what was saved.
     """
-    shape, dtype = record.shape, file_format.DTYPES[record.dtype]
-    stored = record.arguments.get(_VALUES, record.dtype)
-    starts = weights = None
+    dtype = file_format.DTYPES[record.dtype]
     of_base = read_base_kernel(record, base)
     try:
-        if record.starts and of_base is not None and _is_magnitude(record):
-            starts = mask_coding.start_bins(_to_float32(of_base))
-        elif record.starts:
-            starts = mask_coding.start_bins(
-                _get_initializer(record.arguments.get("scores_initializer"))(shape, record.fans)
-            )
-        if record.from_seed:
-            values = _get_initializer(record.initializer)(shape, record.fans)
-            weights = mask_coding.weight_bins(values)
-        elif of_base is not None:
-            values = np.array(of_base)  # a copy, as the mask is applied in place
-            weights = mask_coding.weight_bins(_to_float32(values))
-        else:
-            if stored not in VALUES_DTYPES and stored != record.dtype:
-                raise ValueError(f"its weights are stored as {str(stored)[:40]!r}, which is none of {VALUES_DTYPES}")
-            values = file_format.unpack(record.values, (record.kept,), stored)
-        mask = mask_coding.decode(record.tables, record.stream, shape, record.kept, starts, weights)
+        values, starts, weights = _find_values(record, of_base)
+        mask = mask_coding.decode(record.tables, record.stream, record.shape, record.kept, starts, weights)
     except ValueError as error:
         raise TicketError(f"{record}: {error}") from None
     del starts, weights
@@ -181,10 +171,45 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.ui
                 "report this"
             )
     if record.from_seed or of_base is not None:
-        return mask, _apply_mask(kernel, mask, _find_factor(record))
-    baked = np.zeros(shape, dtype)
+        return mask, _apply_mask(kernel, mask, find_factor(record))
+    baked = np.zeros(record.shape, dtype)
     baked[mask.astype(bool)] = kernel
     return mask, baked
+
+
+def encode_again(record: Mask, mask: NDArray[np.uint8], base: Base | None) -> Mask:
+    """Returns a record with the coded mask that `decode_kernel` has decoded."""
+    _, starts, weights = _find_values(record, read_base_kernel(record, base))
+    tables, stream = mask_coding.encode(mask, starts, weights)
+    return dataclasses.replace(record, tables=tables, stream=stream)
+
+
+def _find_values(record: Mask, of_base: NDArray[Any] | None) -> tuple[NDArray[Any], Any, Any]:
+    """Returns the weights of a record, and what its mask was coded with: bins of initial scores and of weights.
+
+    Args:
+        record: the record.
+        of_base: the kernel that it takes from the base, or None.
+
+    Raises:
+        ValueError: if the record does not say where its weights or initial scores come from.
+    """
+    stored = record.arguments.get(_VALUES, record.dtype)
+    starts = None
+    if record.starts and of_base is not None and _is_magnitude(record):
+        starts = mask_coding.start_bins(_to_float32(of_base))
+    elif record.starts:
+        initializer = _get_initializer(record.arguments.get("scores_initializer"))
+        starts = mask_coding.start_bins(initializer(record.shape, record.fans))
+    if record.from_seed:
+        values = _get_initializer(record.initializer)(record.shape, record.fans)
+        return values, starts, mask_coding.weight_bins(values)
+    if of_base is not None:
+        # A copy, as the mask is applied in place.
+        return np.array(of_base), starts, mask_coding.weight_bins(_to_float32(of_base))
+    if stored not in VALUES_DTYPES and stored != record.dtype:
+        raise ValueError(f"its weights are stored as {str(stored)[:40]!r}, which is none of {VALUES_DTYPES}")
+    return file_format.unpack(record.values, (record.kept,), stored), starts, None
 
 
 def _is_magnitude(record: Mask) -> bool:
@@ -201,7 +226,7 @@ def _apply_mask(kernel: NDArray[Any], mask: NDArray[np.uint8], factor: np.float3
     return kernel
 
 
-def _find_factor(record: Mask) -> np.float32:
+def find_factor(record: Mask) -> np.float32:
     """Returns the scale that the selector of a record applies to the kept weights."""
     serialized = record.arguments.get("selector")
     parts = serialized if isinstance(serialized, dict) else {}

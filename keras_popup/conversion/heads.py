@@ -1,0 +1,76 @@
+"""replace_head: gives a trained model an output for the classes of another task."""
+
+from typing import Any
+
+import keras
+
+from keras_popup import _keras
+from keras_popup.conversion.copying import copy_model
+from keras_popup.conversion.inspection import check_model
+
+
+def replace_head(model: keras.Model, classes: int, *, seed: int | None = None) -> keras.Model:
+    """Returns a copy of a model with a new last Dense layer, of one output per class.
+
+    What comes after that layer, such as a softmax, is left out: the new model returns logits, in float32. The new
+    layer has the name of the old one, a kernel drawn by "glorot_uniform", and biases of 0 if the old one has biases.
+
+    Args:
+        model: a built Sequential or Functional `keras.Model` whose last layer with weights is a Dense.
+        classes: int, the number of outputs, positive.
+        seed: int, the seed of the new kernel. None draws one.
+
+    Returns:
+        A Functional `keras.Model`, not compiled, with the name of `model`. All other layers are copies of its layers.
+
+    Raises:
+        TypeError: if `model` is not a `keras.Model`, or if it cannot be copied.
+        ValueError: if `classes` is not positive, or if the model has another end. (Then build the model yourself, from
+            its layers and a new Dense.)
+
+    Example:
+
+    >>> import keras_popup
+    >>> base = keras_popup.models.FullyConnected((8, 8, 1), classes=10)
+    >>> model = keras_popup.replace_head(base, classes=3, seed=1)
+    >>> masked = keras_popup.mask_model(model, k=0.5, weights="keep", exclude="classes")
+    >>> masked.output_shape
+    (None, 3)
+    """
+    check_model(model, "replace_head")
+    if type(classes) is not int or classes < 1:
+        raise ValueError(f"`classes` must be a positive integer. Received: {classes!r}.")
+    _find_head(model)  # raises the error before the copy is made
+    copy, _ = copy_model(model)
+    head, features = _find_head(copy)
+    new = keras.layers.Dense(
+        classes,
+        use_bias=head.use_bias,
+        kernel_initializer=keras.initializers.GlorotUniform(seed),
+        dtype="float32",
+        name=head.name,
+    )
+    return keras.Model(copy.inputs, new(features), name=model.name)
+
+
+def _find_head(model: Any) -> tuple[Any, Any]:
+    """Returns the Dense layer that gives the output of a model, up to layers without weights, and what it takes.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = "code of its own"
+    if isinstance(model, (keras.Sequential, _keras.Functional)) and model.built:
+        found = f"{len(model.outputs)} outputs"
+        inputs = model.outputs
+        while len(inputs) == 1:
+            operation, inputs = _keras.find_operation(inputs[0]), _keras.find_inputs(inputs[0])
+            found = f"{type(operation).__name__} '{operation.name}'"
+            if type(operation) is keras.layers.Dense and len(inputs) == 1:
+                return operation, inputs[0]
+            if getattr(operation, "weights", ()):
+                break
+    raise ValueError(
+        f"The last layer with weights of model '{model.name}' must be a Dense, to be replaced. It has {found} there. "
+        "Build the model for the new task yourself: keras.Model(base.inputs, keras.layers.Dense(classes)(features))."
+    )

@@ -1,0 +1,145 @@
+"""The network that several tasks share. It has no weights of its own: each call is given those of a task."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_popup import _keras
+from keras_popup.layers import MASKED_LAYERS
+from keras_popup.tickets import allowlist, architecture, file_format
+from keras_popup.tickets.file_format import Ticket, TicketError
+
+Key = tuple[str, str]
+"""(path of a layer, key under which it saves a weight)."""
+
+# The classes whose `load_own_variables` only gives the variables their values. Other layers compute more from them.
+_PLAIN_LOADERS: set[Any] = {kind.load_own_variables for kind in (keras.layers.Layer, *MASKED_LAYERS)}
+
+
+class TaskNetwork:
+    """A network whose weights are arguments.
+
+    Tickets of one architecture share it, and so its compiled function. A layer that computes something of its weights
+    when it loads them, such as Normalization, or that has files, keeps its own weights: tasks share the network if
+    these are the same.
+
+    Args:
+        ticket: a ticket with the architecture.
+        stores: the ticket's weights that are not masked kernels, by the path of the layer and the key.
+        files: the files of its layers, by the path of the layer and the name.
+        custom_objects, trust, max_bytes: as in `load_ticket`.
+
+    Raises:
+        TicketError: as in `load_ticket`.
+    """
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        stores: dict[str, dict[str, Any]],
+        files: dict[str, dict[str, bytes]],
+        custom_objects: dict[str, Any] | None,
+        trust: Sequence[str],
+        max_bytes: int,
+    ) -> None:
+        self.origin = _describe_origin(ticket, files, custom_objects, trust)
+        trusted = allowlist.import_trusted(trust)
+        self.model = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted, initialized=False)
+        masked = {record.layer for record in ticket.masks}
+        keys: dict[int, Key] = {}
+        self._own: dict[Key, str] = {}  # the checksums of the weights that the network keeps
+        for path, layer in architecture.list_layers(self.model):
+            variables = architecture.collect_variables(layer)
+            if path in files or not _loads_plainly(layer, variables):
+                if path in masked:
+                    raise TicketError(f"layer '{path}' is masked, but computes more than its kernel when it is loaded")
+                for variable in _own_variables(layer):
+                    _keras.initialize(variable, lambda shape, dtype=None: tf.zeros(shape, dtype))
+                store = {name: np.asarray(value) for name, value in stores.get(path, {}).items()}
+                architecture.load(layer, path, store, files.get(path, {}))
+                self._own |= {(path, name): file_format.checksum(value) for name, value in store.items()}
+            else:
+                keys |= {id(variable): (path, name) for name, variable in variables.items()}
+        trainable, others = self.model.trainable_variables, self.model.non_trainable_variables
+        self._count = len(trainable)
+        self.keys: list[Key | None] = [keys.get(id(variable)) for variable in trainable + others]
+        # No ticket lists the states of seed generators. They do not matter outside of training.
+        self._fixed = [
+            None if id(variable) in keys else tf.convert_to_tensor(variable.value) for variable in trainable + others
+        ]
+        self._function = tf.function(self._call, reduce_retracing=True)
+
+    def serves(
+        self,
+        ticket: Ticket,
+        stores: dict[str, dict[str, Any]],
+        files: dict[str, dict[str, bytes]],
+        custom_objects: dict[str, Any] | None,
+        trust: Sequence[str],
+    ) -> bool:
+        """Tells whether a ticket has this network."""
+        return self.origin == _describe_origin(ticket, files, custom_objects, trust) and all(
+            name in stores.get(path, {}) and file_format.checksum(np.asarray(stores[path][name])) == check
+            for (path, name), check in self._own.items()
+        )
+
+    def run(self, weights: Sequence[Any], inputs: Any) -> Any:
+        """Returns the outputs for some inputs.
+
+        Args:
+            weights: the weights in the order of `keys`. Those whose key is None are not used.
+            inputs: tensors, as the model takes them.
+        """
+        return self._function([*map(_choose, self._fixed, weights)], inputs)
+
+    def _call(self, weights: list[tf.Tensor], inputs: Any) -> Any:
+        trainable, others = weights[: self._count], weights[self._count :]
+        return self.model.stateless_call(trainable, others, inputs, training=False)[0]
+
+    def describe_inputs(self) -> list[Any] | None:
+        """Returns the shapes and dtypes of the inputs, as JSON; None if the model does not tell."""
+        inputs = getattr(self.model, "inputs", None)
+        return [[list(each.shape), str(each.dtype)] for each in inputs] if inputs else None
+
+
+def _choose(fixed: Any, given: Any) -> Any:
+    return given if fixed is None else fixed
+
+
+def _own_variables(layer: Any) -> list[Any]:
+    stores = (_keras.TRAINABLE, _keras.NON_TRAINABLE)
+    return [variable for store in stores for variable in _keras.own_variables(layer, store)]
+
+
+def _loads_plainly(layer: Any, variables: dict[str, Any]) -> bool:
+    """Tells whether the state of a layer is its variables, and nothing that it computes when it loads them."""
+    return type(layer).load_own_variables in _PLAIN_LOADERS and all(
+        any(value is variable for variable in _own_variables(layer)) for value in variables.values()
+    )
+
+
+def _describe_origin(
+    ticket: Ticket, files: dict[str, dict[str, bytes]], custom_objects: dict[str, Any] | None, trust: Sequence[str]
+) -> str:
+    """Returns a checksum of all that a network is made of, besides weights."""
+    model = _drop_initializers({**ticket.model, "config": {**ticket.model.get("config", {}), "name": ""}})
+    contents = {
+        path: {name: hashlib.sha256(content).hexdigest() for name, content in each.items()}
+        for path, each in files.items()
+    }
+    own = {name: id(value) for name, value in (custom_objects or {}).items()}
+    masked = sorted({record.layer for record in ticket.masks})
+    text = json.dumps([model, contents, own, masked, sorted(trust)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _drop_initializers(value: Any) -> Any:
+    """Returns a serialized model without initializers. Their seeds differ between models that are the same."""
+    if isinstance(value, dict):
+        return {key: _drop_initializers(item) for key, item in value.items() if not key.endswith("_initializer")}
+    return [_drop_initializers(item) for item in value] if isinstance(value, list) else value
