@@ -184,6 +184,11 @@ def build_metrics(model: Any, batch: Any) -> None:
     model._symbolic_build(data_batch=batch)
 
 
+def without_training(layer: Any) -> dict[str, bool]:
+    """Returns the keyword argument with which a layer is called for inference, or {} if its `call` does not take it."""
+    return {"training": False} if layer._call_has_training_arg else {}
+
+
 def set_trainable(layer: Any, value: bool) -> None:
     """Sets `trainable` of a layer, of all its sublayers and of their variables.
 

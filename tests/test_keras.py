@@ -204,6 +204,19 @@ def test_list_arguments_and_find_operation_in_a_functional_model():
     assert any(value is table for value in _keras.list_arguments(model))
 
 
+def test_find_inputs_of_the_call_that_gave_a_tensor():
+    inputs, dense = keras.Input((4,)), keras.layers.Dense(4)
+    first = dense(inputs)
+    assert _keras.find_inputs(first)[0] is inputs
+    assert _keras.find_inputs(dense(first))[0] is first
+    assert _keras.find_inputs(inputs) == []
+
+
+def test_without_training_for_layers_that_take_it():
+    assert _keras.without_training(keras.layers.Dropout(0.5)) == {"training": False}
+    assert _keras.without_training(keras.layers.Flatten()) == {}
+
+
 def test_pack_inputs_in_the_structure_of_a_model():
     inputs = {name: keras.Input((2,), name=name) for name in ("a", "b")}
     model = keras.Model(inputs, keras.layers.Add()(list(inputs.values())))

@@ -43,6 +43,12 @@ def replace_head(model: keras.Model, classes: int, *, seed: int | None = None) -
     _find_head(model)  # raises the error before the copy is made
     copy, _ = copy_model(model)
     head, features = _find_head(copy)
+    inputs = _keras.pack_inputs(copy, copy.inputs)
+    if any(layer is head for layer in keras.Model(inputs, features).layers):
+        raise ValueError(
+            f"The last layer of model '{model.name}', '{head.name}', is used inside of the model too, so it cannot be "
+            "replaced there. Build the model for the new task yourself."
+        )
     new = keras.layers.Dense(
         classes,
         use_bias=head.use_bias,
@@ -50,7 +56,7 @@ def replace_head(model: keras.Model, classes: int, *, seed: int | None = None) -
         dtype="float32",
         name=head.name,
     )
-    return keras.Model(copy.inputs, new(features), name=model.name)
+    return keras.Model(inputs, new(features), name=model.name)
 
 
 def _find_head(model: Any) -> tuple[Any, Any]:

@@ -54,7 +54,8 @@ def put_first(layers: Sequence[Any], model: keras.Model) -> keras.Model:
     _check_shape(prepared, model)
     if type(model) is keras.Sequential:
         return keras.Sequential(
-            [keras.Input(batch_shape=start.shape, dtype=start.dtype), *chain, *model.layers], name=model.name
+            [keras.Input(batch_shape=start.shape, dtype=start.dtype, name=start.name), *chain, *model.layers],
+            name=model.name,
         )
     flat = type(model) is _keras.Functional
     outputs = _keras.run_graph(model, [prepared]) if flat else model(prepared)

@@ -189,7 +189,7 @@ def build_plain(
                     model, variables = _build(ticket, custom_objects)
             except Exception as error:  # any kind: the file chooses what is called
                 raise TicketError(f"its model cannot be built: {_shorten(error)}") from error
-            _check_shapes(ticket, variables)
+            check_shapes(ticket, variables)
             size = sum(file_format.bytes_of(tuple(variable.shape), variable.dtype) for variable in pending)
             if size > max_bytes:
                 raise TicketError(f"its model would take {size:,} bytes, more than max_bytes={max_bytes:,}")
@@ -259,8 +259,13 @@ def _make_zeros(shape: Any, dtype: Any = None) -> tf.Tensor:
     return tf.zeros(shape, dtype)
 
 
-def _check_shapes(ticket: file_format.Ticket, variables: dict[tuple[str, str], Any]) -> None:
-    """Raises TicketError unless a model has exactly the weights that its ticket lists."""
+def check_shapes(ticket: file_format.Ticket, variables: dict[tuple[str, str], Any]) -> None:
+    """Raises TicketError unless a model has exactly the weights that its ticket lists.
+
+    Args:
+        ticket: the ticket.
+        variables: the variables, or arrays, of the model by (path of the layer, key).
+    """
     listed: dict[tuple[str, str], Any] = {}
     kernels = [((mask.layer, mask.key), mask.shape, mask.dtype) for mask in ticket.masks]
     others = [((tensor.layer, tensor.name), tensor.shape, tensor.dtype) for tensor in ticket.tensors]

@@ -17,7 +17,8 @@ from keras_popup import conversion
 from keras_popup.tickets import architecture, file_format
 from keras_popup.tickets.file_format import BaseTensor, TicketError
 
-_LEAST_BYTES = 64  # of a weight; smaller ones take less in the file than their checksums
+LEAST_BYTES = 64
+"""The size from which a weight is taken from a base. Smaller ones take less in a file than their checksums."""
 
 _Key = tuple[tuple[int, ...], str, str]
 
@@ -47,14 +48,14 @@ class Base:
         for _, layer in architecture.list_layers(model):
             for value in architecture.collect_variables(layer).values():
                 array = np.asarray(value)
-                if array.nbytes >= _LEAST_BYTES and array.dtype.name in file_format.DTYPES:
+                if array.nbytes >= LEAST_BYTES and array.dtype.name in file_format.DTYPES:
                     key = tuple(array.shape), array.dtype.name, file_format.checksum(array)
                     # Shares the memory of the variable. When the variable is written to, it takes other memory.
                     self._tensors[key] = tf.convert_to_tensor(value)
 
     def find(self, array: NDArray[Any]) -> str | None:
         """Returns the checksum of an array that the base has, or None."""
-        if array.nbytes < _LEAST_BYTES:
+        if array.nbytes < LEAST_BYTES:
             return None
         check = file_format.checksum(array)
         return check if (tuple(array.shape), array.dtype.name, check) in self._tensors else None

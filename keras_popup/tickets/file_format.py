@@ -27,6 +27,8 @@ MAX_BYTES = 1 << 30
 """The default limit for the size of a ticket's unpacked weights, in bytes: 1 GiB."""
 
 _MAGIC = b"\x89KPT\r\n\x1a\n"  # not valid text; programs that convert line ends damage it visibly
+PACK_MAGIC = b"\x89KPP\r\n\x1a\n"
+"""The first bytes of a pack of several tickets."""
 # A change of the layout of the bytes needs a new version. New versions must still read this one.
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
@@ -345,6 +347,8 @@ def _check_header(header: bytes, size: int, max_bytes: int) -> None:
         raise TicketError("not a ticket: the file is empty")
     if header.startswith(b"PK\x03\x04"):
         raise TicketError("not a ticket: it is a ZIP archive, like .keras files")
+    if header.startswith(PACK_MAGIC):
+        raise TicketError("it is a pack of several tickets. Load it with keras_popup.TaskMasks.load")
     if not header.startswith(_MAGIC):
         raise TicketError(f"not a ticket: wrong magic bytes {header[:8]!r}, expected {_MAGIC!r}")
     if len(header) < _HEADER.size:

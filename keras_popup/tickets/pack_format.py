@@ -12,9 +12,8 @@ from typing import Any
 
 from keras_popup._files import write_atomically
 from keras_popup.tickets import file_format, mask_coding
-from keras_popup.tickets.file_format import Ticket, TicketError
+from keras_popup.tickets.file_format import PACK_MAGIC, Ticket, TicketError
 
-_MAGIC = b"\x89KPP\r\n\x1a\n"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
 _DIGEST = 32  # SHA-256
@@ -56,7 +55,7 @@ class Pack:
 def is_pack(path: Path) -> bool:
     """Tells whether a file begins as a pack does."""
     with open(path, "rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(PACK_MAGIC)) == PACK_MAGIC
 
 
 def write(path: Path, pack: Pack) -> int:
@@ -73,7 +72,7 @@ def write(path: Path, pack: Pack) -> int:
     text = json.dumps(manifest, separators=(",", ":")).encode()
     packed = mask_coding.deflate(text)
     size = _HEADER.size + len(packed) + len(base) + sum(map(len, tickets)) + _DIGEST
-    content = b"".join([_HEADER.pack(_MAGIC, _VERSION, size, len(packed), len(text)), packed, base, *tickets])
+    content = b"".join([_HEADER.pack(PACK_MAGIC, _VERSION, size, len(packed), len(text)), packed, base, *tickets])
     write_atomically(path, lambda temporary: temporary.write_bytes(content + hashlib.sha256(content).digest()))
     return size
 
@@ -93,8 +92,8 @@ def read(path: Path, max_bytes: int) -> Pack:
     size = path.stat().st_size
     with open(path, "rb") as file:
         header = file.read(_HEADER.size)
-        if not header.startswith(_MAGIC):
-            raise TicketError(f"not a pack of tickets: wrong magic bytes {header[:8]!r}, expected {_MAGIC!r}")
+        if not header.startswith(PACK_MAGIC):
+            raise TicketError(f"not a pack of tickets: wrong magic bytes {header[:8]!r}, expected {PACK_MAGIC!r}")
         if len(header) < _HEADER.size:
             raise TicketError(f"it is cut off inside its header: it has only {size} bytes")
         _, version, expected, packed_size, text_size = _HEADER.unpack(header)

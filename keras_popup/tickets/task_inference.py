@@ -9,7 +9,9 @@ import tensorflow as tf
 from keras_popup.tickets.task_network import TaskNetwork
 
 
-def score(network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any, from_logits: bool) -> list[float]:
+def score_by_gradient(
+    network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any, from_logits: bool
+) -> list[float]:
     """Returns -dH/dalpha_i for each task, where the network has the weights `sum_i alpha_i w_i` and alpha_i = 1/T.
 
     Args:
@@ -27,13 +29,21 @@ def score(network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any
     watched = [value for value, different in zip(mean, differ, strict=True) if different]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(watched)
-        outputs = network.run(mean, inputs)
-        if not tf.is_tensor(outputs):
-            raise ValueError("Tasks can be told apart by one output. These models have several.")
-        entropy = _compute_entropy(tf.cast(outputs, tf.float32), from_logits)
+        entropy = _compute_entropy(network.run(mean, inputs), from_logits)
     gradients = iter(tape.gradient(entropy, watched, unconnected_gradients="zero"))
     slopes = [next(gradients) if different else None for different in differ]
     return [-_sum_products(slopes, read()) for read in tasks]
+
+
+def score_each(
+    network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any, from_logits: bool
+) -> list[float]:
+    """Returns -H of the outputs of each task. The arguments are those of `score_by_gradient`."""
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, x)
+    return [-float(_compute_entropy(network.run(read(), inputs), from_logits)) for read in tasks]
+
+
+RULES = {"gradient": score_by_gradient, "each": score_each}
 
 
 def _average(tasks: Sequence[Callable[[], list[Any]]]) -> tuple[list[Any], list[bool]]:
@@ -54,7 +64,11 @@ def _average(tasks: Sequence[Callable[[], list[Any]]]) -> tuple[list[Any], list[
     return total, differ
 
 
-def _compute_entropy(outputs: tf.Tensor, from_logits: bool) -> tf.Tensor:
+def _compute_entropy(outputs: Any, from_logits: bool) -> tf.Tensor:
+    """Returns the mean entropy of a batch of outputs. Raises ValueError if the network has several outputs."""
+    if not tf.is_tensor(outputs):
+        raise ValueError("Tasks can be told apart by one output. These models have several.")
+    outputs = tf.cast(outputs, tf.float32)
     if outputs.shape[-1] == 1:  # one output for two classes
         pair = [tf.zeros_like(outputs), outputs] if from_logits else [1 - outputs, outputs]
         outputs = tf.concat(pair, -1)

@@ -53,8 +53,10 @@ class TaskNetwork:
         masked = {record.layer for record in ticket.masks}
         keys: dict[int, Key] = {}
         self._own: dict[Key, str] = {}  # the checksums of the weights that the network keeps
+        self._variables: dict[Key, Any] = {}
         for path, layer in architecture.list_layers(self.model):
             variables = architecture.collect_variables(layer)
+            self._variables |= {(path, name): variable for name, variable in variables.items()}
             if path in files or not _loads_plainly(layer, variables):
                 if path in masked:
                     raise TicketError(f"layer '{path}' is masked, but computes more than its kernel when it is loaded")
@@ -88,6 +90,10 @@ class TaskNetwork:
             for (path, name), check in self._own.items()
         )
 
+    def check_weights(self, ticket: Ticket) -> None:
+        """Raises TicketError unless a ticket lists exactly the weights of this network, with their shapes."""
+        architecture.check_shapes(ticket, self._variables)
+
     def run(self, weights: Sequence[Any], inputs: Any) -> Any:
         """Returns the outputs for some inputs.
 
@@ -99,7 +105,7 @@ class TaskNetwork:
 
     def _call(self, weights: list[tf.Tensor], inputs: Any) -> Any:
         trainable, others = weights[: self._count], weights[self._count :]
-        return self.model.stateless_call(trainable, others, inputs, training=False)[0]
+        return self.model.stateless_call(trainable, others, inputs, **_keras.without_training(self.model))[0]
 
     def describe_inputs(self) -> list[Any] | None:
         """Returns the shapes and dtypes of the inputs, as JSON; None if the model does not tell."""
@@ -127,7 +133,7 @@ def _describe_origin(
     ticket: Ticket, files: dict[str, dict[str, bytes]], custom_objects: dict[str, Any] | None, trust: Sequence[str]
 ) -> str:
     """Returns a checksum of all that a network is made of, besides weights."""
-    model = _drop_initializers({**ticket.model, "config": {**ticket.model.get("config", {}), "name": ""}})
+    model = _drop_what_no_output_depends_on({**ticket.model, "config": {**ticket.model.get("config", {}), "name": ""}})
     contents = {
         path: {name: hashlib.sha256(content).hexdigest() for name, content in each.items()}
         for path, each in files.items()
@@ -138,8 +144,12 @@ def _describe_origin(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _drop_initializers(value: Any) -> Any:
-    """Returns a serialized model without initializers. Their seeds differ between models that are the same."""
+def _drop_what_no_output_depends_on(value: Any) -> Any:
+    """Returns a serialized model without the arguments that no output depends on once all weights are given."""
     if isinstance(value, dict):
-        return {key: _drop_initializers(item) for key, item in value.items() if not key.endswith("_initializer")}
-    return [_drop_initializers(item) for item in value] if isinstance(value, list) else value
+        return {
+            key: _drop_what_no_output_depends_on(item)
+            for key, item in value.items()
+            if key != "trainable" and not key.endswith("_initializer")  # with other seeds in each task
+        }
+    return [_drop_what_no_output_depends_on(item) for item in value] if isinstance(value, list) else value
