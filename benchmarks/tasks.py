@@ -101,7 +101,7 @@ def train_head(model: keras.Model, base: keras.Model, k: float, train: Train, se
     return model, count_bytes(model.trainable_weights)
 
 
-def train_mask(scores: str | None) -> Callable[..., tuple[keras.Model, int]]:
+def train_mask(scores: str) -> Callable[..., tuple[keras.Model, int]]:
     def run(model: keras.Model, base: keras.Model, k: float, train: Train, seed: int) -> tuple[keras.Model, int]:
         options = {"weights": "keep", "scores_initializer": scores, "exclude": HEAD, "seed": seed}
         masked = keras_popup.mask_model(model, k, **options)
@@ -152,7 +152,7 @@ ADAM = (("Adam", 1e-3), ("Adam", 3e-3), ("Adam", 1e-2))
 SGD = (("SGD", 0.1), ("SGD", 0.5), ("Adam", 1e-3))
 METHODS: dict[str, tuple[Callable[..., tuple[keras.Model, int]], tuple[float, ...], tuple[tuple[str, float], ...]]] = {
     "head alone": (train_head, (1.0,), ADAM),
-    "mask, random start": (train_mask(None), FRACTIONS, SGD),
+    "mask, random start": (train_mask("score_uniform"), FRACTIONS, SGD),
     "mask, magnitude start": (train_mask("magnitude"), FRACTIONS, SGD),
     "LoRA, rank 4": (train_lora, (1.0,), ADAM),
     "all weights": (train_all, (1.0,), (("Adam", 3e-4), *ADAM[:2])),
@@ -242,7 +242,7 @@ def run_prune(folder: Path, seeds: list[int]) -> None:
 
     def measure(task: str, method: str, k: float, optimizer: str, rate: float, seed: int) -> dict:
         base = keras.models.load_model(BASE)
-        scores = None if method == "mask, random start" else "magnitude"
+        scores = "score_uniform" if method == "mask, random start" else "magnitude"
         masked = keras_popup.mask_model(base, k, weights="keep", scores_initializer=scores, exclude=HEAD, seed=seed)
         epochs = 0 if method == "magnitude" else EPOCHS["prune"]
         if epochs:

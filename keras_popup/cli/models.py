@@ -40,6 +40,20 @@ def check_data_dir(path: str | None) -> None:
         raise UsageError(f"--data_dir must be a directory that exists. Received: '{path}'.")
 
 
+def check_base(path: str | None, model_is_given: bool) -> dict[str, Any]:
+    """Returns the arguments of a run that follow from --base: the model is 'base', if no other is given.
+
+    Raises:
+        UsageError: if --base is given and is no .keras file or folder with one.
+    """
+    if path is None:
+        return {}
+    file = path if os.path.isfile(path) else os.path.join(path, "model.keras")
+    if not os.path.isfile(file):
+        raise UsageError(f"--base must be a .keras file, or the folder of a finished run. Received: '{path}'.")
+    return {} if model_is_given else {"model": "base"}
+
+
 def check_new(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raises UsageError if a command would replace what exists without being told to."""
     if os.path.exists(path) and not overwrite:

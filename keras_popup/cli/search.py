@@ -12,7 +12,7 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
-from keras_popup.cli.models import check_data_dir, check_new
+from keras_popup.cli.models import check_base, check_data_dir, check_new
 from keras_popup.cli.quiet import import_quietly, say
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
@@ -34,6 +34,8 @@ examples:
       --seed 1 --out runs/s
   keras-popup search ... --out runs/s --resume              continues a search that was interrupted
   keras-popup search ... --width 0.5:4:log --budget 100kB   the best network with a ticket of 100,000 bytes or less
+  keras-popup search --base runs/b --new_head --dataset birds --data_dir birds --k 0.1:0.9 --out runs/t
+                                                            masks over a trained network, for another task
   keras-popup search ... --workers 4                        four trials at a time
   keras-popup search ... --ray_address auto --gpus_per_worker 2   on a cluster, two GPUs a trial
 
@@ -118,6 +120,7 @@ def _config(values: flags.FlagValues) -> SearchConfig:
             except ValueError as error:
                 raise ValueError(f"`{field.name}`: {error}") from None
             (space if isinstance(each, (tuple, Range)) else fixed)[field.name] = each
+    fixed |= check_base(fixed["base"], values["model"].present)
     budget = None if values.budget is None else _bytes(values.budget)
     if budget is not None and "k" in fixed:
         raise ValueError("With a budget, k follows from the width. Give a range of k as limits, or leave --k out.")

@@ -70,11 +70,14 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     if out.suffix != ".ticket":
         raise UsageError(f"--out must end in .ticket. Received: '{out}'.")
     check_new(out, values.overwrite)
-    origin, metrics = read_origin(file), None
+    origin, metrics, base = read_origin(file), None, None
     if os.path.isdir(path):
         run = RunFolder(path)
         if (summary := run.summary()) is not None:
             metrics = summary["test"]
+            base = run.config().get("base")
+            if base and os.path.isdir(base):
+                base = os.path.join(base, "model.keras")
         origin = {"dataset": run.config().get("dataset"), **origin}
     if values.dataset:
         origin["dataset"] = values.dataset
@@ -90,6 +93,8 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         **origin,
     )
     print(ticket)
+    if not values.base and base:
+        print(f" --base {base} leaves out what the base has")
     print(f" Written: {out}")
     return 0
 

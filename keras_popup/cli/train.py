@@ -10,7 +10,7 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse
 from keras_popup.cli.layer_k import merge_k, parse_layer_k
-from keras_popup.cli.models import check_data_dir
+from keras_popup.cli.models import check_base, check_data_dir
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.records import RunFolder, SearchFolder
 from keras_popup.training import PLACES, RunConfig, read_arguments
@@ -31,6 +31,8 @@ examples:
   keras-popup train ... --out runs/a --resume     continues a run that was interrupted
   keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; the default is all GPUs
   keras-popup train --method finetune --from runs/a --out runs/c   learns the weights that the masks of runs/a keep
+  keras-popup train --base runs/b --new_head --dataset birds --data_dir birds --out runs/d
+                                                  masks over the trained network of runs/b, for another task
   keras-popup train ... --strategy multiworker    on all machines that TF_CONFIG names; run it on each
 
 the run folder:
@@ -55,6 +57,7 @@ def train(arguments: Sequence[str]) -> int:
             raise UsageError("--method finetune and --from go together: the folder of the run or search to begin with.")
         if given["from_run"] is not None:
             given |= _arguments_of(given["from_run"], values)
+        given |= check_base(given["base"], values["model"].present)
         config = RunConfig(**{**given, "k": merge_k(values.k, parse_layer_k(values.layer_k))})
         resolved = config.with_protocol()
     except ValueError as error:

@@ -76,6 +76,9 @@ def search(
     if config.run.data_dir and os.path.exists(config.run.data_dir):  # workers may have another working directory
         data_dir = os.path.abspath(config.run.data_dir)
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, data_dir=data_dir))
+    if config.run.base:
+        base = os.path.abspath(config.run.base)
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, base=base))
     _check_folder(config, folder, resume, overwrite)
     if resume and not folder.path.exists():
         _logger.info("There is no search in '%s' yet: it begins.", folder.path)

@@ -67,7 +67,7 @@ def measure(task: MeasureTask) -> Measurement:
     for name in task.initializers:
         smallest = dataclasses.replace(task.run, kernel_initializer=name, width=min(task.widths))
         model = _build(smallest, data)
-        if task.tickets and not _follow_from_seed(conversion.masked_layers(model)):
+        if task.tickets and task.run.base is None and not _follow_from_seed(conversion.masked_layers(model)):
             raise ValueError(
                 "With a budget, kernels must follow from a seed. A ticket stores the kernels of "
                 f"'{name}' themselves. Use one of this library's initializers."
@@ -175,14 +175,20 @@ def _build(config: RunConfig, data: Dataset) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _measure_size(config: RunConfig) -> TicketSize | None:
-    """Measures an untrained network's ticket. Returns None if the ticket has to store kernels."""
+    """Measures an untrained network's ticket. Returns None if the ticket has to store kernels.
+
+    With a base, it is the ticket relative to the base.
+    """
     data = _load_data(config)
     model = _build(config, data)
     masked = conversion.masked_layers(model)
-    if not _follow_from_seed(masked):
+    base = training.find_base(config)
+    if base is None and not _follow_from_seed(masked):
         return None
     of_masks = {id(weight) for layer in masked for weight in layer.weights}
     others = [weight for weight in model.weights if id(weight) not in of_masks]
+    if base is not None:
+        others = [weight for weight in others if weight.trainable or _is_stored(weight, tickets.Base(base))]
     numbers = np.random.default_rng(0)
     for weight in others:  # such as moving averages: after training, their numbers do not compress
         if "float" in weight.dtype:
@@ -190,11 +196,16 @@ def _measure_size(config: RunConfig) -> TicketSize | None:
     with tempfile.TemporaryDirectory() as folder:
         metrics = {"val_loss": 0.123456789, "val_accuracy": 0.123456789}
         origin = training.describe_origin(config.with_protocol(), data)
-        info = tickets.save_ticket(model, Path(folder) / "a.ticket", metrics=metrics, **origin)
+        info = tickets.save_ticket(model, Path(folder) / "a.ticket", base=base, metrics=metrics, **origin)
     stored = info.tensor_bytes + sum(row.other_bytes for row in info.layers)
     at_most = sum(_most_bytes(weight) for weight in others)
     sizes = tuple(kernel.size for layer in masked for kernel in layer.masked_kernels.values())
     return TicketSize(sizes, info.bytes - info.mask_bytes - stored + max(stored, at_most))
+
+
+def _is_stored(weight: Any, base: tickets.Base) -> bool:
+    """Tells whether a ticket has a weight that is not trained, because the base does not have it, or it is small."""
+    return base.find(np.asarray(weight.numpy())) is None
 
 
 def _follow_from_seed(masked: list[Any]) -> bool:

@@ -1,6 +1,7 @@
 """Tickets: files that hold a trained network as its seed and its mask, in about one bit per weight or less."""
 
 from keras_popup.tickets.api import load_ticket, save_ticket, ticket_info, verify_ticket
+from keras_popup.tickets.base import Base as Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
 from keras_popup.tickets.info import TicketInfo, TicketRow
 from keras_popup.tickets.size import DENSE as DENSE

@@ -9,6 +9,7 @@ from .config import option as option
 from .config import read_arguments as read_arguments
 from .experiment import build_model as build_model
 from .experiment import describe_origin as describe_origin
+from .experiment import find_base as find_base
 from .experiment import load_data as load_data
 from .protocols import PROTOCOLS as PROTOCOLS
 from .recorder import DivergenceError as DivergenceError

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 import types
 import typing
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras_popup._fractions import check_k
-from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, PROTOCOLS
+from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, BASE, PROTOCOLS
 
 _SELECTOR_OF = {"supermask": "bernoulli"}
 
@@ -42,6 +43,7 @@ _NOT_FOR = {
     "random": "left out for the method 'random', which learns nothing",
     "finetune": "left out for the method 'finetune', whose masks and kernels are those of the run in `from_run`",
     "bernoulli": "left out: bernoulli learns how many weights are kept",
+    BASE: "left out with a base: the network is the base's",
 }
 
 
@@ -126,7 +128,7 @@ class RunConfig:
     {'conv*': 0.3, '*': 0.5}
     """
 
-    model: str = option("conv4", "The network.", tuple(PROTOCOLS))
+    model: str = option("conv4", "The network. 'base' is that of --base.", tuple(PROTOCOLS))
     dataset: str = option(
         "digits", "'digits', a name of TensorFlow Datasets such as cifar10, or any name for a folder of images."
     )
@@ -155,6 +157,21 @@ class RunConfig:
         "such as --model and --dataset, are then those of that run.",
         flag="from",
     )
+    base: str | None = option(
+        None,
+        "A trained network, the .keras file or the folder of a run with --method dense. Its weights stay as they are, "
+        "and masks over them are learned. With --method dense, all its weights are trained further.",
+    )
+    new_head: bool = option(
+        False, "Give the base a new last layer, for the classes of --dataset. It is trained, and has no mask."
+    )
+    scores_initializer: str | None = option(
+        None,
+        "How the scores begin: by the sizes of the weights, or at random. Default: magnitude with a base, else at "
+        "random.",
+        ("magnitude", "score_uniform"),
+        not_for=("dense", "bernoulli", "finetune"),
+    )
     k_schedule: str | None = option(
         None,
         "How k falls from 1 to its value during training, as a function of the time t from 0 to 1: in a straight "
@@ -165,7 +182,7 @@ class RunConfig:
     k_schedule_end: float = option(
         1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
     )
-    width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_POSITIVE)
+    width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_POSITIVE, not_for=(BASE,))
     selector: str | None = option(
         None,
         "How weights are chosen by their scores. Default by the method: bernoulli for supermask, else top_k.",
@@ -180,9 +197,11 @@ class RunConfig:
         "signed_constant",
         "Initializer of the frozen kernels: signed_constant, unsigned_constant, kaiming_normal, kaiming_uniform, "
         "xavier_normal, xavier_signed_constant, or one of Keras's.",
-        not_for=("dense", "finetune"),
+        not_for=("dense", "finetune", BASE),
     )
-    scaled: bool = option(False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune"))
+    scaled: bool = option(
+        False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
+    )
     epochs: int | None = option(None, "Passes over the training images.", bounds=at_least(1))
     batch_size: int | None = option(None, "Images in a step of training, on all devices together.", bounds=at_least(1))
     optimizer: str | None = option(
@@ -212,7 +231,9 @@ class RunConfig:
         0.1, "Share of the training images set apart; 0 trains on all of them.", bounds=_BELOW_ONE
     )
     seed: int = option(1, "Seed of the kernels, scores, validation split, order and augmentation.", bounds=_SEED)
-    precision: str = option("float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"))
+    precision: str = option(
+        "float32", "Keras dtype policy.", ("float32", "mixed_bfloat16", "mixed_float16"), not_for=(BASE,)
+    )
     jit_compile: str = option(
         "auto", "Whether XLA compiles the step; 'true' needs --nodeterministic.", ("auto", "true", "false")
     )
@@ -245,7 +266,7 @@ class RunConfig:
         self._check_k()
         for field in dataclasses.fields(RunConfig):
             for kind in field.metadata["not_for"]:
-                used = kind == self.method or (kind == "bernoulli" and self.draws)
+                used = kind in (self.method, self.model) or (kind == "bernoulli" and self.draws)
                 _check(self, field.name, not used or getattr(self, field.name) == field.default, _NOT_FOR[kind])
         self._check_method()
         self._check_devices()
@@ -276,6 +297,12 @@ class RunConfig:
         _check(self, "learning_rate", learns, "0, or left out: 'random' learns nothing")
         finetunes = self.method == "finetune"
         _check(self, "from_run", (self.from_run is not None) == finetunes, "the folder of a run, for 'finetune' alone")
+        has_base = self.model == BASE
+        expected = "the .keras file or folder of a run, for the model 'base' alone. Leave `model` out, or give 'base'"
+        _check(self, "base", (self.base is not None) == has_base or finetunes, expected)
+        _check(self, "new_head", has_base or not self.new_head, "false without a base")
+        by_size = self.scores_initializer == "magnitude"
+        _check(self, "scores_initializer", has_base or not by_size, "left out without a base: all weights are one size")
         _check(self, "l2", not finetunes or not self.l2, "0, or left out: 'finetune' has no weight decay")
         if self.epochs is not None and self.warmup_epochs is not None:
             expected = f"less than the epochs, {self.epochs} (the protocol's, if not given). Use 0 for no warm-up"
@@ -305,7 +332,10 @@ class RunConfig:
 
     def title(self) -> str:
         """Returns the title of the run's pictures."""
-        return f"{self.model}, width {self.width:g}, {self.dataset}, {self._describe_method()}"
+        network = f"{self.model}, width {self.width:g}"
+        if self.base is not None:
+            network = f"on {os.path.basename(os.path.normpath(self.base))}"
+        return f"{network}, {self.dataset}, {self._describe_method()}"
 
     def _describe_method(self) -> str:
         if self.method == "dense":
@@ -337,11 +367,16 @@ class RunConfig:
         if self.optimizer == "adam":
             if protocol == _SMALL["dense"]:
                 protocol = _DENSE_ADAM
-            elif self.learning_rate is None and self.method != "random":
+            elif self.learning_rate is None and self.method != "random" and protocol.optimizer != "adam":
                 raise ValueError(
                     f"`optimizer`='adam' has no protocol for model={self.model!r}, method={self.method!r}. Give a "
                     "learning rate, such as --learning_rate 0.001."
                 )
+        if self.optimizer == "sgd" and protocol.optimizer == "adam" and self.learning_rate is None:
+            raise ValueError(
+                f"`optimizer`='sgd' has no protocol for model={self.model!r}, method={self.method!r}. Give a learning "
+                "rate, such as --learning_rate 0.1."
+            )
         values = {**dataclasses.asdict(protocol), "selector": _SELECTOR_OF.get(self.method, "top_k")}
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         missing = {name: value for name, value in values.items() if own[name] is None}

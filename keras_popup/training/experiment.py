@@ -1,6 +1,8 @@
 """Makes what a `RunConfig` describes: the data, the network, its optimizer and loss."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +10,8 @@ import keras
 
 from keras_popup import conversion, datasets, initializers, models, records, selectors
 from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig
+
+_logger = logging.getLogger("keras_popup")
 
 
 def load_data(config: RunConfig) -> datasets.Dataset:
@@ -24,15 +28,15 @@ def load_data(config: RunConfig) -> datasets.Dataset:
 
 def describe_origin(config: RunConfig, data: datasets.Dataset) -> dict[str, Any]:
     """Returns what a run's model and ticket tell of their origin, as arguments of `tickets.save_ticket`."""
-    left_out = (*PLACES, "data_dir", "dataset", "from_run")  # where things are on this machine says nothing to others
+    # Where things are on this machine says nothing to others.
+    left_out = (*PLACES, "data_dir", "dataset", "from_run", "base")
     arguments = {
         field.name: value
         for field in dataclasses.fields(RunConfig)
         if field.name not in left_out and (value := getattr(config, field.name)) != field.default
     }
-    dataset = (
-        f"{data.name.partition(':')[0]}:{data.version}" if data.version else data.name
-    )  # it may be "cifar10:3.*.*"
+    name = data.name.partition(":")[0]  # it may be "cifar10:3.*.*"
+    dataset = f"{name}:{data.version}" if data.version else data.name
     return {"classes": list(data.classes), "dataset": dataset, "arguments": {"seed": config.seed, **arguments}}
 
 
@@ -55,6 +59,8 @@ def build_model(
     """
     if config.method == "finetune":
         return _load_finetuned(config, image_shape, classes)
+    if config.base is not None:
+        return _build_on_base(config, image_shape, classes, preprocessing)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -99,6 +105,79 @@ def _load_finetuned(config: RunConfig, image_shape: tuple[int, int, int], classe
             f"images of {tuple(image_shape)} and {classes} classes."
         )
     return conversion.finetune(model, copy=False)
+
+
+def find_base(config: RunConfig) -> str | None:
+    """Returns the .keras file of a configuration's base, or None if it has none.
+
+    Raises:
+        ValueError: if there is no such file.
+    """
+    if config.base is None:
+        return None
+    path = str(records.RunFolder(config.base).model) if os.path.isdir(config.base) else config.base
+    if not os.path.isfile(path):
+        raise ValueError(f"`base` must be a .keras file, or the folder of a finished run. Received: '{config.base}'.")
+    return path
+
+
+def _build_on_base(
+    config: RunConfig,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    preprocessing: Sequence[keras.layers.Layer],
+) -> keras.Model:
+    """Returns the network of a configuration's base: with masks over its weights, or as it is for the method "dense".
+
+    Raises:
+        ValueError: if there is no base, if it has masks, or if it is for other images or classes.
+    """
+    path = find_base(config)
+    model = keras.models.load_model(path)
+    if conversion.masked_layers(model):
+        raise ValueError(f"The base '{path}' has masks. A base is a plain network, such as that of --method dense.")
+    taken = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
+    if len(taken) != 3 or any(a not in (None, b) for a, b in zip(taken, image_shape, strict=True)):
+        raise ValueError(
+            f"The base '{path}' takes inputs of shape {taken}. The data have images of {tuple(image_shape)}. Give "
+            "`image_size`, the pixels that images are resized to, or other data."
+        )
+    if conversion.find_preprocessing(model):
+        _logger.info("The base prepares images itself.")
+    else:
+        _logger.info("The base does not prepare images: a layer before it scales them, as for other networks.")
+        model = conversion.put_first(preprocessing, model)
+    exclude = []
+    if config.new_head:
+        model = conversion.replace_head(model, classes, seed=config.seed)
+        exclude = [model.layers[-1].name]
+    elif model.output_shape != (None, classes) or _gives_probabilities(model):
+        raise ValueError(
+            f"The base '{path}' must give a logit for each of the {classes} classes. Its outputs have the shape "
+            f"{model.output_shape}{' and are probabilities' if _gives_probabilities(model) else ''}. With `new_head`, "
+            "it gets a new last layer."
+        )
+    l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
+    if config.method == "dense":
+        dense = _regularized(model, l2)
+        dense.set_weights(model.get_weights())
+        return dense
+    return conversion.mask_model(
+        model,
+        k=_fractions(config, model),
+        selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
+        scores_initializer=config.scores_initializer,
+        scores_regularizer=l2,
+        weights="keep",
+        exclude=exclude,
+        seed=config.seed,
+    )
+
+
+def _gives_probabilities(model: keras.Model) -> bool:
+    last = model.layers[-1]
+    ends = (keras.activations.softmax, keras.activations.sigmoid)
+    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in ends
 
 
 def kernel_initializer(config: RunConfig) -> Any:

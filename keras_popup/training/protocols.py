@@ -2,6 +2,9 @@
 
 import dataclasses
 
+BASE = "base"
+"""The name of the model of a `base`: whatever network that is."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
@@ -43,9 +46,14 @@ _IMAGENET = _methods(
     Protocol(learning_rate=0.256, batch_size=256, momentum=0.875, l2=3.05e-5, warmup_epochs=5, label_smoothing=0.1)
 )
 
+# Masks, or all weights, of a trained network: docs/tasks.md has what was measured.
+_ADAM = Protocol(learning_rate=1e-3, epochs=20, optimizer="adam", l2=0.0)
+_BASE = _methods(_ADAM)
+
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
     "resnet18": _RESNET_ON_CIFAR,
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50"), _IMAGENET),
+    BASE: _BASE,
 }
 """The protocols, by model and method."""

@@ -72,6 +72,7 @@ def train(
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
     resolved = config.with_protocol()
+    experiment.find_base(resolved)
     experiment.kernel_initializer(resolved)  # a wrong name is an error before data are read, or made
     options = _Options(resume, overwrite, test, until, ticket, callbacks, data)
     folder = RunFolder(out)
@@ -287,7 +288,8 @@ class _Run:
             summary["test_draws"] = test_draws
         if self._options.ticket:
             metrics = test or {f"val_{name}": value for name, value in (summary["validation"] or {}).items()}
-            ticket = tickets.save_ticket(self._model, folder.ticket, metrics=metrics, **origin)
+            base = experiment.find_base(config)
+            ticket = tickets.save_ticket(self._model, folder.ticket, base=base, metrics=metrics, **origin)
             summary["ticket_bytes"] = ticket.bytes
         if self._last_epoch == config.epochs:
             folder.finish(summary)

@@ -1,7 +1,9 @@
 """The command `train`."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 from command_line import run
@@ -64,6 +66,33 @@ def test_train_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
     assert status == 130
     assert "--resume goes on after the last epoch" in err
+
+
+@pytest.mark.integration
+def test_train_learns_a_task_on_a_base(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", "fc", "--width", "0.2", "--epochs", "1"]
+    assert run(capsys, "train", *flags, "--method", "dense", "--out", "base")[0] == 0
+    status, out, err = run(capsys, "train", "--base", "base", "--new_head", "--epochs", "1", "--out", "task")
+    assert status == 0, err
+    assert "weights kept" in out
+    config = json.loads(Path("task/config.json").read_text())["config"]
+    assert (config["model"], config["base"], config["new_head"], config["optimizer"]) == ("base", "base", True, "adam")
+    status, out, err = run(capsys, "ticket", "pack", "task")
+    assert status == 0, err
+    assert "--base base/model.keras leaves out what the base has" in out
+    status, out, err = run(capsys, "ticket", "pack", "task", "--base", "base/model.keras", "--overwrite")
+    assert status == 0, err
+    assert "Needs the base: fc" in out
+    for flags, message in [
+        (("--base", "nowhere"), "--base must be a .keras file, or the folder of a finished run. Received: 'nowhere'"),
+        (("--base", "base", "--model", "fc"), "Leave `model` out, or give 'base'"),
+        (("--new_head",), "`new_head` must be false without a base"),
+    ]:
+        status, _, err = run(capsys, "train", *flags, "--out", "no")
+        assert status == 2
+        assert message in err
+        assert not os.path.exists("no")
 
 
 @pytest.mark.integration

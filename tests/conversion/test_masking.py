@@ -169,6 +169,25 @@ def test_mask_model_trains_biases_and_norms_on_request(weights):
     assert all(same) == (weights == "keep")
 
 
+def test_mask_model_of_kept_weights_starts_as_magnitude_pruning():
+    stack = [keras.Input((30,)), keras.layers.Dense(20, name="learned"), keras.layers.Dense(9, name="constant")]
+    plain = keras.Sequential(stack)
+    plain.get_layer("constant").kernel.assign(np.where(np.arange(9) % 2, 0.1, -0.1) * np.ones((20, 1)))
+    model = mask_model(plain, k=0.3, weights="keep", seed=1)
+    sizes = np.abs(plain.get_layer("learned").kernel.numpy())
+    expected = sizes >= np.sort(sizes, None)[-180]
+    np.testing.assert_array_equal(model.get_layer("learned").mask().numpy() != 0, expected)
+    # Weights of one size have no order: their first mask is drawn, and not that of the first ones.
+    assert type(model.get_layer("constant").scores_initializer).__name__ == "ScoreUniform"
+    for arguments, name in [
+        ({"weights": "keep", "scores_initializer": "score_uniform"}, "ScoreUniform"),
+        ({"weights": "keep", "selector": "bernoulli"}, "Zeros"),
+        ({}, "ScoreUniform"),
+    ]:
+        layer = mask_model(plain, k=0.3, seed=1, **arguments).get_layer("learned")
+        assert type(layer.scores_initializer).__name__ == name
+
+
 def test_mask_model_leaves_operations_between_layers():
     inputs = keras.Input((4,))
     outputs = keras.ops.relu(keras.layers.Dense(3)(inputs)) * 2.0 + 1.0

@@ -15,7 +15,7 @@ from shared import make_once
 from sklearn.datasets import load_digits
 
 import keras_popup
-from keras_popup import cli, records, search
+from keras_popup import cli, records, search, training
 from keras_popup.search import Range, SearchConfig
 from keras_popup.training import RunConfig
 
@@ -152,6 +152,26 @@ def test_search_that_cannot_be_leaves_nothing_behind(capsys, tmp_path):
         assert cli.main(["search", "--model", "fc", *flags, "--out", str(tmp_path / "s")]) == status
         assert message in capsys.readouterr().err
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.integration
+def test_search_of_masks_over_a_base_counts_its_relative_tickets(tmp_path):
+    base = tmp_path / "base"
+    training.train(RunConfig(model="fc", width=0.2, epochs=1, method="dense"), base)
+    run = RunConfig(model="base", base=str(base), new_head=True, epochs=1)
+    config = SearchConfig(run=run, space={"learning_rate": (1e-3, 1e-2)}, tuner="grid", budget=4000, baseline=True)
+    search.search(config, tmp_path / "s")
+    trials = lines(tmp_path / "s")
+    assert len(trials) == 4
+    for record in trials:
+        (execution,) = record["executions"]
+        assert execution["ticket_bytes"] <= execution["predicted_bytes"] <= 4000
+        assert execution["predicted_bytes"] >= 4000 - 3 or execution["k"] == 0.5
+    learned = keras.models.load_model(base / "model.keras")
+    plain = keras_popup.load_ticket(tmp_path / "s" / "best.ticket", base=learned)
+    model = keras.models.load_model(tmp_path / "s" / "best.keras")
+    images = load_digits().images.astype("float32")[..., None]
+    assert np.array_equal(plain(images), model(images))
 
 
 @pytest.mark.rare

@@ -25,6 +25,9 @@ def test_run_config_refuses_devices_that_do_not_go_together(change, message):
         RunConfig(**change)
 
 
+OF_BASE = {"base": "b.keras", "model": "base", "width": 1.0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -67,6 +70,15 @@ def test_run_config_refuses_devices_that_do_not_go_together(change, message):
         ({"method": "supermask", "selector": "top_k"}, "`selector` must be left out"),
         ({"method": "dense", "selector": "bernoulli"}, "`selector` must be left out"),
         ({"k_schedule_end": 0.5}, "`k_schedule_end` must be 1 without"),
+        ({"base": "b.keras"}, "`base` must be .* Leave `model` out, or give 'base'"),
+        ({"model": "base", "width": 1.0}, "`base` must be the .keras file or folder of a run, for the model 'base'"),
+        ({"base": "b.keras", "model": "base"}, "`width` must be left out with a base"),
+        ({**OF_BASE, "kernel_initializer": "kaiming_normal"}, "`kernel_initializer` must be left out with a base"),
+        ({**OF_BASE, "precision": "mixed_bfloat16"}, "`precision` must be left out with a base"),
+        ({**OF_BASE, "optimizer": "sgd", "learning_rate": None}, "`optimizer`='sgd' has no protocol for model='base'"),
+        ({"new_head": True}, "`new_head` must be false without a base"),
+        ({"scores_initializer": "magnitude"}, "`scores_initializer` must be left out without a base"),
+        ({**OF_BASE, "method": "supermask", "scores_initializer": "magnitude"}, "bernoulli learns"),
     ],
 )
 def test_run_config_checks_itself(change, message):
@@ -81,6 +93,13 @@ def test_resolved_run_config_has_no_gaps(method):
     assert run.with_protocol() == run
     with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):
         dataclasses.replace(run, epochs=None)
+
+
+def test_run_config_of_a_base_has_a_protocol_and_a_title():
+    run = RunConfig(model="base", base="runs/first/", new_head=True).with_protocol()
+    assert (run.optimizer, run.learning_rate, run.l2, run.epochs) == ("adam", 1e-3, 0.0, 20)
+    assert run.title() == "on first, digits, k = 0.5"
+    assert RunConfig(model="base", base="b.keras", optimizer="adam").with_protocol().learning_rate == 1e-3
 
 
 def test_run_configs_that_are_equal_have_equal_hashes():

@@ -96,6 +96,75 @@ def test_train_finetunes_under_the_masks_of_a_run(finished, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The folder of a run with learned weights."""
+    folder = tmp_path_factory.mktemp("base") / "b"
+    training.train(RunConfig(model="conv2", width=0.1, epochs=1, method="dense"), folder)
+    return folder
+
+
+@pytest.mark.parametrize("new_head", [True, pytest.param(False, marks=pytest.mark.integration)])
+def test_train_learns_masks_over_a_base(base, new_head, tmp_path):
+    config = RunConfig(model="base", base=str(base), new_head=new_head, k=0.3, epochs=1, learning_rate=0.01)
+    summary = training.train(config, tmp_path / "task", ticket=True)
+    learned = keras.models.load_model(base / "model.keras")
+    masked = keras.models.load_model(tmp_path / "task" / "model.keras")
+    names = ["conv1a", "conv1b", "dense1", "dense2", *([] if new_head else ["classes"])]
+    assert [layer.name for layer in keras_popup.masked_layers(masked)] == names
+    for layer in keras_popup.masked_layers(masked):
+        np.testing.assert_array_equal(layer.frozen_kernel.numpy(), learned.get_layer(layer.name).kernel.numpy())
+        assert isinstance(layer.scores_initializer, keras_popup.initializers.Magnitude)
+    assert summary["ticket_bytes"] < 12_000  # the kept weights would take 60 kB
+    tasks = keras_popup.TaskMasks(learned)
+    tasks.add("task", tmp_path / "task" / "model.ticket")
+    images, _ = next(iter(datasets.load("digits").evaluation_batches("test", 9)))
+    expected = keras_popup.strip_masks(masked).predict(images, verbose=0)
+    np.testing.assert_array_equal(tasks["task"].predict(images, verbose=0), expected)
+    again = training.train(dataclasses.replace(config), tmp_path / "again")
+    assert again["test"] == summary["test"]
+
+
+@pytest.mark.integration
+def test_train_trains_all_weights_of_a_base(base, tmp_path):
+    config = RunConfig(model="base", base=str(base / "model.keras"), method="dense", epochs=1, learning_rate=0.0)
+    training.train(config, tmp_path / "same")
+    before, after = (keras.models.load_model(folder / "model.keras") for folder in (base, tmp_path / "same"))
+    for one, other in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())  # at a rate of 0
+    training.train(dataclasses.replace(config, learning_rate=0.01, l2=1e-4), tmp_path / "trained")
+    after = keras.models.load_model(tmp_path / "trained" / "model.keras")
+    assert all(np.any(a.numpy() != b.numpy()) for a, b in zip(before.weights, after.weights, strict=True))
+    assert not keras_popup.masked_layers(after)
+
+
+@pytest.mark.integration
+def test_train_refuses_a_base_that_does_not_fit(base, finished, tmp_path):
+    hidden = keras.layers.Dense(20)
+    softmax = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), hidden, keras.layers.Dense(10, "softmax")]
+    )
+    softmax.save(tmp_path / "softmax.keras")
+    other = keras.Sequential([keras.Input((5, 5, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
+    other.save(tmp_path / "other.keras")
+    photos = write_images(tmp_path / "photos")
+    for change, message in [
+        ({"base": str(tmp_path / "nowhere")}, "`base` must be a .keras file, or the folder of a finished run"),
+        ({"base": str(finished[0])}, "has masks. A base is a plain network"),
+        ({"base": str(tmp_path / "softmax.keras")}, "must give a logit for each of the 10 classes.*are probabilities"),
+        ({"base": str(tmp_path / "other.keras")}, r"takes inputs of shape \(5, 5, 3\). The data have images of \(8, 8"),
+        ({"dataset": "pets", "data_dir": str(photos), "image_size": 8}, "takes inputs of shape"),
+    ]:
+        config = RunConfig(**{"model": "base", "base": str(base), "epochs": 1, **change})
+        with pytest.raises(ValueError, match=message):
+            training.train(config, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    config = RunConfig(model="base", base=str(tmp_path / "softmax.keras"), new_head=True, epochs=1, seed=3)
+    training.train(config, tmp_path / "yes")  # pixels are scaled before a base that does not do it
+    model = keras.models.load_model(tmp_path / "yes" / "model.keras")
+    assert [layer.name for layer in model.layers][:2] == [model.layers[0].name, "preprocessing"]
+
+
 @pytest.mark.integration
 def test_train_gives_the_summary_of_the_saved_model(finished):
     folder, summary = finished
