@@ -1,8 +1,10 @@
 """The commands `ticket pack`, `unpack`, `info` and `verify`."""
 
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -17,17 +19,20 @@ keras-popup ticket: a network as its seeds and its masks, in about one bit per w
 
 usage:
   keras-popup ticket pack MODEL [flags]       MODEL is the folder of a run or search, or a .keras file
+  keras-popup ticket pack [NAME=]MODEL... --base FILE --out FILE.tickets    several tasks over one base, in one file
   keras-popup ticket unpack TICKET [flags]    writes the plain model, as a .keras file
   keras-popup ticket info TICKET              shows the bytes of each part, and where the ticket comes from
   keras-popup ticket verify TICKET            unpacks all weights and checks them
 
-TICKET is a .ticket file, or the folder of a run or search with one.
+TICKET is a .ticket or .tickets file, or the folder of a run or search with a ticket.
 A ticket may come from a stranger: no code in it is run, and a damaged ticket is an error.
 keras-popup ticket COMMAND --help prints the flags of a command.
 
 examples:
   keras-popup ticket pack runs/first            writes runs/first/model.ticket
   keras-popup ticket unpack runs/first/model.ticket   writes runs/first/model_plain.keras
+  keras-popup ticket pack birds=runs/a fish=runs/b --base base.keras --out all.tickets
+  keras-popup ticket unpack all.tickets --task birds --base base.keras   writes all_birds.keras
 """
 
 
@@ -61,24 +66,22 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     )
     _define_base(values)
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
-    if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL")) is None:
+    text = "Put the base into the file too. Of several tasks in one file."
+    flags.DEFINE_boolean("include_base", False, text, flag_values=values)
+    if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL...")) is None:
         return 0
+    _check_base(values)
+    if values.out and values.out.endswith(".tickets"):
+        return _pack_tasks(given, values)
+    if len(given) > 1 or values.include_base:
+        raise UsageError("Several models, or a base, go into one file with --base FILE --out FILE.tickets.")
     (path,) = given
     file = find_model_file(path, (".keras",))
-    _check_base(values)
     out = Path(values.out or Path(file).with_suffix(".ticket"))
     if out.suffix != ".ticket":
         raise UsageError(f"--out must end in .ticket. Received: '{out}'.")
     check_new(out, values.overwrite)
-    origin, metrics, base = read_origin(file), None, None
-    if os.path.isdir(path):
-        run = RunFolder(path)
-        if (summary := run.summary()) is not None:
-            metrics = summary["test"]
-            base = run.config().get("base")
-            if base and os.path.isdir(base):
-                base = os.path.join(base, "model.keras")
-        origin = {"dataset": run.config().get("dataset"), **origin}
+    origin = _find_origin(path, file)
     if values.dataset:
         origin["dataset"] = values.dataset
     with import_quietly():
@@ -88,14 +91,64 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         out,
         values_dtype=values.values_dtype,
         base=values.base,
-        metrics=metrics,
         notes=values.notes,
         **origin,
     )
     print(ticket)
-    if not values.base and base:
+    if not values.base and (base := _find_base(path)):
         print(f" --base {base} leaves out what the base has")
     print(f" Written: {out}")
+    return 0
+
+
+def _find_origin(path: str, file: str) -> dict[str, Any]:
+    """Returns what is known of a model, as arguments of `save_ticket`: what its file says, and what its run does."""
+    origin: dict[str, Any] = read_origin(file)
+    if not os.path.isdir(path):
+        return origin
+    run = RunFolder(path)
+    summary = run.summary()
+    return {"dataset": run.config().get("dataset"), **origin, "metrics": summary["test"] if summary else None}
+
+
+def _find_base(path: str) -> str | None:
+    """Returns the .keras file of the base of a run, or None if it has none."""
+    base = RunFolder(path).config().get("base") if os.path.isdir(path) else None
+    return os.path.join(base, "model.keras") if base and os.path.isdir(base) else base
+
+
+def _pack_tasks(given: list[str], values: flags.FlagValues) -> int:
+    """Packs several tasks over one base into one file."""
+    if not values.base:
+        raise UsageError("--base is required for .tickets: the .keras file of the model whose weights all tasks use.")
+    if ignored := [name for name in ("dataset", "notes", "values_dtype") if values[name].present]:
+        raise UsageError(f"--{ignored[0]} is for one ticket. Leave it out, or pack the tickets first, one by one.")
+    check_new(values.out, values.overwrite)
+    files: dict[str, str] = {}
+    path_of: dict[str, str] = {}
+    for entry in given:
+        name, _, path = entry.rpartition("=")
+        path = os.path.normpath(path)
+        name = name or Path(path).stem
+        if name in files:
+            raise UsageError(f"Two tasks have the name '{name}'. Give names: birds={path}.")
+        path_of[name], files[name] = path, find_model_file(path, (".ticket", ".keras"))
+    with import_quietly():
+        import keras
+
+        from keras_popup.tickets import TaskMasks, pack_info, save_ticket
+    base = keras.models.load_model(values.base)
+    tasks = TaskMasks(base)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, file in files.items():
+            ticket = file
+            if not file.endswith(".ticket"):
+                ticket = os.path.join(folder, "task.ticket")
+                save_ticket(load_model(file), ticket, base=base, **_find_origin(path_of[name], file))
+            tasks.add(name, ticket)
+    tasks.save(values.out, include_base=values.include_base)
+    print(pack_info(values.out))
+    print(f" Written: {values.out}")
     return 0
 
 
@@ -108,25 +161,36 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         "masked", False, "Keep the masks, for further training. The scores are new.", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
-    flags.DEFINE_list(
-        "trust", [], "Installed packages whose layers the ticket may use, such as keras_hub.", flag_values=values
-    )
+    _define_trust(values)
+    flags.DEFINE_string("task", None, "The name of the task, of a file with several.", flag_values=values)
     _define_max_bytes(values)
     _define_base(values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
     path = _find_ticket(given[0])
     _check_base(values)
-    kind = "masked" if values.masked else "plain"
+    several = Path(path).suffix == ".tickets"
+    if several != bool(values.task):
+        raise UsageError("--task and a .tickets file go together: the name of the task to unpack.")
+    if several and values.masked:
+        raise UsageError("--masked is for .ticket files. Train the ticket that was packed.")
+    kind = values.task.replace("/", "_") if several else "masked" if values.masked else "plain"
     out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
     check_new(out, values.overwrite)
     with import_quietly():
-        from keras_popup.tickets import load_ticket, ticket_info
-    origin = ticket_info(path, max_bytes=values.max_bytes).made
+        from keras_popup.tickets import TaskMasks, load_ticket, pack_info, ticket_info
     options = {"base": values.base, "trust": values.trust, "max_bytes": values.max_bytes}
-    model = load_ticket(path, masked=values.masked, **options)
+    if several:
+        found = pack_info(path, max_bytes=values.max_bytes).tasks
+        if values.task not in found:
+            raise ValueError(f"There is no task '{values.task}' in '{path}'. There are: {', '.join(found)}.")
+        origin = found[values.task].made
+        model = TaskMasks.load(path, **options).unpack(values.task)
+    else:
+        origin = ticket_info(path, max_bytes=values.max_bytes).made
+        model = load_ticket(path, masked=values.masked, **options)
 
     def write(file: Path) -> None:
         model.save(file)
@@ -139,6 +203,7 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
 
 def _inspect(command: str, arguments: Sequence[str]) -> int:
     values = flags.FlagValues()
+    _define_trust(values)
     _define_max_bytes(values)
     _define_base(values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
@@ -146,11 +211,16 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
     path = _find_ticket(given[0])
     _check_base(values)
     with import_quietly():
-        from keras_popup.tickets import ticket_info, verify_ticket
+        from keras_popup.tickets import TaskMasks, is_pack, pack_info, ticket_info, verify_ticket
+    several = is_pack(Path(path))
     if command == "info":
-        print(ticket_info(path, max_bytes=values.max_bytes))
+        print((pack_info if several else ticket_info)(path, max_bytes=values.max_bytes))
     else:
-        print(verify_ticket(path, base=values.base, max_bytes=values.max_bytes))
+        if several:
+            TaskMasks.load(path, values.base, trust=values.trust, max_bytes=values.max_bytes)
+            print(pack_info(path, max_bytes=values.max_bytes))
+        else:
+            print(verify_ticket(path, base=values.base, max_bytes=values.max_bytes))
         print(" Verified: all masks, kernels and other weights are those that were saved")
     return 0
 
@@ -165,6 +235,11 @@ def _find_ticket(path: str) -> str:
         if os.path.isfile(file := os.path.join(path, name)):
             return file
     raise UsageError(f"There is no ticket in '{path}'. Write it with keras-popup ticket pack {path}.")
+
+
+def _define_trust(values: flags.FlagValues) -> None:
+    text = "Installed packages whose layers the ticket may use, such as keras_hub."
+    flags.DEFINE_list("trust", [], text, flag_values=values)
 
 
 def _define_base(values: flags.FlagValues) -> None:

@@ -15,10 +15,10 @@ from keras_popup import _keras, conversion, selectors
 from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
-from keras_popup.tickets import architecture, file_format, mask_record
+from keras_popup.tickets import architecture, file_format, mask_record, pack_format
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
-from keras_popup.tickets.info import PACKAGES, UNKNOWN_INPUT, TicketInfo, describe
+from keras_popup.tickets.info import PACKAGES, UNKNOWN_INPUT, PackInfo, TicketInfo, describe
 from keras_popup.tickets.unpacking import add_path, read_files, read_stores, show_progress, unpack
 
 _logger = logging.getLogger("keras_popup")
@@ -236,6 +236,27 @@ def ticket_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES)
     """
     with add_path(filepath):
         return describe(Path(filepath), os.path.getsize(filepath), file_format.read(Path(filepath), max_bytes))
+
+
+def pack_info(filepath: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> PackInfo:
+    """Returns a description of a pack, which `TaskMasks.save` has written, without unpacking its weights.
+
+    Args:
+        filepath: path of the file.
+        max_bytes: as in `load_ticket`.
+
+    Returns:
+        A `PackInfo`. Its `str()` is a table of the tasks.
+
+    Raises:
+        OSError: if the file cannot be read.
+        TicketError: if the file is not a pack, or is damaged.
+    """
+    path = Path(filepath)
+    with add_path(filepath, "Pack"):
+        pack = pack_format.read(path, max_bytes)
+        tasks = {task.name: describe(path, task.bytes, task.ticket) for task in pack.tasks}
+        return PackInfo(str(path), os.path.getsize(path), pack.base_name, pack.base_bytes, tasks)
 
 
 def verify_ticket(filepath: str | os.PathLike[str], *, base: Any = None, max_bytes: int = MAX_BYTES) -> TicketInfo:

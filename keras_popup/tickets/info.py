@@ -140,6 +140,46 @@ class TicketInfo:
         return printable("\n".join(lines))
 
 
+@dataclasses.dataclass(frozen=True)
+class PackInfo:
+    """The contents of a pack. `str()` gives a table.
+
+    Attributes:
+        path: str, the path of the file.
+        bytes: int, the size of the file.
+        base: str, the name of the base model.
+        base_bytes: int, the size of the base in the file; 0 if the file does not hold it.
+        tasks: dict of `TicketInfo` by the names of the tasks.
+    """
+
+    path: str
+    bytes: int
+    base: str
+    base_bytes: int
+    tasks: dict[str, TicketInfo]
+
+    def __str__(self) -> str:
+        table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+        for title in ("task", "bytes", "weights", "kept", "bits/weight", "accuracy", "classes"):
+            table.add_column(title, justify="left" if title in ("task", "classes") else "right", max_width=70)
+        for name, task in self.tasks.items():
+            metrics = task.made.get("metrics")
+            accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
+            names = ", ".join(task.classes[:_MOST_CLASSES]) + (", ..." if len(task.classes) > _MOST_CLASSES else "")
+            shown = f"{accuracy:.2%}" if isinstance(accuracy, float) else ""
+            kept = sum(row.kept for row in task.layers)
+            sizes = (f"{task.bytes:,}", f"{task.weights:,}", f"{kept:,}", f"{8 * task.bytes / task.weights:.3f}")
+            table.add_row(name, *sizes, shown, names)
+        base = f"in the file, {self.base_bytes:,} bytes" if self.base_bytes else "not in the file; pass it to load this"
+        lines = [
+            f"Pack of {len(self.tasks)} tasks",
+            format_table(table),
+            f" File: {self.bytes:,} bytes",
+            f" Base: {self.base}, {base}",
+        ]
+        return printable("\n".join(lines))
+
+
 def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
     """Returns the contents of a ticket.
 

@@ -45,11 +45,13 @@ class Pack:
         base_name: str, the name of the base that the tasks need.
         base: a ticket without masks that holds the base; None if the pack does not hold it.
         tasks: tuple of `PackedTask`.
+        base_bytes: int, the size of the base.
     """
 
     base_name: str
     base: Ticket | None
     tasks: tuple[PackedTask, ...]
+    base_bytes: int = 0
 
 
 def is_pack(path: Path) -> bool:
@@ -156,7 +158,7 @@ def _parse(content: bytes, packed_size: int, text_size: int, max_bytes: int) -> 
         tasks[name] = PackedTask(name, entry.get("inputs"), ticket, entry["bytes"])
     if end + _DIGEST != len(content):
         raise ValueError(f"its tickets end at byte {end:,}, but it has {len(content):,} bytes")
-    return Pack(base_name, base, tuple(tasks.values()))
+    return Pack(base_name, base, tuple(tasks.values()), of_base["bytes"])
 
 
 def _list_fractions(ticket: Ticket) -> list[float]:

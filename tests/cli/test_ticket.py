@@ -1,5 +1,7 @@
 """The command `ticket`."""
 
+import os
+
 import pytest
 from command_line import run
 
@@ -66,3 +68,61 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1
     assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: not a ticket: wrong magic bytes")
+
+
+@pytest.mark.integration
+def test_ticket_packs_several_tasks_over_one_base(capsys, tmp_path, monkeypatch):
+    import keras
+    import numpy as np
+
+    from keras_popup import TaskMasks, strip_masks
+
+    monkeypatch.chdir(tmp_path)
+    flags = ["--model", "fc", "--width", "0.2", "--epochs", "1"]
+    assert run(capsys, "train", *flags, "--method", "dense", "--out", "base")[0] == 0
+    for name, k in (("one", "0.5"), ("two", "0.2")):
+        flags = ["--base", "base", "--new_head", "--k", k, "--epochs", "1", "--out", name]
+        assert run(capsys, "train", *flags)[0] == 0
+    base = ["--base", "base/model.keras"]
+    assert run(capsys, "ticket", "pack", "two", *base)[0] == 0
+    # Of a folder with a ticket, of a file, and with a name of its own.
+    packed = run(capsys, "ticket", "pack", "first=one/model.keras", "two", *base, "--out", "all.tickets")
+    assert packed[0] == 0, packed
+    assert "Pack of 2 tasks" in packed[1]
+    assert "Base: fc, not in the file" in packed[1]
+    rows = [line.split() for line in packed[1].splitlines()[3:5]]
+    assert [row[0] for row in rows] == ["first", "two"]
+    assert rows[1][5].endswith("%")  # the accuracy of the run
+    status, out, err = run(capsys, "ticket", "info", "all.tickets")
+    assert (status, out) == (0, packed[1].replace(" Written: all.tickets\n", "")), err
+    status, out, err = run(capsys, "ticket", "verify", "all.tickets", *base)
+    assert status == 0, err
+    assert "Verified" in out
+    status, out, err = run(capsys, "ticket", "unpack", "all.tickets", "--task", "two", *base)
+    assert status == 0, err
+    expected = strip_masks(keras.models.load_model("two/model.keras"))
+    x = np.ones((3, 8, 8, 1), "float32")
+    np.testing.assert_array_equal(keras.models.load_model("all_two.keras")(x), expected(x))
+    np.testing.assert_array_equal(TaskMasks.load("all.tickets", "base/model.keras")["two"](x), expected(x))
+    status, out, err = run(capsys, "ticket", "pack", "two", *base, "--include_base", "--out", "whole.tickets")
+    assert status == 0, err
+    assert "Base: fc, in the file" in out
+    assert run(capsys, "ticket", "verify", "whole.tickets")[0] == 0
+    for arguments, message, code in [
+        (("verify", "all.tickets"), "it does not hold its base, 'fc'. Pass that model as `base`", 1),
+        (("unpack", "all.tickets", *base), "--task and a .tickets file go together", 2),
+        (("unpack", "two/model.ticket", "--task", "two"), "--task and a .tickets file go together", 2),
+        (("unpack", "all.tickets", "--task", "six", *base), "There is no task 'six' in 'all.tickets'. There are", 1),
+        (("unpack", "all.tickets", "--task", "two", "--masked", *base), "--masked is for .ticket files", 2),
+        (("pack", "one", "two"), "go into one file with --base FILE --out FILE.tickets", 2),
+        (("pack", "one", "--include_base"), "go into one file with --base FILE --out FILE.tickets", 2),
+        (("pack", "one", "--out", "a.tickets"), "--base is required for .tickets", 2),
+        (("pack", "a=one", "a=two", *base, "--out", "a.tickets"), "Two tasks have the name 'a'", 2),
+        (("pack", "one", *base, "--notes", "n", "--out", "a.tickets"), "--notes is for one ticket", 2),
+        (("pack", "one", *base, "--out", "all.tickets"), "'all.tickets' exists", 2),
+        (("pack", "six", *base, "--out", "a.tickets"), "MODEL must be the folder of a finished run", 2),
+    ]:
+        status, _, err = run(capsys, "ticket", *arguments)
+        assert status == code, err
+        assert message in err
+    assert not os.path.exists("a.tickets")
