@@ -8,7 +8,7 @@ python benchmarks/tasks.py rates --images cifar10      # tries learning rates on
 python benchmarks/tasks.py adapt --images cifar10      # the new task, by each method
 python benchmarks/tasks.py prune --images cifar10      # the base's own task with fewer weights
 python benchmarks/tasks.py table
-python benchmarks/tasks.py plot docs/img/tasks.png
+python benchmarks/tasks.py plot --picture docs/img/tasks.png
 
 --images is a folder with train/CLASS/*.jpg and test/CLASS/*.jpg.
 """
@@ -16,6 +16,7 @@ python benchmarks/tasks.py plot docs/img/tasks.png
 import argparse
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 from pairs import processor
 
 import keras_popup
@@ -258,11 +260,71 @@ def run_prune(folder: Path, seeds: list[int]) -> None:
                 run("prune", method, k, *best_rate(method), seed, measure=measure)
 
 
+def mean_of(rows: list[dict], name: str) -> tuple[float, float]:
+    values = [row[name] for row in rows]
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def group(task: str) -> dict[tuple[str, float], list[dict]]:
+    """Returns the rows of a task by method and k."""
+    found: dict[tuple[str, float], list[dict]] = {}
+    for row in read():
+        if row["task"] == task:
+            found.setdefault((row["method"], row["k"]), []).append(row)
+    return found
+
+
+def print_tables() -> None:
+    for task in ("base", "adapt", "prune"):
+        print(f"\n{task}\n\n| method | k | accuracy, % | bytes | runs |\n|---|---|---|---|---|")
+        for (method, k), rows in group(task).items():
+            accuracy, spread = mean_of(rows, "accuracy")
+            size, _ = mean_of(rows, "bytes")
+            shown = f"{100 * accuracy:.1f}" + (f" ± {100 * spread:.1f}" if len(rows) > 1 else "")
+            print(f"| {method} | {k if k < 1 else ''} | {shown} | {size:,.0f} | {len(rows)} |")
+    print("\nrates\n")
+    for (method, _), rows in group("rates").items():
+        tried = ", ".join(f"{row['optimizer']} {row['rate']:g}: {row['accuracy']:.1%}" for row in rows)
+        print(f"- {method}: {tried}")
+
+
+def plot(picture: Path) -> None:
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    lines = {"mask, magnitude start": "tab:orange", "mask, random start": "tab:blue"}
+    lines["all weights, pruned, tuned"] = "tab:gray"
+    found = group("adapt")
+    for method, color in lines.items():
+        points = sorted(
+            (k, *mean_of(rows, "bytes"), *mean_of(rows, "accuracy"))
+            for (name, k), rows in found.items()
+            if name == method
+        )
+        ks, sizes, _, accuracies, spreads = zip(*points, strict=True)
+        percent, bars = ([100 * each for each in values] for values in (accuracies, spreads))
+        axes.errorbar(sizes, percent, bars, color=color, marker="o", markersize=4, linewidth=1, label=method)
+        for k, size, accuracy in zip(ks, sizes, percent, strict=True):
+            axes.annotate(f"{k:g}", (size, accuracy), (5, -3), textcoords="offset points", fontsize=7, color=color)
+    for number, method in enumerate(method for method, *_ in dict.fromkeys(found) if method not in lines):
+        rows = next(rows for (name, _), rows in found.items() if name == method)
+        (accuracy, spread), (size, _) = mean_of(rows, "accuracy"), mean_of(rows, "bytes")
+        marker = "sD^vP"[number % 5]
+        axes.errorbar(size, 100 * accuracy, 100 * spread, color="black", marker=marker, linestyle="", label=method)
+    axes.set_xscale("log")
+    axes.set_xlabel("bytes shipped for the task")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title("A second task for a trained Conv4; numbers at points: k")
+    axes.legend(fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=120)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["base", "rates", "adapt", "prune"])
+    parser.add_argument("command", choices=["base", "rates", "adapt", "prune", "table", "plot"])
     parser.add_argument("--images", type=Path, help="folder with the JPEG files")
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--picture", type=Path, help="the PNG file that plot writes")
     arguments = parser.parse_args()
     tf.config.experimental.enable_op_determinism()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
@@ -274,6 +336,10 @@ def main() -> None:
         run_adapt(arguments.images, seeds)
     elif arguments.command == "prune":
         run_prune(arguments.images, seeds)
+    elif arguments.command == "table":
+        print_tables()
+    else:
+        plot(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -368,24 +368,13 @@ class _Task:
         return [None if key is None else found[key] for key in self.network.keys]
 
 
-_BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)
-
-
-@tf.function(reduce_retracing=True)
-def _apply_mask(kernel: tf.Tensor, bits: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Returns kernel * mask * factor; -0.0 becomes +0.0. As `MaskedKernel.baked` does."""
-    mask = tf.reshape(tf.gather(tf.constant(_BITS), tf.cast(bits, tf.int32)), [-1])[: tf.size(kernel)]
-    kept = tf.where(tf.reshape(mask, tf.shape(kernel)), kernel, tf.zeros((), kernel.dtype))
-    return kept * tf.cast(factor, kernel.dtype) + tf.zeros((), kernel.dtype)
-
-
 def _compute_kernels(task: _Task) -> dict[Key, tf.Tensor]:
     """Returns the masked kernels of a task, in the base's dtypes."""
-    kernels = {}
-    for key, mask in task.masks.items():
-        flat = _apply_mask(tf.reshape(mask.kernel, [-1]), mask.bits, tf.constant(mask.factor))
-        kernels[key] = tf.reshape(flat, mask.kernel.shape)
-    return kernels
+    keys = sorted(task.masks)
+    masks = [task.masks[key] for key in keys]
+    factors = [tf.constant(mask.factor) for mask in masks]
+    kernels = task.network.apply_masks([mask.kernel for mask in masks], [mask.bits for mask in masks], factors)
+    return dict(zip(keys, kernels, strict=True))
 
 
 class _KernelCache:
