@@ -39,7 +39,7 @@ def main() -> float:
     parser.add_argument("--dataset", default="fashion_mnist")
     parser.add_argument("--data_dir", help="directory of TensorFlow Datasets")
     parser.add_argument("--epochs", type=int, default=10, help="of each of the three trainings")
-    parser.add_argument("--k", type=float, default=0.7, help="fraction of weights kept for the second task")
+    parser.add_argument("--k", type=float, default=0.5, help="fraction of weights kept for the second task")
     arguments = parser.parse_args()
 
     keras.utils.set_random_seed(1)
