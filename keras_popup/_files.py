@@ -6,8 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+PACK_MAGIC = b"\x89KPP\r\n\x1a\n"
+"""The first bytes of a pack of tickets. The command line looks at them before it loads TensorFlow."""
+
 UNFINISHED = ".unfinished-"
 """The prefix of the name of a file that is still being written."""
+
+
+def is_pack(path: str | os.PathLike[str]) -> bool:
+    """Tells whether a file begins as a pack of tickets does."""
+    with open(path, "rb") as file:
+        return file.read(len(PACK_MAGIC)) == PACK_MAGIC
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -189,6 +189,22 @@ def without_training(layer: Any) -> dict[str, bool]:
     return {"training": False} if layer._call_has_training_arg else {}
 
 
+def take_masks(layer: Any) -> bool:
+    """Tells whether the `call` of a layer takes a Keras mask of its inputs."""
+    return bool(layer._call_has_mask_arg)
+
+
+def get_mask(tensor: Any) -> Any:
+    """Returns the Keras mask that a tensor has, such as that of an Embedding with `mask_zero`, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def set_mask(tensor: Any, mask: Any) -> None:
+    """Gives a tensor its Keras mask, if there is one."""
+    if mask is not None:
+        tensor._keras_mask = mask
+
+
 def set_trainable(layer: Any, value: bool) -> None:
     """Sets `trainable` of a layer, of all its sublayers and of their variables.
 

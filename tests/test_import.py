@@ -11,6 +11,7 @@ def python(code, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**environment, "PATH": ""}, timeout=120)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "imports",
     [

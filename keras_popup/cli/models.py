@@ -48,10 +48,20 @@ def check_base(path: str | None, model_is_given: bool) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    file = path if os.path.isfile(path) else os.path.join(path, "model.keras")
-    if not os.path.isfile(file):
-        raise UsageError(f"--base must be a .keras file, or the folder of a finished run. Received: '{path}'.")
+    find_base(path)
     return {} if model_is_given else {"model": "base"}
+
+
+def find_base(path: str) -> str:
+    """Returns the .keras file of --base: the path itself, or that in the folder of a run.
+
+    Raises:
+        UsageError: if there is none.
+    """
+    file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
+    if not (os.path.isfile(file) and file.endswith(".keras")):
+        raise UsageError(f"--base must be a .keras file, or the folder of a finished run. Received: '{path}'.")
+    return file
 
 
 def check_new(path: str | os.PathLike[str], overwrite: bool) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from absl import flags
 
-from keras_popup._files import write_atomically
+from keras_popup._files import is_pack, write_atomically
 from keras_popup.cli.flags import UsageError, parse
-from keras_popup.cli.models import check_new, find_model_file, load_model
+from keras_popup.cli.models import check_new, find_base, find_model_file, load_model
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.records import RunFolder, read_origin, write_origin
 
@@ -70,9 +70,9 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     flags.DEFINE_boolean("include_base", False, text, flag_values=values)
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "MODEL...")) is None:
         return 0
-    _check_base(values)
+    base = _find_base_file(values)
     if values.out and values.out.endswith(".tickets"):
-        return _pack_tasks(given, values)
+        return _pack_tasks(given, base, values)
     if len(given) > 1 or values.include_base:
         raise UsageError("Several models, or a base, go into one file with --base FILE --out FILE.tickets.")
     (path,) = given
@@ -90,13 +90,13 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         load_model(file),
         out,
         values_dtype=values.values_dtype,
-        base=values.base,
+        base=base,
         notes=values.notes,
         **origin,
     )
     print(ticket)
-    if not values.base and (base := _find_base(path)):
-        print(f" --base {base} leaves out what the base has")
+    if base is None and (own := _find_base(path)):
+        print(f" --base {own} leaves out what the base has")
     print(f" Written: {out}")
     return 0
 
@@ -117,9 +117,9 @@ def _find_base(path: str) -> str | None:
     return os.path.join(base, "model.keras") if base and os.path.isdir(base) else base
 
 
-def _pack_tasks(given: list[str], values: flags.FlagValues) -> int:
+def _pack_tasks(given: list[str], base_file: str | None, values: flags.FlagValues) -> int:
     """Packs several tasks over one base into one file."""
-    if not values.base:
+    if base_file is None:
         raise UsageError("--base is required for .tickets: the .keras file of the model whose weights all tasks use.")
     if ignored := [name for name in ("dataset", "notes", "values_dtype") if values[name].present]:
         raise UsageError(f"--{ignored[0]} is for one ticket. Leave it out, or pack the tickets first, one by one.")
@@ -127,17 +127,15 @@ def _pack_tasks(given: list[str], values: flags.FlagValues) -> int:
     files: dict[str, str] = {}
     path_of: dict[str, str] = {}
     for entry in given:
-        name, _, path = entry.rpartition("=")
+        name, _, path = ("", "", entry) if os.path.exists(entry) else entry.rpartition("=")
         path = os.path.normpath(path)
         name = name or Path(path).stem
         if name in files:
             raise UsageError(f"Two tasks have the name '{name}'. Give names: birds={path}.")
         path_of[name], files[name] = path, find_model_file(path, (".ticket", ".keras"))
     with import_quietly():
-        import keras
-
-        from keras_popup.tickets import TaskMasks, pack_info, save_ticket
-    base = keras.models.load_model(values.base)
+        from keras_popup.tickets import TaskMasks, load_base, pack_info, save_ticket
+    base = load_base(base_file)
     tasks = TaskMasks(base)
     with tempfile.TemporaryDirectory() as folder:
         for name, file in files.items():
@@ -168,10 +166,10 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
     path = _find_ticket(given[0])
-    _check_base(values)
-    several = Path(path).suffix == ".tickets"
+    base = _find_base_file(values)
+    several = is_pack(path)
     if several != bool(values.task):
-        raise UsageError("--task and a .tickets file go together: the name of the task to unpack.")
+        raise UsageError("--task and a file with several tasks go together: the name of the task to unpack.")
     if several and values.masked:
         raise UsageError("--masked is for .ticket files. Train the ticket that was packed.")
     kind = values.task.replace("/", "_") if several else "masked" if values.masked else "plain"
@@ -181,7 +179,7 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     check_new(out, values.overwrite)
     with import_quietly():
         from keras_popup.tickets import TaskMasks, load_ticket, pack_info, ticket_info
-    options = {"base": values.base, "trust": values.trust, "max_bytes": values.max_bytes}
+    options = {"base": base, "trust": values.trust, "max_bytes": values.max_bytes}
     if several:
         found = pack_info(path, max_bytes=values.max_bytes).tasks
         if values.task not in found:
@@ -209,18 +207,18 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
     if (given := parse(values, f"ticket {command}", arguments, _TICKET_HELP, "TICKET")) is None:
         return 0
     path = _find_ticket(given[0])
-    _check_base(values)
+    base = _find_base_file(values)
     with import_quietly():
-        from keras_popup.tickets import TaskMasks, is_pack, pack_info, ticket_info, verify_ticket
-    several = is_pack(Path(path))
+        from keras_popup.tickets import TaskMasks, pack_info, ticket_info, verify_ticket
+    several = is_pack(path)
     if command == "info":
         print((pack_info if several else ticket_info)(path, max_bytes=values.max_bytes))
     else:
         if several:
-            TaskMasks.load(path, values.base, trust=values.trust, max_bytes=values.max_bytes)
+            TaskMasks.load(path, base, trust=values.trust, max_bytes=values.max_bytes)
             print(pack_info(path, max_bytes=values.max_bytes))
         else:
-            print(verify_ticket(path, base=values.base, max_bytes=values.max_bytes))
+            print(verify_ticket(path, base=base, max_bytes=values.max_bytes))
         print(" Verified: all masks, kernels and other weights are those that were saved")
     return 0
 
@@ -243,13 +241,13 @@ def _define_trust(values: flags.FlagValues) -> None:
 
 
 def _define_base(values: flags.FlagValues) -> None:
-    text = "The .keras file of the plain model whose weights are not repeated in the ticket."
+    text = "The plain model whose weights are not in the ticket: a .keras file, or the folder of a run."
     flags.DEFINE_string("base", None, text, flag_values=values)
 
 
-def _check_base(values: flags.FlagValues) -> None:
-    if values.base and not os.path.isfile(values.base):
-        raise UsageError(f"There is no file '{values.base}'. --base is the .keras file of a plain model.")
+def _find_base_file(values: flags.FlagValues) -> str | None:
+    """Returns the file of --base, or None if it is not given."""
+    return find_base(values.base) if values.base else None
 
 
 def _define_max_bytes(values: flags.FlagValues) -> None:

@@ -4,6 +4,7 @@ from keras_popup.conversion.copying import copy_model as copy_model
 from keras_popup.conversion.copying import find_different_arrays as find_different_arrays
 from keras_popup.conversion.finetuning import finetune
 from keras_popup.conversion.flops import Flops, KernelFlops, flops
+from keras_popup.conversion.heads import gives_probabilities as gives_probabilities
 from keras_popup.conversion.heads import replace_head
 from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels

@@ -1,5 +1,6 @@
 """replace_head: gives a trained model an output for the classes of another task."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,11 +13,11 @@ from keras_popup.conversion.inspection import check_model
 def replace_head(model: keras.Model, classes: int, *, seed: int | None = None) -> keras.Model:
     """Returns a copy of a model with a new last Dense layer, of one output per class.
 
-    What comes after that layer, such as a softmax, is left out: the new model returns logits, in float32. The new
+    An activation after that layer, such as a softmax, is left out: the new model returns logits, in float32. The new
     layer has the name of the old one, a kernel drawn by "glorot_uniform", and biases of 0 if the old one has biases.
 
     Args:
-        model: a built Sequential or Functional `keras.Model` whose last layer with weights is a Dense.
+        model: a built Sequential or Functional `keras.Model` that ends in a Dense, up to activations.
         classes: int, the number of outputs, positive.
         seed: int, the seed of the new kernel. None draws one.
 
@@ -59,24 +60,48 @@ def replace_head(model: keras.Model, classes: int, *, seed: int | None = None) -
     return keras.Model(inputs, new(features), name=model.name)
 
 
+def gives_probabilities(model: Any) -> bool:
+    """Tells whether a softmax or sigmoid gives the output of a model."""
+    for operation, _ in _walk_back(model):
+        name = getattr(getattr(operation, "activation", None), "__name__", "") or type(operation).__name__.lower()
+        if name in ("softmax", "sigmoid"):
+            return True
+        if getattr(operation, "weights", ()):
+            break
+    return False
+
+
+def _walk_back(model: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields the operations that give the output of a model, the last first, each with what it takes.
+
+    It ends where there is not one input, and yields nothing for models with code of their own or several outputs.
+    """
+    graph = isinstance(model, (keras.Sequential, _keras.Functional)) and model.built
+    tensors = model.outputs if graph else []
+    while len(tensors) == 1:
+        operation, tensors = _keras.find_operation(tensors[0]), _keras.find_inputs(tensors[0])
+        yield operation, tensors[0] if len(tensors) == 1 else None
+
+
+# What may come after the last Dense: functions of each output by itself, or of all of them.
+_ACTIVATIONS = (keras.layers.Activation, keras.layers.Softmax, keras.layers.ReLU, keras.layers.LeakyReLU)
+
+
 def _find_head(model: Any) -> tuple[Any, Any]:
-    """Returns the Dense layer that gives the output of a model, up to layers without weights, and what it takes.
+    """Returns the Dense layer that gives the output of a model, up to activations, and what it takes.
 
     Raises:
         ValueError: if there is none.
     """
-    found = "code of its own"
-    if isinstance(model, (keras.Sequential, _keras.Functional)) and model.built:
-        found = f"{len(model.outputs)} outputs"
-        inputs = model.outputs
-        while len(inputs) == 1:
-            operation, inputs = _keras.find_operation(inputs[0]), _keras.find_inputs(inputs[0])
-            found = f"{type(operation).__name__} '{operation.name}'"
-            if type(operation) is keras.layers.Dense and len(inputs) == 1:
-                return operation, inputs[0]
-            if getattr(operation, "weights", ()):
-                break
+    found = "several outputs, or code of its own,"
+    for operation, taken in _walk_back(model):
+        if type(operation) is keras.layers.Dense and taken is not None:
+            return operation, taken
+        found = f"{type(operation).__name__} '{operation.name}'"
+        if not isinstance(operation, _ACTIVATIONS) and type(operation).__module__ != "keras.src.ops.nn":
+            break
     raise ValueError(
-        f"The last layer with weights of model '{model.name}' must be a Dense, to be replaced. It has {found} there. "
-        "Build the model for the new task yourself: keras.Model(base.inputs, keras.layers.Dense(classes)(features))."
+        f"Model '{model.name}' must end in a Dense layer, up to activations, to be given a new one. It has {found} "
+        "there. Build the model for the new task yourself: keras.Model(base.inputs, keras.layers.Dense(classes)"
+        "(features))."
     )

@@ -31,7 +31,7 @@ def put_first(layers: Sequence[Any], model: keras.Model) -> keras.Model:
         model: a built model with one input.
 
     Returns:
-        A `keras.Model` with the name of `model`, not compiled.
+        A `keras.Model` with the name of `model`, not compiled; `model` itself for an empty list.
 
     Raises:
         TypeError: if `layers` is not a list of layers.
@@ -41,6 +41,8 @@ def put_first(layers: Sequence[Any], model: keras.Model) -> keras.Model:
     start = chain.pop(0) if chain and isinstance(chain[0], keras.KerasTensor) else None
     if strange := [layer for layer in chain if not isinstance(layer, keras.layers.Layer)]:
         raise TypeError(f"`preprocess` must be Keras layers in a list. Received: {strange[0]!r}.")
+    if not chain and start is None:
+        return model
     names = {layer.name for layer in getattr(model, "layers", ())}
     if clashing := [layer.name for layer in chain if layer.name in names]:
         raise ValueError(

@@ -2,9 +2,9 @@
 
 from keras_popup.tickets.api import load_ticket, pack_info, save_ticket, ticket_info, verify_ticket
 from keras_popup.tickets.base import Base as Base
+from keras_popup.tickets.base import load_base as load_base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError
 from keras_popup.tickets.info import PackInfo, TicketInfo, TicketRow
-from keras_popup.tickets.pack_format import is_pack as is_pack
 from keras_popup.tickets.size import DENSE as DENSE
 from keras_popup.tickets.size import SPARSE as SPARSE
 from keras_popup.tickets.size import BudgetError as BudgetError

@@ -5,6 +5,7 @@ head of its own, and any other base is noticed.
 """
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ LEAST_BYTES = 64
 _Key = tuple[tuple[int, ...], str, str]
 
 
+def load_base(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads the .keras file of a base.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is another file, or damaged.
+    """
+    with open(path, "rb") as file:
+        good = zipfile.is_zipfile(file)
+    if not good:
+        raise ValueError(f"The base must be a .keras file. '{os.fspath(path)}' is none, or is damaged.")
+    return keras.models.load_model(Path(path))
+
+
 class Base:
     """The weights of a base model, by their shapes, dtypes and values.
 
@@ -33,16 +48,18 @@ class Base:
 
     Raises:
         TypeError: if `model` is neither.
-        ValueError: if the model has masks.
+        ValueError: if the model has masks or no weights, or if the file is not a .keras file.
     """
 
     def __init__(self, model: Any) -> None:
         if isinstance(model, (str, os.PathLike)):
-            model = keras.models.load_model(Path(model))
+            model = load_base(model)
         if not isinstance(model, keras.Model):
             raise TypeError(f"`base` must be a keras.Model or the path of a .keras file. Received: {model!r}.")
         if conversion.masked_layers(model):
             raise ValueError(f"The base '{model.name}' has masks. Pass the plain model: strip_masks, or the original.")
+        if not model.weights:
+            raise ValueError(f"The base '{model.name}' has no weights. Build it first: call it, or give it an Input.")
         self.name, self.model = str(model.name), model
         self._tensors: dict[_Key, tf.Tensor] = {}
         for _, layer in architecture.list_layers(model):

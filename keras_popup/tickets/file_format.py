@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_popup._files import write_atomically
+from keras_popup._files import PACK_MAGIC, write_atomically
 from keras_popup._fractions import check_k
 from keras_popup.tickets import mask_coding
 
@@ -27,8 +27,6 @@ MAX_BYTES = 1 << 30
 """The default limit for the size of a ticket's unpacked weights, in bytes: 1 GiB."""
 
 _MAGIC = b"\x89KPT\r\n\x1a\n"  # not valid text; programs that convert line ends damage it visibly
-PACK_MAGIC = b"\x89KPP\r\n\x1a\n"
-"""The first bytes of a pack of several tickets."""
 # A change of the layout of the bytes needs a new version. New versions must still read this one.
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest

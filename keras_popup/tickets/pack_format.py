@@ -10,9 +10,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from keras_popup._files import write_atomically
+from keras_popup._files import PACK_MAGIC, write_atomically
 from keras_popup.tickets import file_format, mask_coding
-from keras_popup.tickets.file_format import PACK_MAGIC, Ticket, TicketError
+from keras_popup.tickets.file_format import Ticket, TicketError
 
 _VERSION = 1
 _HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
@@ -52,12 +52,6 @@ class Pack:
     base: Ticket | None
     tasks: tuple[PackedTask, ...]
     base_bytes: int = 0
-
-
-def is_pack(path: Path) -> bool:
-    """Tells whether a file begins as a pack does."""
-    with open(path, "rb") as file:
-        return file.read(len(PACK_MAGIC)) == PACK_MAGIC
 
 
 def write(path: Path, pack: Pack) -> int:

@@ -25,7 +25,7 @@ def score_by_gradient(
         ValueError: if weights that are not floats differ between tasks, or if the network has several outputs.
     """
     mean, differ = _average(tasks)
-    inputs = keras.tree.map_structure(tf.convert_to_tensor, x)
+    inputs = _convert(x)
     watched = [value for value, different in zip(mean, differ, strict=True) if different]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(watched)
@@ -39,8 +39,15 @@ def score_each(
     network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any, from_logits: bool
 ) -> list[float]:
     """Returns -H of the outputs of each task. The arguments are those of `score_by_gradient`."""
-    inputs = keras.tree.map_structure(tf.convert_to_tensor, x)
+    inputs = _convert(x)
     return [-float(_compute_entropy(network.run(read(), inputs), from_logits)) for read in tasks]
+
+
+def _convert(x: Any) -> Any:
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, x)
+    if any(each.shape.num_elements() == 0 for each in keras.tree.flatten(inputs)):
+        raise ValueError("There is nothing to tell tasks apart by: the batch is empty.")
+    return inputs
 
 
 RULES = {"gradient": score_by_gradient, "each": score_each}

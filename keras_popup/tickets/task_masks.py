@@ -5,10 +5,11 @@ import dataclasses
 import json
 import os
 import threading
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -116,7 +117,7 @@ class TaskMasks(Mapping[str, keras.Model]):
         task = self._find(name)
         with self._lock:
             del self._tasks[name]
-        self._kernels.drop(task)
+        self._kernels.forget(task)
 
     def unpack(self, name: str) -> keras.Model:
         """Returns the plain model of a task, with all its weights, as `load_ticket` does: to save it, or to export it.
@@ -168,8 +169,9 @@ class TaskMasks(Mapping[str, keras.Model]):
         for other in others:
             if tasks[other].network is not tasks[first].network:
                 raise ValueError(
-                    f"The tasks '{first}' and '{other}' have different networks: other layers, or heads of other "
-                    "sizes. Only tasks of one network can be told apart."
+                    f"The tasks '{first}' and '{other}' have different networks: other layers, layers of other names, "
+                    "or heads of other sizes. Only tasks of one network can be told apart. Keras numbers layers "
+                    "without a name: give names, or use replace_head, which keeps those of the base."
                 )
         weights = [lambda task=task: task.read_weights(_compute_kernels(task)) for task in tasks.values()]
         values = task_inference.RULES[rule](tasks[first].network, weights, x, from_logits)
@@ -234,13 +236,17 @@ class TaskMasks(Mapping[str, keras.Model]):
             tasks = cls(base, max_in_use=max_in_use)
             for packed in pack.tasks:
                 try:
+                    _check_name(packed.name)
                     made = tasks._make(packed.name, packed.ticket, custom_objects, trust, max_bytes)
                     if (inputs := made.network.describe_inputs()) != packed.inputs:
                         raise TicketError(f"its inputs are {inputs}, but the list of tasks says {packed.inputs}")
-                except TicketError as error:
-                    raise TicketError(f"task '{packed.name}': {error}") from error.__cause__
+                except ValueError as error:
+                    raise TicketError(f"task '{packed.name[:_LONGEST_NAME]}': {error}") from error.__cause__
                 tasks._tasks[packed.name] = made
         return tasks
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("TaskMasks cannot be copied or pickled. Save them with `save`, and load them elsewhere.")
 
     def __repr__(self) -> str:
         return f"TaskMasks('{self._base.name}', {len(self)} tasks: {', '.join(self)})"
@@ -251,8 +257,7 @@ class TaskMasks(Mapping[str, keras.Model]):
         return task
 
     def _check_new(self, name: Any) -> None:
-        if not isinstance(name, str) or not name or not name.isprintable():
-            raise ValueError(f"The name of a task must be a text without control characters. Received: {name!r}.")
+        _check_name(name)
         if name in self._tasks:
             raise ValueError(f"There is a task '{name}' already. Remove it first, or choose another name.")
 
@@ -323,6 +328,17 @@ class TaskMasks(Mapping[str, keras.Model]):
         return dataclasses.replace(task.ticket, model=model, masks=tuple(masks), tensors=tuple(tensors))
 
 
+_LONGEST_NAME = 200
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"The name of a task must be a text of at most {_LONGEST_NAME} characters, without control characters. "
+            f"Received: {str(name)[:_LONGEST_NAME]!r}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class _KernelMask:
     """A masked kernel of a task: `kernel * mask * factor`.
@@ -383,6 +399,7 @@ class _KernelCache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: collections.OrderedDict[_Task, list[Any]] = collections.OrderedDict()
+        self._removed: weakref.WeakSet[_Task] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def read(self, task: _Task) -> list[Any]:
@@ -391,32 +408,45 @@ class _KernelCache:
             if (weights := self._kept.get(task)) is not None:
                 self._kept.move_to_end(task)
                 return weights
-        weights = task.read_weights(_compute_kernels(task))  # outside of the lock: other threads go on
+        with tf.init_scope():  # also if a function is traced: what is kept must be values
+            weights = task.read_weights(_compute_kernels(task))  # outside of the lock: other threads go on
         with self._lock:
-            self._kept[task] = weights
+            if task not in self._removed:
+                self._kept[task] = weights
             while len(self._kept) > self._limit:
                 self._kept.popitem(last=False)
         return weights
 
-    def drop(self, task: _Task) -> None:
+    def forget(self, task: _Task) -> None:
+        """Keeps nothing of a task from now on."""
         with self._lock:
+            self._removed.add(task)
             self._kept.pop(task, None)
 
 
 class TaskModel(keras.Model):
     """The model of one task, from `TaskMasks`. It is called, predicts and is evaluated as any Keras model.
 
-    Its weights belong to the `TaskMasks`, so it has none of its own, and cannot be trained or saved. `TaskMasks.unpack`
-    gives a plain model with weights; `load_ticket(..., masked=True, base=base)` one to train further.
+    It always computes as at inference. Its weights belong to the `TaskMasks`, so it has none of its own, and cannot be
+    trained or saved. `TaskMasks.unpack` gives a plain model with weights, `load_ticket(masked=True, base=base)` one to
+    train further.
     """
 
     def __init__(self, name: str, network: TaskNetwork, read: Callable[[], list[Any]]) -> None:
-        super().__init__(name=name, trainable=False)
+        # Neither casts its inputs nor its layers' weights: that is what the network's layers do.
+        super().__init__(name=name, trainable=False, dtype="float32", autocast=False)
         self._network, self._read = network, read
+        self.supports_masking = True
+        self.input_spec = getattr(network.model, "input_spec", None)
         self.built = True
 
-    def call(self, inputs: Any) -> Any:
-        return self._network.run(self._read(), inputs)
+    def call(self, inputs: Any, mask: Any = None) -> Any:
+        if all(each is None for each in keras.tree.flatten(mask)):
+            mask = None
+        return self._network.run(self._read(), inputs, mask)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> None:
+        """Returns None: outputs have their masks already."""
 
     # The loop over batches runs in Python, and calls the function that all tasks of a network share: so a task's first
     # answer needs no function of its own, and a function holds no kernels.
@@ -431,6 +461,10 @@ class TaskModel(keras.Model):
     @property
     def inputs(self) -> Any:
         return getattr(self._network.model, "inputs", None)
+
+    @property
+    def outputs(self) -> Any:
+        return getattr(self._network.model, "outputs", None)
 
     @property
     def input_shape(self) -> Any:
@@ -452,11 +486,18 @@ class TaskModel(keras.Model):
             "load_ticket(path, masked=True, base=base), and save a new ticket."
         )
 
+    train_on_batch = fit
+
     def get_config(self) -> dict[str, Any]:
+        self._refuse()
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise NotImplementedError(
-            f"Task '{self.name}' has no weights of its own to save. Save all tasks with TaskMasks.save, or the plain "
-            "model that TaskMasks.unpack returns."
+            f"Task '{self.name}' has no weights of its own to save or change. Save all tasks with TaskMasks.save, or "
+            "take the plain model that TaskMasks.unpack returns."
         )
+
+    save_weights = load_weights = quantize = export = _refuse
 
 
 def _write_base(base: Base) -> Ticket:

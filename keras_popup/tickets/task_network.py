@@ -55,7 +55,8 @@ class TaskNetwork:
         self._own: dict[Key, str] = {}  # the checksums of the weights that the network keeps
         self._variables: dict[Key, Any] = {}
         for path, layer in architecture.list_layers(self.model):
-            variables = architecture.collect_variables(layer)
+            with keras.StatelessScope():  # the code of a layer may assign to its variables, which have no values
+                variables = architecture.collect_variables(layer)
             self._variables |= {(path, name): variable for name, variable in variables.items()}
             if path in files or not _loads_plainly(layer, variables):
                 if path in masked:
@@ -96,18 +97,27 @@ class TaskNetwork:
         """Raises TicketError unless a ticket lists exactly the weights of this network, with their shapes."""
         architecture.check_shapes(ticket, self._variables)
 
-    def run(self, weights: Sequence[Any], inputs: Any) -> Any:
-        """Returns the outputs for some inputs.
+    def run(self, weights: Sequence[Any], inputs: Any, mask: Any = None) -> Any:
+        """Returns the outputs for some inputs, with their Keras masks.
 
         Args:
             weights: the weights in the order of `keys`. Those whose key is None are not used.
             inputs: tensors, as the model takes them.
+            mask: their Keras masks in the same structure, or None.
         """
-        return self._function([*map(_choose, self._fixed, weights)], inputs)
+        outputs, masks = self._function([*map(_choose, self._fixed, weights)], inputs, mask)
+        for output, each in zip(keras.tree.flatten(outputs), masks, strict=True):
+            _keras.set_mask(output, each)
+        return outputs
 
-    def _call(self, weights: list[tf.Tensor], inputs: Any) -> Any:
+    def _call(self, weights: list[tf.Tensor], inputs: Any, mask: Any) -> Any:
         trainable, others = weights[: self._count], weights[self._count :]
-        return self.model.stateless_call(trainable, others, inputs, **_keras.without_training(self.model))[0]
+        arguments = _keras.without_training(self.model)
+        if mask is not None and _keras.take_masks(self.model):
+            arguments["mask"] = mask
+        outputs, _ = self.model.stateless_call(trainable, others, inputs, **arguments)
+        # A function gives back tensors, without what Python code has noted of them.
+        return outputs, [_keras.get_mask(output) for output in keras.tree.flatten(outputs)]
 
     def describe_inputs(self) -> list[Any] | None:
         """Returns the shapes and dtypes of the inputs, as JSON; None if the model does not tell."""
@@ -161,17 +171,32 @@ def _describe_origin(
         for path, each in files.items()
     }
     own = {name: id(value) for name, value in (custom_objects or {}).items()}
+    own |= {name: id(keras.saving.get_registered_object(name)) for name in _list_registered(ticket.model)}
     masked = sorted({record.layer for record in ticket.masks})
     text = json.dumps([model, contents, own, masked, sorted(trust)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _drop_what_no_output_depends_on(value: Any) -> Any:
-    """Returns a serialized model without the arguments that no output depends on once all weights are given."""
+def _list_registered(value: Any) -> set[str]:
+    """Returns the names of the registered classes and functions in a serialized model."""
     if isinstance(value, dict):
-        return {
-            key: _drop_what_no_output_depends_on(item)
-            for key, item in value.items()
-            if key != "trainable" and not key.endswith("_initializer")  # with other seeds in each task
-        }
-    return [_drop_what_no_output_depends_on(item) for item in value] if isinstance(value, list) else value
+        own = {value["registered_name"]} if isinstance(value.get("registered_name"), str) else set()
+        return own.union(*map(_list_registered, value.values()))
+    return set().union(*map(_list_registered, value)) if isinstance(value, list) else set()
+
+
+def _drop_what_no_output_depends_on(value: Any) -> Any:
+    """Returns a serialized model without the arguments that no output depends on once all weights are given.
+
+    These are whether layers are trainable, and the initializers of Keras's own layers: they have other seeds in each
+    task.
+    """
+    if isinstance(value, list):
+        return [_drop_what_no_output_depends_on(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _drop_what_no_output_depends_on(item) for key, item in value.items()}
+    if value.get("module") in ("keras", "keras.layers") and isinstance(kept.get("config"), dict):
+        arguments = kept["config"].items()
+        kept["config"] = {k: v for k, v in arguments if k != "trainable" and not k.endswith("_initializer")}
+    return kept

@@ -163,7 +163,9 @@ class RunConfig:
         "and masks over them are learned. With --method dense, all its weights are trained further.",
     )
     new_head: bool = option(
-        False, "Give the base a new last layer, for the classes of --dataset. It is trained, and has no mask."
+        False,
+        "Give the base a new last layer, for the classes of --dataset. It is trained, and has no mask.",
+        not_for=("random",),
     )
     scores_initializer: str | None = option(
         None,

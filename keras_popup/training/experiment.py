@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_popup import conversion, datasets, initializers, models, records, selectors
+from keras_popup import conversion, datasets, initializers, models, records, selectors, tickets
 from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig
 
 _logger = logging.getLogger("keras_popup")
@@ -133,10 +133,13 @@ def _build_on_base(
         ValueError: if there is no base, if it has masks, or if it is for other images or classes.
     """
     path = find_base(config)
-    model = keras.models.load_model(path)
+    assert path is not None
+    model = tickets.load_base(path)
     if conversion.masked_layers(model):
         raise ValueError(f"The base '{path}' has masks. A base is a plain network, such as that of --method dense.")
-    taken = tuple(model.input_shape[1:]) if isinstance(model.input_shape, tuple) else ()
+    taken = model.inputs[0].shape[1:] if len(getattr(model, "inputs", None) or ()) == 1 else None
+    if taken is None:
+        raise ValueError(f"The base '{path}' must be a Sequential or Functional model that takes one image.")
     if len(taken) != 3 or any(a not in (None, b) for a, b in zip(taken, image_shape, strict=True)):
         raise ValueError(
             f"The base '{path}' takes inputs of shape {taken}. The data have images of {tuple(image_shape)}. Give "
@@ -151,33 +154,27 @@ def _build_on_base(
     if config.new_head:
         model = conversion.replace_head(model, classes, seed=config.seed)
         exclude = [model.layers[-1].name]
-    elif model.output_shape != (None, classes) or _gives_probabilities(model):
+    elif model.output_shape != (None, classes) or conversion.gives_probabilities(model):
+        also = " and are probabilities" if conversion.gives_probabilities(model) else ""
         raise ValueError(
             f"The base '{path}' must give a logit for each of the {classes} classes. Its outputs have the shape "
-            f"{model.output_shape}{' and are probabilities' if _gives_probabilities(model) else ''}. With `new_head`, "
-            "it gets a new last layer."
+            f"{model.output_shape}{also}. With `new_head`, it gets a new last layer."
         )
     l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
     if config.method == "dense":
-        dense = _regularized(model, l2)
-        dense.set_weights(model.get_weights())
-        return dense
+        model.trainable = True  # also what was frozen when the base was saved
+        return conversion.copy_model(model, lambda layer: _add_regularizer(layer, l2))[0] if l2 else model
     return conversion.mask_model(
         model,
         k=_fractions(config, model),
         selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
-        scores_initializer=config.scores_initializer,
+        # The default is by magnitude, which is not at random.
+        scores_initializer=config.scores_initializer or ("score_uniform" if config.method == "random" else None),
         scores_regularizer=l2,
         weights="keep",
         exclude=exclude,
         seed=config.seed,
     )
-
-
-def _gives_probabilities(model: keras.Model) -> bool:
-    last = model.layers[-1]
-    ends = (keras.activations.softmax, keras.activations.sigmoid)
-    return isinstance(last, keras.layers.Softmax) or getattr(last, "activation", None) in ends
 
 
 def kernel_initializer(config: RunConfig) -> Any:
@@ -212,12 +209,16 @@ def _regularized(model: keras.Model, regularizer: Any) -> keras.Model:
     """Returns a copy of a model whose kernels have a regularizer."""
 
     def with_regularizer(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        if "kernel_regularizer" in config:
-            config["kernel_regularizer"] = keras.regularizers.serialize(regularizer)
-        return type(layer).from_config(config)
+        return type(layer).from_config(_add_regularizer(layer.get_config(), regularizer))
 
     return keras.models.clone_model(model, clone_function=with_regularizer)
+
+
+def _add_regularizer(config: dict[str, Any], regularizer: Any) -> dict[str, Any]:
+    """Returns the config of a layer with a regularizer of its kernel, if it has one."""
+    if "kernel_regularizer" not in config:
+        return config
+    return {**config, "kernel_regularizer": keras.regularizers.serialize(regularizer)}
 
 
 def compile_model(model: keras.Model, config: ResolvedRunConfig, steps: int) -> None:

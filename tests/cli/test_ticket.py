@@ -110,8 +110,8 @@ def test_ticket_packs_several_tasks_over_one_base(capsys, tmp_path, monkeypatch)
     assert run(capsys, "ticket", "verify", "whole.tickets")[0] == 0
     for arguments, message, code in [
         (("verify", "all.tickets"), "it does not hold its base, 'fc'. Pass that model as `base`", 1),
-        (("unpack", "all.tickets", *base), "--task and a .tickets file go together", 2),
-        (("unpack", "two/model.ticket", "--task", "two"), "--task and a .tickets file go together", 2),
+        (("unpack", "all.tickets", *base), "--task and a file with several tasks go together", 2),
+        (("unpack", "two/model.ticket", "--task", "two"), "--task and a file with several tasks go together", 2),
         (("unpack", "all.tickets", "--task", "six", *base), "There is no task 'six' in 'all.tickets'. There are", 1),
         (("unpack", "all.tickets", "--task", "two", "--masked", *base), "--masked is for .ticket files", 2),
         (("pack", "one", "two"), "go into one file with --base FILE --out FILE.tickets", 2),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_popup
-from keras_popup import replace_head
+from keras_popup import conversion, replace_head
 
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
 
@@ -94,6 +94,11 @@ class Subclassed(keras.Model):
         return self.dense(x)
 
 
+def added_to():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(2)(inputs) + 1.0, name="base")
+
+
 def two_outputs():
     inputs = keras.Input((4,))
     return keras.Model(inputs, [keras.layers.Dense(2)(inputs), keras.layers.Dense(3)(inputs)], name="base")
@@ -109,10 +114,12 @@ def two_outputs():
             "'last'",
         ),
         (lambda: end_with(keras.layers.Reshape((4, 1)), keras.layers.Conv1D(2, 1, name="c")), 3, ValueError, "Conv1D"),
-        (end_with, 3, ValueError, "must be a Dense.*It has BatchNormalization 'norm' there"),
+        (end_with, 3, ValueError, "must end in a Dense.*It has GlobalAveragePooling2D 'features' there"),
         (used_twice, 3, ValueError, "'twice', is used inside of the model too"),
-        (two_outputs, 3, ValueError, "It has 2 outputs there"),
-        (Subclassed, 3, ValueError, "It has code of its own there. Build the model"),
+        (lambda: end_with(keras.layers.Dense(4), keras.layers.Reshape((2, 2), name="r")), 3, ValueError, "Reshape 'r'"),
+        (added_to, 3, ValueError, "It has Add"),
+        (two_outputs, 3, ValueError, "It has several outputs"),
+        (Subclassed, 3, ValueError, "or code of its own, there. Build the model"),
         (lambda: "base.keras", 3, TypeError, "Load it first"),
         (lambda: end_with(keras.layers.Dense(4)), 0, ValueError, "`classes` must be a positive integer. Received: 0"),
         (lambda: end_with(keras.layers.Dense(4)), 2.0, ValueError, "Received: 2.0"),
@@ -122,3 +129,19 @@ def two_outputs():
 def test_replace_head_refuses_other_ends(make, classes, error, message):
     with pytest.raises(error, match=message):
         replace_head(make(), classes)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ([keras.layers.Dense(4)], False),
+        ([keras.layers.Dense(4), keras.layers.ReLU()], False),
+        ([keras.layers.Dense(4, activation="softmax")], True),
+        ([keras.layers.Dense(4, activation="sigmoid"), keras.layers.Reshape((2, 2))], True),
+        ([keras.layers.Dense(4), keras.layers.Softmax()], True),
+        ([keras.layers.Dense(4), keras.ops.softmax], True),
+        ([keras.layers.Dense(4, activation="softmax"), keras.layers.Dense(4)], False),
+    ],
+)
+def test_gives_probabilities_looks_for_a_softmax_or_sigmoid(ends, expected):
+    assert conversion.gives_probabilities(end_with(*ends)) == expected

@@ -14,7 +14,7 @@ from keras_popup.search import ray_workers
 @pytest.mark.integration
 @pytest.mark.slow
 def test_ray_workers_find_what_one_finds_though_some_are_killed(tmp_path):
-    flags = [*LONG, "--epochs", "60", "--max_trials", "3"]
+    flags = [*LONG, "--epochs", "40", "--max_trials", "3"]
     assert cli.main(["search", *flags, "--out", str(tmp_path / "one")]) == 0
     folder = tmp_path / "two"
     process = started(*flags, "--out", str(folder), "--workers", "2")

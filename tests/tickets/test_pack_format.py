@@ -14,7 +14,7 @@ from hostile_tickets import HEADER, damage, edit, sealed
 
 import keras_popup
 from keras_popup import TaskMasks, TicketError
-from keras_popup.tickets import pack_format
+from keras_popup._files import is_pack
 
 MAGIC = b"\x89KPP\r\n\x1a\n"
 
@@ -72,8 +72,8 @@ def test_packs_and_tickets_are_told_apart(base, packed, tmp_path):
     with pytest.raises(TicketError, match=r"Pack '.*' cannot be used: not a pack of tickets"):
         TaskMasks.load(tmp_path / "a.ticket", base)
     (tmp_path / "a.tickets").write_bytes(packed[0])
-    assert pack_format.is_pack(tmp_path / "a.tickets")
-    assert not pack_format.is_pack(tmp_path / "a.ticket")
+    assert is_pack(tmp_path / "a.tickets")
+    assert not is_pack(tmp_path / "a.ticket")
     with pytest.raises(TicketError, match="it is a pack of several tickets"):
         keras_popup.load_ticket(tmp_path / "a.tickets", base=base)
 
@@ -145,6 +145,11 @@ def base_as_task(manifest, sections):
         (base_as_task, "task 'base': it has no masks"),
         (lambda m, s: m.update(tasks=3), "its manifest has no valid `tasks`"),
         (lambda m, s: m["tasks"].insert(0, 3), "entry 0 of its tasks is not a JSON object"),
+        (lambda m, s: m["tasks"][0].update(name=""), "task '': The name of a task must be a text"),
+        (
+            lambda m, s: m["tasks"][0].update(name="a" * 999),
+            "task 'aaa.*must be a text of at most 200",
+        ),
         (lambda m, s: m["tasks"][0].update(name="a\x1b"), "entry 0 of its tasks has no valid `name`"),
         (lambda m, s: m["tasks"][0].update(bytes=-1), "task 'birds' would end"),
         (lambda m, s: m.update(base=None), "its manifest has no valid `base`"),

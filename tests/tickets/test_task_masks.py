@@ -1,6 +1,8 @@
 """Many tasks over one base: every answer is that of the task's own plain model, whatever else is going on."""
 
+import copy
 import gc
+import pickle
 import threading
 
 import keras
@@ -275,6 +277,127 @@ def test_add_refuses_what_is_no_task_of_the_base(base, tasks, tickets, answers, 
     with pytest.raises(ValueError, match="has masks"):
         TaskMasks(task_of(base))
     assert_answers(tasks, answers)
+
+
+def test_tasks_that_are_traced_first_are_kept_as_values(tasks, answers):
+    """What a function computes while it is traced is no value."""
+    traced = tf.function(lambda x: tasks["birds"](x))
+    np.testing.assert_allclose(traced(X), answers["birds"], rtol=1e-5, atol=1e-6)
+    mapped = tf.data.Dataset.from_tensors(X).map(lambda x: tasks["norms"](x))
+    np.testing.assert_allclose(next(iter(mapped)), answers["norms"], rtol=1e-5, atol=1e-6)
+    for name in ("birds", "norms"):
+        np.testing.assert_array_equal(tasks[name].predict(X, verbose=0), answers[name])
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+def test_tasks_do_not_depend_on_the_policy_of_the_moment(base, tickets, answers, policy):
+    keras.config.set_dtype_policy(policy)
+    tasks = TaskMasks(base)
+    tasks.add("birds", tickets["birds"])
+    np.testing.assert_array_equal(tasks["birds"].predict(X, verbose=0), answers["birds"])
+
+
+def test_tasks_refuse_inputs_of_other_shapes(tasks):
+    for wrong in (X[:, :5], X[..., :2], X[0]):
+        for use in (tasks["birds"], lambda x: tasks["birds"].predict(x, verbose=0)):
+            with pytest.raises(ValueError, match="of layer .birds. is incompatible with the layer"):
+                use(wrong)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask:UserWarning")
+def test_tasks_keep_masks_of_inputs_and_outputs(tmp_path):
+    inputs = keras.Input((4,), dtype="int32")
+    x = keras.layers.Embedding(9, 16, mask_zero=True, name="table")(inputs)
+    x = keras.layers.LSTM(8, return_sequences=True, name="cells")(x)
+    base = keras.Model(inputs, keras.layers.Dense(5, name="classes")(x))
+    masked = keras_popup.mask_model(base, k=0.5, weights="keep", seed=1)
+    keras_popup.save_ticket(masked, tmp_path / "a.ticket", base=base)
+    plain = keras_popup.load_ticket(tmp_path / "a.ticket", base=base)
+    tasks = TaskMasks(base)
+    tasks.add("a", tmp_path / "a.ticket")
+    tokens, labels = np.array([[1, 2, 0, 0], [3, 4, 5, 0]]), np.array([[0, 1, 0, 0], [1, 2, 3, 0]])
+    losses = []
+    for model in (tasks["a"], plain):
+        model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        losses.append(model.evaluate(tokens, labels, verbose=0))
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+
+    start = keras.Input((3, 6))
+    recurrent = keras.Model(start, keras.layers.Dense(4)(keras.layers.LSTM(8)(start)))
+    masked = keras_popup.mask_model(recurrent, k=0.5, weights="keep", seed=1)
+    keras_popup.save_ticket(masked, tmp_path / "b.ticket", base=recurrent)
+    tasks = TaskMasks(recurrent)
+    tasks.add("b", tmp_path / "b.ticket")
+    values = np.random.default_rng(0).normal(size=(2, 3, 6)).astype("float32")
+    given = np.array([[True, False, True], [True, True, True]])
+    plain = keras_popup.load_ticket(tmp_path / "b.ticket", base=recurrent)
+    np.testing.assert_allclose(tasks["b"](values, mask=given), plain(values, mask=given), rtol=1e-5, atol=1e-6)
+    assert np.any(tasks["b"](values, mask=given).numpy() != tasks["b"](values).numpy())
+
+
+def test_tasks_share_a_network_only_if_all_that_matters_is_the_same(tmp_path):
+    """Of layers of your own, every argument matters, and so does the class that a name stands for."""
+
+    def define(factor):
+        @keras.saving.register_keras_serializable("shares")
+        class Scaled(keras.layers.Layer):
+            def __init__(self, offset_initializer=0.0, **arguments):
+                super().__init__(**arguments)
+                self.offset_initializer = offset_initializer
+
+            def call(self, x):
+                return factor * x + self.offset_initializer
+
+            def get_config(self):
+                return {**super().get_config(), "offset_initializer": self.offset_initializer}
+
+        return Scaled
+
+    inputs, x = keras.Input((8,), name="inputs"), np.ones((2, 8), "float32")
+    hidden = keras.layers.Dense(32, name="hidden")
+    base = keras.Model(inputs, keras.layers.Dense(5, name="classes")(hidden(inputs)))
+    tasks, path = TaskMasks(base), tmp_path / "a.ticket"
+    for name, factor, offset in (("one", 2.0, 0.0), ("two", 2.0, 5.0), ("three", 3.0, 5.0), ("again", 3.0, 5.0)):
+        if name != "again":
+            kind = define(factor)
+        outputs = keras.layers.Dense(3, name="classes")(kind(offset, name="scaled")(hidden(inputs)))
+        masked = keras_popup.mask_model(
+            keras.Model(inputs, outputs), k=0.5, weights="keep", exclude="classes", seed=len(tasks)
+        )
+        keras_popup.save_ticket(masked, path, base=base)
+        tasks.add(name, path)
+        np.testing.assert_array_equal(tasks[name](x), keras_popup.load_ticket(path, base=base)(x))
+    networks = [id(tasks._tasks[name].network) for name in tasks]
+    assert len({*networks[:3]}) == 3
+    assert networks[2] == networks[3]
+
+
+def test_tasks_guard_what_they_cannot_do(base, tasks, tmp_path):
+    model = tasks["birds"]
+    for use in (
+        lambda: model.save_weights(tmp_path / "a.weights.h5"),
+        lambda: model.export(tmp_path / "a"),
+        lambda: model.quantize("int8"),
+    ):
+        with pytest.raises(NotImplementedError, match=r"no weights of its own.*TaskMasks\.unpack"):
+            use()
+    with pytest.raises(NotImplementedError, match="cannot be trained"):
+        model.train_on_batch(X, X)
+    assert not list(tmp_path.iterdir())
+    for use in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="TaskMasks cannot be copied or pickled"):
+            use(tasks)
+    for other in (model, keras.Sequential([keras.layers.Dense(3)])):
+        with pytest.raises(ValueError, match="has no weights. Build it first"):
+            TaskMasks(other)
+    (tmp_path / "a.keras").write_bytes(b"PK no file of Keras's")
+    with pytest.raises(ValueError, match=r"must be a \.keras file. '.*a\.keras' is none, or is damaged"):
+        TaskMasks(tmp_path / "a.keras")
+    with pytest.raises(ValueError, match="the batch is empty"):
+        tasks.infer(X[:0])
+    tasks.remove("birds")
+    model(X)
+    assert not any(task.model is model for task in tasks._kernels._kept)
 
 
 def test_tasks_of_your_own_layers(tmp_path):

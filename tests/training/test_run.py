@@ -202,6 +202,7 @@ def command(folder, *more):
     return [sys.executable, "-m", "keras_popup", "train", *flags, f"--out={folder}", *more]
 
 
+@pytest.mark.integration
 def test_train_killed_and_resumed(finished, tmp_path):
     whole, expected = finished
     folder = tmp_path / "killed"
