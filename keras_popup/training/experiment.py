@@ -162,7 +162,9 @@ def _build_on_base(
         )
     l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
     if config.method == "dense":
-        model.trainable = True  # also what was frozen when the base was saved
+        # Also what was frozen when the base was saved. Keras does nothing if the model itself is trainable already.
+        model.trainable = False
+        model.trainable = True
         return conversion.copy_model(model, lambda layer: _add_regularizer(layer, l2))[0] if l2 else model
     return conversion.mask_model(
         model,

@@ -77,6 +77,7 @@ OF_BASE = {"base": "b.keras", "model": "base", "width": 1.0}
         ({**OF_BASE, "precision": "mixed_bfloat16"}, "`precision` must be left out with a base"),
         ({**OF_BASE, "optimizer": "sgd", "learning_rate": None}, "`optimizer`='sgd' has no protocol for model='base'"),
         ({"new_head": True}, "`new_head` must be false without a base"),
+        ({**OF_BASE, "new_head": True, "method": "random", "learning_rate": None}, "`new_head` must be left out for"),
         ({"scores_initializer": "magnitude"}, "`scores_initializer` must be left out without a base"),
         ({**OF_BASE, "method": "supermask", "scores_initializer": "magnitude"}, "bernoulli learns"),
     ],

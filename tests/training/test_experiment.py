@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from small_runs import SMALL
 
-from keras_popup.training import experiment
+import keras_popup
+from keras_popup.training import RunConfig, experiment
 
 
 def test_build_model_in_the_precision_of_the_run_only(tmp_path):
@@ -45,3 +46,54 @@ def test_build_model_refuses_fractions_of_no_layer():
     run = dataclasses.replace(SMALL, k={"conv9": 0.3, "*": 0.5}).with_protocol()
     with pytest.raises(ValueError, match="matches no layer"):
         experiment.build_model(run, (8, 8, 1), 10)
+
+
+@pytest.fixture
+def nested_base(tmp_path):
+    """The file of a base with a nested network, all of it frozen."""
+    inside = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3), keras.layers.Flatten()], name="inside"
+    )
+    base = keras.Sequential([keras.Input((8, 8, 1)), inside, keras.layers.Dense(10, name="classes")], name="base")
+    base.trainable = False
+    base.save(tmp_path / "base.keras")
+    return tmp_path / "base.keras"
+
+
+def build_on(path, **arguments):
+    run = RunConfig(model="base", base=str(path), **arguments)
+    return experiment.build_model(run.with_protocol(), (8, 8, 1), 10, [keras.layers.Rescaling(1 / 255)])
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_build_model_on_a_base_trains_all_of_it(nested_base, l2):
+    base = keras.models.load_model(nested_base)
+    model = build_on(nested_base, method="dense", l2=l2)
+    assert len(model.trainable_variables) == len(base.variables) == 4
+    for one, other in zip(base.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    kernels = [variable for variable in model.variables if variable.name == "kernel"]
+    expected = sum(l2 / 2 * np.sum(np.square(kernel.numpy())) for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_build_model_on_a_base_at_random_is_at_random(nested_base):
+    def overlap(**arguments):
+        (layer, *_) = keras_popup.masked_layers(build_on(nested_base, k=0.5, seed=3, **arguments))
+        sizes = np.abs(layer.frozen_kernel.numpy())
+        return np.mean((sizes > np.median(sizes)) == (layer.mask().numpy() != 0))
+
+    assert overlap() == 1.0
+    assert overlap(method="random") < 0.9
+    assert overlap(scores_initializer="score_uniform") < 0.9
+
+
+def test_build_model_on_a_base_that_takes_no_image_is_an_error(tmp_path):
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Add()(inputs)))
+    model.save(tmp_path / "two.keras")
+    with pytest.raises(ValueError, match="must be a Sequential or Functional model that takes one image"):
+        build_on(tmp_path / "two.keras")
+    (tmp_path / "none.keras").write_text("none")
+    with pytest.raises(ValueError, match=r"must be a \.keras file. '.*none\.keras' is none, or is damaged"):
+        build_on(tmp_path / "none.keras")
