@@ -89,7 +89,7 @@ def run(kind: str, seed: int, data_dir: str, width: float) -> dict:
         for size in SIZES:
             for _ in range(4):
                 batch = images[rng.choice(len(images), size, replace=False)]
-                for rule in ("gradient", "each"):
+                for rule in ("gradient", "halving", "each"):
                     name = tasks.infer(batch, rule=rule)
                     found.setdefault(f"{rule}, {size}", []).append(name == str(number))
     right = {name: float(np.mean(each)) for name, each in found.items()}

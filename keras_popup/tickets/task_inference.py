@@ -50,7 +50,21 @@ def _convert(x: Any) -> Any:
     return inputs
 
 
-RULES = {"gradient": score_by_gradient, "each": score_each}
+def score_by_halving(
+    network: TaskNetwork, tasks: Sequence[Callable[[], list[Any]]], x: Any, from_logits: bool
+) -> list[float]:
+    """Returns in how many better halves each task was. The arguments are those of `score_by_gradient`."""
+    survived, left = [0.0] * len(tasks), list(range(len(tasks)))
+    while len(left) > 1:
+        scores = score_by_gradient(network, [tasks[number] for number in left], x, from_logits)
+        ranked = sorted(zip(scores, left, strict=True), reverse=True)
+        left = [number for _, number in ranked[: len(left) // 2]]
+        for number in left:
+            survived[number] += 1
+    return survived
+
+
+RULES = {"gradient": score_by_gradient, "halving": score_by_halving, "each": score_each}
 
 
 def _average(tasks: Sequence[Callable[[], list[Any]]]) -> tuple[list[Any], list[bool]]:

@@ -134,13 +134,14 @@ class TaskMasks(Mapping[str, keras.Model]):
         The outputs of the right task are the surest: their entropy H is low. `rule="gradient"` finds it by one
         gradient, however many tasks there are. The network gets the mean of the tasks' masks,
         `w * sum_i alpha_i m_i` with `alpha_i = 1 / T`, and the task is the one with the largest `-dH/dalpha_i`.
-        (Weights that the tasks have beside masks are averaged too.) It needs many outputs: with heads of 10 outputs,
-        it was right for few of 50 tasks, with 100, of which 90 mean no class, for most. `rule="each"` asks each task
-        in turn, and takes the one with the lowest H.
+        (Weights that the tasks have beside masks are averaged too.) `rule="halving"` keeps the better half of the
+        tasks and asks again, until one is left: log2 T gradients. Both need many outputs, also some that mean no
+        class. `rule="each"` asks each task in turn, and takes the one with the lowest H: T answers. docs/tasks.md
+        has how often they were right.
 
         Args:
             x: a batch of inputs of one task, as the models take them.
-            rule: "gradient" or "each".
+            rule: "gradient", "halving" or "each".
             from_logits: bool. False says that the models return probabilities.
 
         Returns:
@@ -150,13 +151,16 @@ class TaskMasks(Mapping[str, keras.Model]):
             ValueError: if there is no task, or if two tasks have different networks, such as heads of other sizes.
 
         Reference:
-            Wortsman et al., [Supermasks in Superposition](https://arxiv.org/abs/2006.14769), section 3.3.
+            Wortsman et al., [Supermasks in Superposition](https://arxiv.org/abs/2006.14769), section 3.3: the rules
+            "One-Shot" and "Binary".
         """
         scores = self.score_tasks(x, rule=rule, from_logits=from_logits)
         return max(scores, key=scores.__getitem__)
 
     def score_tasks(self, x: Any, *, rule: str = "gradient", from_logits: bool = True) -> dict[str, float]:
-        """Returns the scores by which `infer` chooses, by the tasks' names: `-dH/dalpha_i`, or `-H` of each.
+        """Returns the scores by which `infer` chooses, by the tasks' names.
+
+        They are `-dH/dalpha_i` ("gradient"), the number of halves that a task was in ("halving"), or `-H` ("each").
 
         The arguments are those of `infer`, and so are the errors.
         """

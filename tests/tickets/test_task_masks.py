@@ -230,10 +230,21 @@ def test_infer_scores_are_the_derivatives_of_the_entropy(tasks, answers):
         outputs = tf.nn.log_softmax(made[0].network.run(mixed, tf.constant(X)))
         entropy = tf.reduce_mean(-tf.reduce_sum(tf.exp(outputs) * outputs, -1))
     expected = -tape.gradient(entropy, alpha).numpy()
-    scores = list(tasks.score_tasks(X).values())
+    scores = list(tasks.score_tasks(X, rule="gradient").values())
     # Weights that all tasks have add the same to each score, and are left out.
     np.testing.assert_allclose(np.diff(scores), np.diff(expected), rtol=1e-3, atol=1e-4)
-    assert tasks.infer(X) == list(answers)[int(np.argmax(expected))]
+    assert tasks.infer(X, rule="gradient") == list(answers)[int(np.argmax(expected))]
+
+
+def test_infer_halves_the_tasks(tasks, answers):
+    first = tasks.score_tasks(X, rule="gradient")
+    better = sorted(first, key=first.get)[2:]
+    scores = tasks.score_tasks(X, rule="halving")
+    assert sorted(scores.values()) == [0.0, 0.0, 1.0, 2.0]
+    assert {name for name, score in scores.items() if score} == {*better}
+    for name in set(answers) - {*better}:
+        tasks.remove(name)
+    assert tasks.infer(X, rule="halving") == tasks.infer(X) == max(scores, key=scores.get)
 
 
 def test_infer_asks_each_task(tasks, answers):
@@ -244,7 +255,7 @@ def test_infer_asks_each_task(tasks, answers):
     scores = tasks.score_tasks(X, rule="each")
     np.testing.assert_allclose(list(scores.values()), [-entropy(each) for each in answers.values()], rtol=1e-5)
     assert tasks.infer(X, rule="each") == max(scores, key=scores.get)
-    with pytest.raises(ValueError, match="`rule` must be one of gradient, each. Received: 'all'"):
+    with pytest.raises(ValueError, match="`rule` must be one of gradient, halving, each. Received: 'all'"):
         tasks.infer(X, rule="all")
     with pytest.raises(ValueError, match="There are no tasks yet"):
         TaskMasks(network()).infer(X)
