@@ -274,7 +274,12 @@ def deferred_variables() -> Iterator[list[Any]]:
 
 
 def initialize(variable: Any, initializer: Any = None) -> None:
-    """Sets the initial values of a variable of `deferred_variables`, with `initializer` instead of its own if given."""
+    """Sets the initial values of a variable of `deferred_variables`, with `initializer` instead of its own if given.
+
+    A variable to which the code of its layer has given values keeps them.
+    """
+    if variable._value is not None:
+        return
     if initializer is not None:
         variable._initializer = initializer
     variable._deferred_initialize()

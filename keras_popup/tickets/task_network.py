@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -75,7 +75,7 @@ class TaskNetwork:
         self._fixed = [
             None if id(variable) in keys else tf.convert_to_tensor(variable.value) for variable in trainable + others
         ]
-        self._function = tf.function(self._call, reduce_retracing=True)
+        self._function: Callable[..., Any] = tf.function(self._call, reduce_retracing=True)
         # One function for all kernels: an operation after the other would take twice the time for a ResNet50.
         self.apply_masks = tf.function(_apply_masks)
 
@@ -105,7 +105,14 @@ class TaskNetwork:
             inputs: tensors, as the model takes them.
             mask: their Keras masks in the same structure, or None.
         """
-        outputs, masks = self._function([*map(_choose, self._fixed, weights)], inputs, mask)
+        given = [*map(_choose, self._fixed, weights)], inputs, mask
+        try:
+            outputs, masks = self._function(*given)
+        except Exception:  # any kind: the code of some models runs in Python only
+            if not tf.executing_eagerly():
+                raise
+            outputs, masks = self._call(*given)
+            self._function = self._call
         for output, each in zip(keras.tree.flatten(outputs), masks, strict=True):
             _keras.set_mask(output, each)
         return outputs

@@ -441,3 +441,22 @@ def test_tasks_take_little_memory(base, tickets):
     gc.collect()
     network_objects = 21 * 150  # what a Keras model and a ticket's records are made of; a network has thousands
     assert len(gc.get_objects()) - before < network_objects * 3
+
+
+def test_tasks_of_code_that_runs_in_python_only(tmp_path):
+    @keras.saving.register_keras_serializable("tests")
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            return x * float(x[0, 0])  # a number, which no function that is traced has
+
+        def compute_output_spec(self, x):
+            return keras.KerasTensor(x.shape)
+
+    base = keras.Sequential([keras.Input((6,)), keras.layers.Dense(30), Counted(), keras.layers.Dense(4)])
+    masked = keras_popup.mask_model(base, k=0.5, weights="keep", seed=1)
+    keras_popup.save_ticket(masked, tmp_path / "a.ticket", base=base)
+    tasks, x = TaskMasks(base), np.ones((2, 6), "float32")
+    tasks.add("one", tmp_path / "a.ticket")
+    expected = keras_popup.strip_masks(masked)(x)
+    np.testing.assert_array_equal(tasks["one"](x), expected)
+    np.testing.assert_array_equal(tasks["one"].predict(x, verbose=0), expected)
