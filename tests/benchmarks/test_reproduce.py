@@ -66,7 +66,7 @@ def test_matching_by_group_or_name():
     assert one == GROUPS["float32"][0]
 
 
-@pytest.mark.slow
+@pytest.mark.rare
 def test_run_of_a_row_leaves_a_line_that_names_no_place(elsewhere, monkeypatch, capfd):
     monkeypatch.setitem(GROUPS, "mine", [DIGITS])
     monkeypatch.setattr(sys, "argv", ["reproduce.py", "--only", "mine"])

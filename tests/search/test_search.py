@@ -225,7 +225,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.slow
+@pytest.mark.rare
 def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
     folder = tmp_path / "s"
     process = started(*LONG, "--out", str(folder))
@@ -280,7 +280,7 @@ def test_search_killed_at_random_moments_goes_on(undisturbed, tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize(  # the others are in the quick tests
-    "tuner", [pytest.param("bayesian", marks=pytest.mark.rare), pytest.param("hyperband", marks=pytest.mark.slow)]
+    "tuner", [pytest.param("bayesian", marks=pytest.mark.rare), pytest.param("hyperband", marks=pytest.mark.rare)]
 )
 def test_search_by_every_tuner(tuner, tmp_path):
     space = {"k": Range(0.1, 0.9), "learning_rate": Range(0.1, 1.0, "log")}

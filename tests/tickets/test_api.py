@@ -188,7 +188,7 @@ def test_save_ticket_of_conv6_is_within_its_size(tmp_path):
     assert info.bytes < 282_639 + 3_000
 
 
-@pytest.mark.integration
+@pytest.mark.rare  # an example does this too
 def test_load_ticket_in_a_process_of_its_own(tmp_path):
     """What the ticket gives is a plain model: its file needs no keras_popup."""
     model = mask_model(models.Conv2(width=0.1, input_shape=(8, 8, 3)), k=0.5, seed=1)
