@@ -9,6 +9,7 @@ from keras_popup.cli.export import export
 from keras_popup.cli.flags import UsageError
 from keras_popup.cli.predict import predict
 from keras_popup.cli.search import report, search
+from keras_popup.cli.signals import name_of, status_of, terminated_by_exception
 from keras_popup.cli.summary import summary
 from keras_popup.cli.ticket import ticket
 from keras_popup.cli.train import train
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 for a run that failed, 2 for wrong arguments, 3 for a loss that diverged, 130 for
-        Ctrl-C.
+        Ctrl-C, 143 for SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
@@ -64,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command not in commands:
             raise UsageError(f"Unknown command {command!r}. Expected: {', '.join(commands)}. See keras-popup --help.")
-        return commands[command](arguments[1:])
-    except KeyboardInterrupt:
-        print("\nkeras-popup: interrupted.", file=sys.stderr)
-        return 130
+        with terminated_by_exception():
+            return commands[command](arguments[1:])
+    except KeyboardInterrupt as stop:
+        print(f"\nkeras-popup: {name_of(stop)}.", file=sys.stderr)
+        return status_of(stop)
     except UsageError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return 2

@@ -14,6 +14,7 @@ from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, pa
 from keras_popup.cli.layer_k import parse_layer_k
 from keras_popup.cli.models import check_base, check_data_dir, check_new
 from keras_popup.cli.quiet import import_quietly, say
+from keras_popup.cli.signals import name_of, status_of
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
 from keras_popup.training import RunConfig
@@ -94,13 +95,13 @@ def search(arguments: Sequence[str]) -> int:
         with import_quietly():
             from keras_popup.search import search as run_search
         best = run_search(config, values.out, **options)
-    except KeyboardInterrupt:
-        print(
-            "\nkeras-popup: interrupted. The same command with --resume goes on: trials that have ended are kept, and "
-            "a trial that was running goes on after its last epoch.",
-            file=sys.stderr,
+    except KeyboardInterrupt as stop:
+        said = (
+            f"{name_of(stop)}. The same command with --resume goes on: trials that have ended are kept, and a trial "
+            "that was running goes on after its last epoch."
         )
-        return 130
+        print(f"\nkeras-popup: {said}", file=sys.stderr)
+        return status_of(stop)
     _print_best(best, values.out)
     return 0
 

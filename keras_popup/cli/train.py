@@ -12,6 +12,7 @@ from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, pa
 from keras_popup.cli.layer_k import merge_k, parse_layer_k
 from keras_popup.cli.models import check_base, check_data_dir
 from keras_popup.cli.quiet import import_quietly
+from keras_popup.cli.signals import name_of, status_of
 from keras_popup.records import RunFolder, SearchFolder
 from keras_popup.training import PLACES, RunConfig, read_arguments
 
@@ -70,11 +71,10 @@ def train(arguments: Sequence[str]) -> int:
         from keras_popup import training
     try:
         summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
-    except KeyboardInterrupt:
-        print(
-            "\nkeras-popup: interrupted. The same command with --resume goes on after the last epoch.", file=sys.stderr
-        )
-        return 130
+    except KeyboardInterrupt as stop:
+        said = f"{name_of(stop)}. The same command with --resume goes on after the last epoch."
+        print(f"\nkeras-popup: {said}", file=sys.stderr)
+        return status_of(stop)
     except training.DivergenceError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return DIVERGED

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -58,14 +59,24 @@ def test_train_takes_fractions_of_layers(monkeypatch, flags, expected):
     assert cli.main(["train", "--out", "x", *flags]) == 130
 
 
-def test_train_interrupted_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "word", "expected"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
+)
+def test_train_stopped_says_how_to_go_on(number, word, expected, capsys, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr("keras_popup.training.train", interrupt)
+    before = signal.getsignal(signal.SIGTERM)
     status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
-    assert status == 130
-    assert "--resume goes on after the last epoch" in err
+    assert status == expected
+    assert f"{word}. The same command with --resume goes on after the last epoch" in err
+    assert signal.getsignal(signal.SIGTERM) is before
+    # While another command computes, too.
+    monkeypatch.setattr("keras_popup.cli.summary.load_model", interrupt)
+    (tmp_path / "model.keras").write_text("")
+    status, _, err = run(capsys, "summary", str(tmp_path / "model.keras"))
+    assert (status, err.splitlines()[-1]) == (expected, f"keras-popup: {word}.")
 
 
 @pytest.mark.integration

@@ -225,13 +225,14 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.integration
-@pytest.mark.rare
-def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGINT, marks=pytest.mark.rare), signal.SIGTERM])
+def test_search_stopped_by_a_signal_goes_on(how, undisturbed, tmp_path):
     folder = tmp_path / "s"
     process = started(*LONG, "--out", str(folder))
     sign = alive(folder, epochs=3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 130
+    process.send_signal(how)
+    assert process.wait(60) == 128 + how
     assert "The same command with --resume goes on" in process.stderr.read()
     process.stderr.close()
     assert gone(sign["pid"])
@@ -241,7 +242,7 @@ def test_search_interrupted_by_the_user_goes_on(undisturbed, tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.slow
+@pytest.mark.rare
 def test_search_goes_on_when_the_process_of_a_trial_is_killed(undisturbed, tmp_path):
     folder = tmp_path / "s"
     process = started(*LONG, "--out", str(folder))

@@ -203,15 +203,21 @@ def command(folder, *more):
 
 
 @pytest.mark.integration
-def test_train_killed_and_resumed(finished, tmp_path):
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.rare), signal.SIGTERM])
+def test_train_killed_and_resumed(finished, how, tmp_path):
     whole, expected = finished
     folder = tmp_path / "killed"
-    run = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoint.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+    os.kill(run.pid, how)
+    _, said = run.communicate(timeout=120)
+    if how == signal.SIGTERM:
+        assert run.returncode == 143
+        assert said.endswith("terminated. The same command with --resume goes on after the last epoch.\n")
+    else:
+        assert run.returncode == -signal.SIGKILL
     assert len(history(folder)) < 3
     assert not (folder / "summary.json").exists()
     resumed = subprocess.run(command(folder, "--resume"), capture_output=True, text=True, timeout=120)
