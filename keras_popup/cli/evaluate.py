@@ -37,8 +37,10 @@ def evaluate(arguments: Sequence[str]) -> int:
     )
     text = "A folder of images with the splits train and test, or the directory of TensorFlow Datasets."
     flags.DEFINE_string("data_dir", None, text, **more)
-    flags.DEFINE_integer("image_size", None, "Pixels that images are cropped and resized to.", lower_bound=1, **more)
-    flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1, **more)
+    flags.DEFINE_integer(
+        "image_size", None, "Pixels that images are cropped and resized to.", lower_bound=1, upper_bound=10_000, **more
+    )
+    flags.DEFINE_integer("batch_size", 128, "Images at a time.", lower_bound=1, upper_bound=1_000_000, **more)
     flags.DEFINE_boolean("json", False, "Print one line of JSON instead of text.", **more)
     if (given := parse(values, "evaluate", arguments, _EVALUATE_HELP, "MODEL")) is None:
         return 0

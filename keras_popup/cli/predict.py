@@ -30,7 +30,9 @@ examples:
 def predict(arguments: Sequence[str]) -> int:
     """`keras-popup predict`: prints the most probable classes of images and returns the exit status."""
     values = flags.FlagValues()
-    flags.DEFINE_integer("top", 3, "How many classes to print.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "top", 3, "How many classes to print.", lower_bound=1, upper_bound=1_000_000, flag_values=values
+    )
     flags.DEFINE_boolean("json", False, "Print a line of JSON for each image.", flag_values=values)
     if (given := parse(values, "predict", arguments, _PREDICT_HELP, "MODEL", "IMAGE...")) is None:
         return 0

@@ -71,14 +71,14 @@ def search(arguments: Sequence[str]) -> int:
     flags.DEFINE_boolean("overwrite", False, "Remove the search in --out first.", **more)
     flags.DEFINE_boolean("refit", False, "Train the winner again on all training images, then test it, once.", **more)
     text = "How many trials run at once. The default is one. More need Ray: pip install 'keras-popup[cluster]'."
-    flags.DEFINE_integer("workers", None, text, **more)
+    flags.DEFINE_integer("workers", None, text, upper_bound=10_000, **more)
     text = "Address of a Ray cluster, such as auto or 10.0.0.1:6379. All its machines must see --out at the same path."
     flags.DEFINE_string("ray_address", None, text, **more)
     text = "GPUs of each trial on Ray. With two or more, it is trained by MirroredStrategy."
-    flags.DEFINE_float("gpus_per_worker", None, text, **more)
+    flags.DEFINE_float("gpus_per_worker", None, text, upper_bound=1000.0, **more)
     flags.DEFINE_boolean("tensorboard", False, "Write logs for TensorBoard, with hyperparameters.", **more)
     text = "After this many minutes without progress, the process of a trial counts as hung."
-    flags.DEFINE_float("stall_minutes", 30.0, text, **more)
+    flags.DEFINE_float("stall_minutes", 30.0, text, upper_bound=1e6, **more)
     define_config_flags(values, RunConfig, texts=SEARCHED)
     if parse(values, "search", arguments, _SEARCH_HELP) is None:
         return 0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_popup.search import ranges
-from keras_popup.training import OF_MASKS, PLACES, RunConfig, at_least, check_options, option
+from keras_popup.training import MOST, OF_MASKS, PLACES, RunConfig, between, check_options, option
 
 SEARCHED = ("k", "width", "learning_rate", "l2", "kernel_initializer", "selector")
 """The arguments of a run that a search can choose. "k[PATTERN]" is the k of some layers."""
@@ -63,19 +63,19 @@ class SearchConfig:
     max_trials: int | None = option(
         None,
         "How many trials. If left out, 30, and all for 'grid'. For 'hyperband' it follows from the epochs.",
-        bounds=at_least(1),
+        bounds=between(1, MOST),
     )
     executions: int = option(
-        1, "Training runs of each trial, each with its own seed. Their mean counts.", bounds=at_least(1)
+        1, "Training runs of each trial, each with its own seed. Their mean counts.", bounds=between(1, 1000)
     )
     budget: int | None = option(
         None,
         "The most bytes that the ticket may take, such as 100kB. k then follows from the width: it is the largest k up "
         "to 0.5 that fits, or the smallest k from 0.5 on.",
-        bounds=at_least(1, "a number of bytes, 1 or more"),
+        bounds=between(1, 1 << 40, "a number of bytes, from 1 to 1 TiB"),
     )
     baseline: bool = option(True, "Whether to train the same networks with learned weights at the end.")
-    retries: int = option(2, "How often a trial is continued after its process has died.", bounds=at_least(0))
+    retries: int = option(2, "How often a trial is continued after its process has died.", bounds=between(0, 1000))
 
     def __post_init__(self) -> None:
         check_options(self, SearchConfig)

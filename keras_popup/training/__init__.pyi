@@ -1,8 +1,9 @@
+from .config import MOST as MOST
 from .config import OF_MASKS as OF_MASKS
 from .config import PLACES as PLACES
 from .config import ResolvedRunConfig as ResolvedRunConfig
 from .config import RunConfig as RunConfig
-from .config import at_least as at_least
+from .config import between as between
 from .config import check_options as check_options
 from .config import defaults as defaults
 from .config import option as option

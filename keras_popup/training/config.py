@@ -1,7 +1,6 @@
 """`RunConfig`: the arguments of a training run, each with its help and its range. Loads no TensorFlow."""
 
 import dataclasses
-import math
 import os
 import re
 import types
@@ -27,13 +26,15 @@ class Bounds(NamedTuple):
     text: str
 
 
-def at_least(least: int, text: str = "") -> Bounds:
-    """Returns the bounds of numbers that are not below `least`."""
-    return Bounds(lambda value: value >= least, text or f"{least} or more")
+def between(least: float, most: float, text: str = "") -> Bounds:
+    """Returns the bounds of numbers from `least` to `most`. `text` replaces the words for it."""
+    return Bounds(lambda value: least <= value <= most, text or f"from {least:,} to {most:,}")
 
 
-_POSITIVE = Bounds(lambda value: 0.0 < value < math.inf, "a positive number")
-_NOT_NEGATIVE = Bounds(lambda value: 0.0 <= value < math.inf, "a number >= 0")
+# The upper ends are far above what anybody trains with. They catch a mistake before any work is done.
+MOST = 1_000_000
+_WIDTH = Bounds(lambda value: 0.0 < value <= 1000.0, "a positive number up to 1,000")
+_RATE = between(0.0, 1e6, f"a number from 0 to {MOST:,}")
 _BELOW_ONE = Bounds(lambda value: 0.0 <= value < 1.0, "in [0, 1)")
 _SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "in (0, 1]")
 _SEED = Bounds(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)")
@@ -184,7 +185,7 @@ class RunConfig:
     k_schedule_end: float = option(
         1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
     )
-    width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_POSITIVE, not_for=(BASE,))
+    width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
         None,
         "How weights are chosen by their scores. Default by the method: bernoulli for supermask, else top_k.",
@@ -204,31 +205,31 @@ class RunConfig:
     scaled: bool = option(
         False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
     )
-    epochs: int | None = option(None, "Passes over the training images.", bounds=at_least(1))
-    batch_size: int | None = option(None, "Images in a step of training, on all devices together.", bounds=at_least(1))
+    epochs: int | None = option(None, "Passes over the training images.", bounds=between(1, MOST))
+    batch_size: int | None = option(
+        None, "Images in a step of training, on all devices together.", bounds=between(1, MOST)
+    )
     optimizer: str | None = option(
         None, "The optimizer of the scores, or of a dense network's weights.", ("sgd", "adam")
     )
-    learning_rate: float | None = option(
-        None, "The learning rate at the start, after the warm-up.", bounds=_NOT_NEGATIVE
-    )
+    learning_rate: float | None = option(None, "The learning rate at the start, after the warm-up.", bounds=_RATE)
     momentum: float | None = option(None, "Momentum of SGD, in [0, 1).", bounds=_BELOW_ONE)
     l2: float | None = option(
         None,
         "Coupled weight decay: l2 / 2 * sum(s**2) of the scores in the loss, or of a dense network's weights.",
-        bounds=_NOT_NEGATIVE,
+        bounds=_RATE,
     )
     schedule: str | None = option(
         None, "Schedule of the learning rate; 'cosine' falls to 0 at the end.", ("cosine", "constant")
     )
-    warmup_epochs: float | None = option(None, "Epochs in which the learning rate rises from 0.", bounds=_NOT_NEGATIVE)
+    warmup_epochs: float | None = option(None, "Epochs in which the learning rate rises from 0.", bounds=_RATE)
     label_smoothing: float | None = option(None, "Label smoothing, in [0, 1).", bounds=_BELOW_ONE)
     augment: str | None = option(
         None,
         "Augmentation of the training images. If left out, it follows from the data.",
         ("none", "crop_flip", "resized_crop"),
     )
-    image_size: int | None = option(None, "Pixels that images are cropped and resized to.", bounds=at_least(1))
+    image_size: int | None = option(None, "Pixels that images are cropped and resized to.", bounds=between(1, 10_000))
     validation: float = option(
         0.1, "Share of the training images set apart; 0 trains on all of them.", bounds=_BELOW_ONE
     )

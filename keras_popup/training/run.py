@@ -22,6 +22,7 @@ from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
 from keras_popup.training import experiment
 from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig, read_arguments
+from keras_popup.training.memory import check_memory
 from keras_popup.training.recorder import STEPS_BETWEEN_LOSS_CHECKS, Recorder, find_versions, summarize
 
 _logger = logging.getLogger("keras_popup")
@@ -159,6 +160,9 @@ class _Run:
         self._data = experiment.load_data(config) if options.data is None else options.data
         if placement.name == "multiworker":
             distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
+        on_gpu = any("GPU" in device for device in placement.devices)
+        data = self._data
+        check_memory(config, data.image_shape, len(data.classes), data.train.size, on_gpu)
         self._steps = math.ceil(self._data.train.size / config.batch_size)
         self._model = self._build()
         self._instruments = self._make_instruments()

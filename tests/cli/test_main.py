@@ -52,7 +52,7 @@ def test_main_shows_the_version(capsys):
             "--data_dir must be a directory that exists",
         ),
         (("train", "--out", "x", "conv4"), "Unexpected arguments ['conv4']"),
-        (("train", "--out", "x", "--epochs", "0"), "`epochs` must be 1 or more"),
+        (("train", "--out", "x", "--epochs", "0"), "`epochs` must be from 1 to 1,000,000"),
         (("ticket", "pak"), "Unknown command 'ticket pak'. Expected: pack, unpack, info, verify"),
         (("ticket", "pack"), "MODEL is missing. See keras-popup ticket pack --help"),
         (("ticket", "info"), "TICKET is missing"),
