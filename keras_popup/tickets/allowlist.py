@@ -58,6 +58,7 @@ _LITERALS = {"__bytes__", "__complex__", "__ellipsis__", "__keras_tensor__", "__
 # The limit for the number of layers, because Keras is slow with many layers.
 _LEAST_LAYERS = 256
 _BYTES_PER_LAYER = 1 << 19
+_CONNECTIONS_PER_LAYER = 4  # inputs of calls; large networks have one or two a layer
 
 
 def import_trusted(packages: Sequence[str]) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ def import_trusted(packages: Sequence[str]) -> tuple[str, ...]:
 
 
 def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, trust: Sequence[str] = ()) -> None:
-    """Checks all classes and functions that a serialized model names, and its number of layers.
+    """Checks all classes and functions that a serialized model names, and how many layers and connections it has.
 
     Args:
         model: the serialized model, or other JSON.
@@ -91,7 +92,12 @@ def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, tru
         ValueError: if the model names something else, or is too large.
     """
     count, limit = 0, max(_LEAST_LAYERS, max_bytes // _BYTES_PER_LAYER)
+    connections = 0
     for value in _walk_objects(model):
+        connections += value.get("class_name") == "__keras_tensor__"
+        if connections > _CONNECTIONS_PER_LAYER * limit:
+            allowed = _CONNECTIONS_PER_LAYER * limit
+            raise ValueError(f"it has more than the {allowed:,} connections that max_bytes={max_bytes:,} allows")
         if "class_name" in value:
             _check_class(value, custom_objects, trust)
         layers = value.get("layers")

@@ -194,9 +194,12 @@ def build_plain(
             if size > max_bytes:
                 raise TicketError(f"its model would take {size:,} bytes, more than max_bytes={max_bytes:,}")
             listed = {id(variable) for variable in variables.values()}
-            for variable in pending if initialized else ():
-                # Variables that will be overwritten start at 0, so that initializers of the file do not run.
-                _keras.initialize(variable, _make_zeros if id(variable) in listed else None)
+            try:
+                for variable in pending if initialized else ():
+                    # Variables that will be overwritten start at 0, so that initializers of the file do not run.
+                    _keras.initialize(variable, _make_zeros if id(variable) in listed else None)
+            except Exception as error:  # any kind: the file has the seeds of generators
+                raise TicketError(f"a weight of its model cannot be made: {_shorten(error)}") from error
     finally:
         _LIMIT.reset(limit)
     return model

@@ -114,6 +114,12 @@ def many_layers(manifest):
     layers += [stock("Activation", activation="relu")] * 3000
 
 
+def many_connections(manifest):
+    nodes = [{"args": [[SYMBOL] * 20_000], "kwargs": {}}]
+    call(stock("Concatenate"), [])(manifest)
+    manifest["model"]["config"]["layers"][0]["inbound_nodes"] = nodes
+
+
 def wide_normalization(manifest):
     with_layer("Normalization", mean=0.0, variance=1.0)(manifest)
     with_layer("Dense", units=2**34)(manifest)
@@ -212,6 +218,9 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         # The format of earlier versions of Keras, in which it looks for other classes than those named.
         (without_module("Lambda", "keras_popup>TopK"), "names a class 'Lambda' without its module"),
         (without_module("keras_popup>MaskedDense", "keras_popup>TopK"), "without its module"),
+        (many_connections, "more than the 8,192 connections that max_bytes=1,073,741,824 allows"),
+        (with_layer("Dropout", rate=0.5, seed=[2**70, -1]), "cannot be made|cannot be built"),
+        (with_layer("Dropout", rate=0.5, seed=[1, 2]), "cannot be made|cannot be built"),
         (many_layers, "more than the 2,048 layers that max_bytes=1,073,741,824 allows"),
         (nested, "nested too deeply"),
         (lambda m: b"{}", "no valid `model`"),
