@@ -1,6 +1,7 @@
 """The command `train`."""
 
 import dataclasses
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,12 @@ def train(arguments: Sequence[str]) -> int:
         said = f"{name_of(stop)}. The same command with --resume goes on after the last epoch."
         print(f"\nkeras-popup: {said}", file=sys.stderr)
         return status_of(stop)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        said = f"{error.strerror}. Make space: the same command with --resume goes on after the last epoch."
+        print(f"\nkeras-popup: {said}", file=sys.stderr)
+        return 1
     except training.DivergenceError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return DIVERGED

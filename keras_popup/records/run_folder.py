@@ -13,12 +13,22 @@ model.ticket      the network as a ticket, for a run of a search
 """
 
 import csv
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from keras_popup._files import UNFINISHED, write_atomically
 from keras_popup.records.folder import Folder, History, write_csv
+
+_BESIDES = 1 << 20  # bytes of names and structure, at most
+
+
+def measure_bytes(model: Any) -> int:
+    """Returns about how many bytes the file of a model and its optimizer takes."""
+    variables = [*model.variables, *getattr(model.optimizer, "variables", ())]
+    weights: int = sum(math.prod(each.shape) for each in variables)
+    return _BESIDES + 4 * weights
 
 
 class RunFolder(Folder):
@@ -63,7 +73,7 @@ class RunFolder(Folder):
     def save_checkpoint(self, model: Any, history: History, seconds: float) -> None:
         """Saves a model and its optimizer after `len(history)` epochs, then removes the checkpoint before."""
         weights = self._weights(len(history))
-        write_atomically(weights, model.save_weights)
+        write_atomically(weights, model.save_weights, measure_bytes(model))
         self.write_history(history)  # before the checkpoint: whoever sees that finds the history too
         self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
         self._remove(("checkpoint-*.weights.h5",), but=weights)

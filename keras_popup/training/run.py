@@ -281,7 +281,7 @@ class _Run:
             self._model.save(path)
             records.write_origin(path, origin)
 
-        write_atomically(folder.model, write_model)
+        write_atomically(folder.model, write_model, records.measure_bytes(self._model))
         if importlib.util.find_spec("matplotlib"):
             title = config.title() + (f": test accuracy {test['accuracy']:.2%}" if test else "")
             records.draw_learning_curves(recorder.history, title, folder.curves)

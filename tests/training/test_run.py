@@ -230,6 +230,26 @@ def test_train_killed_and_resumed(finished, how, tmp_path):
 
 
 @pytest.mark.integration
+def test_train_without_space_ends_in_a_line_and_goes_on(finished, tmp_path):
+    whole, _ = finished
+    folder = tmp_path / "full"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY));"
+    code = f"{limit} from keras_popup import cli; raise SystemExit(cli.main())"
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command(folder)[3:]], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 1
+    said = run.stderr.splitlines()[-1]
+    assert "not enough space to write" in said
+    assert "bytes are needed, and 400,000 can be written there" in said
+    assert said.endswith("the same command with --resume goes on after the last epoch.")
+    assert "Traceback" not in run.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [".lock", "config.json"]
+    training.train(SMALL, folder, resume=True)
+    assert (folder / "history.csv").read_text() == (whole / "history.csv").read_text()
+
+
+@pytest.mark.integration
 @pytest.mark.rare
 def test_train_killed_after_any_epoch(finished, tmp_path, monkeypatch):
     """A stop right after a checkpoint, by an exception, and one between the last epoch and the summary."""
