@@ -1,7 +1,7 @@
 """Times tasks over one ResNet50, and counts the memory of each.
 
 The first answer of a task whose masked kernels are not there yet, against the next one; in turn, over several tasks
-with `max_in_use=1`. The memory of the process before and after tasks are added.
+with `max_in_use=1`. The memory that tasks take when they are added is what Python and NumPy have allocated.
 
 python benchmarks/many_tasks.py --runs 11
 """
@@ -11,22 +11,16 @@ import statistics
 import tempfile
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import keras
 import numpy as np
-import psutil
 from pairs import Table, compare, parser, timed
 
 import keras_popup
 
 COUNT = 6
-
-
-def measure_memory() -> float:
-    """Returns the memory of this process in MB."""
-    gc.collect()
-    return psutil.Process().memory_info().rss / 1e6
 
 
 def time_answer(model: keras.Model, x: np.ndarray) -> float:
@@ -71,10 +65,13 @@ def main() -> None:
         del model, masked
         tasks = keras_popup.TaskMasks(base, max_in_use=1)
         tasks.add("0", files[0])
-        before, more = measure_memory(), 24
-        for number in range(more):
-            tasks.add(f"more {number}", files[number % COUNT])
-        each = (measure_memory() - before) / more
+        gc.collect()
+        tracemalloc.start()
+        for number in range(COUNT):
+            tasks.add(f"more {number}", files[number])
+        gc.collect()
+        each = tracemalloc.get_traced_memory()[0] / COUNT / 1e6
+        tracemalloc.stop()
         for seed in range(1, COUNT):
             tasks.add(str(seed), files[seed])
     print(f"{kernels:,} weights in kernels: {kernels / 8e6:.2f} MB of masks a task; measured {each:.2f} MB a task")

@@ -289,12 +289,13 @@ def print_tables() -> None:
 
 
 def plot(picture: Path) -> None:
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    lines = {"mask, magnitude start": "tab:orange", "mask, random start": "tab:blue"}
-    lines["all weights, pruned, tuned"] = "tab:gray"
+    """Draws accuracy over bytes: all methods on the left, masks with their k on the right."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    everything, masks = figure.subplots(1, 2, width_ratios=(1.4, 1))
+    colors = {"mask, magnitude start": "tab:orange", "mask, random start": "tab:blue"}
+    colors["all weights, pruned, tuned"] = "tab:gray"
     found = group("adapt")
-    for method, color in lines.items():
+    for method, color in colors.items():
         points = sorted(
             (k, *mean_of(rows, "bytes"), *mean_of(rows, "accuracy"))
             for (name, k), rows in found.items()
@@ -302,21 +303,24 @@ def plot(picture: Path) -> None:
         )
         ks, sizes, _, accuracies, spreads = zip(*points, strict=True)
         percent, bars = ([100 * each for each in values] for values in (accuracies, spreads))
-        axes.errorbar(sizes, percent, bars, color=color, marker="o", markersize=4, linewidth=1, label=method)
-        for k, size, accuracy in zip(ks, sizes, percent, strict=True):
-            axes.annotate(f"{k:g}", (size, accuracy), (5, -3), textcoords="offset points", fontsize=7, color=color)
-    for number, method in enumerate(method for method, *_ in dict.fromkeys(found) if method not in lines):
+        for axes in (everything, *([masks] if method.startswith("mask") else [])):
+            axes.errorbar(sizes, percent, bars, color=color, marker="o", markersize=4, linewidth=1, label=method)
+        for k, size, accuracy in zip(ks, sizes, percent, strict=True) if method.startswith("mask") else ():
+            masks.annotate(f"{k:g}", (size, accuracy), (5, 3), textcoords="offset points", fontsize=8, color=color)
+    singles = dict.fromkeys(name for name, _ in found if name not in colors)
+    for marker, method in zip("sD^vP", singles, strict=True):
         rows = next(rows for (name, _), rows in found.items() if name == method)
         (accuracy, spread), (size, _) = mean_of(rows, "accuracy"), mean_of(rows, "bytes")
-        marker = "sD^vP"[number % 5]
-        axes.errorbar(size, 100 * accuracy, 100 * spread, color="black", marker=marker, linestyle="", label=method)
-    axes.set_xscale("log")
-    axes.set_xlabel("bytes shipped for the task")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title("A second task for a trained Conv4; numbers at points: k")
-    axes.legend(fontsize=8, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(picture, dpi=120)
+        everything.errorbar(size, 100 * accuracy, 100 * spread, color="k", marker=marker, linestyle="", label=method)
+    everything.set_xscale("log")
+    everything.set_title("A second task for a trained Conv4")
+    everything.legend(fontsize=8, loc="lower right")
+    masks.set_title("Masks, by k")
+    for axes in (everything, masks):
+        axes.set_xlabel("bytes shipped for the task")
+        axes.set_ylabel("test accuracy, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(picture, dpi=110)
 
 
 def main() -> None:
