@@ -147,6 +147,7 @@ def test_tasks_are_evaluated_and_part_of_functions_and_models(tasks, answers):
         model.save("never.keras")
 
 
+@pytest.mark.integration
 def test_tasks_have_heads_of_any_size(base, tmp_path):
     tasks = TaskMasks(base)
     for classes in (2, 7):
@@ -184,6 +185,7 @@ def test_tasks_of_every_model(case, tmp_path):
             )
 
 
+@pytest.mark.integration
 def test_tasks_over_a_random_network(tmp_path):
     """Masks of SupSup: the kernels come from the seed, in the tickets and in the base."""
     model = keras_popup.models.FullyConnected((8, 8, 3), classes=4, width=0.1)
@@ -202,6 +204,7 @@ def test_tasks_over_a_random_network(tmp_path):
     assert list(tasks) == ["1", "2"]
 
 
+@pytest.mark.integration
 def test_tasks_keep_what_layers_compute_of_their_weights(tmp_path):
     """A Normalization makes arrays of its statistics when it is loaded. A network may not mix up those of two tasks."""
     base = keras.Sequential([keras.Input((6,)), keras.layers.Dense(30, name="hidden"), keras.layers.Dense(4)])
@@ -300,7 +303,7 @@ def test_tasks_that_are_traced_first_are_kept_as_values(tasks, answers):
         np.testing.assert_array_equal(tasks[name].predict(X, verbose=0), answers[name])
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("float16", marks=pytest.mark.integration)])
 def test_tasks_do_not_depend_on_the_policy_of_the_moment(base, tickets, answers, policy):
     keras.config.set_dtype_policy(policy)
     tasks = TaskMasks(base)
@@ -411,6 +414,7 @@ def test_tasks_guard_what_they_cannot_do(base, tasks, tmp_path):
     assert not any(task.model is model for task in tasks._kernels._kept)
 
 
+@pytest.mark.integration
 def test_tasks_of_your_own_layers(tmp_path):
     @keras.saving.register_keras_serializable("tests")
     class Doubled(keras.layers.Layer):
@@ -430,6 +434,7 @@ def test_tasks_of_your_own_layers(tmp_path):
     np.testing.assert_array_equal(again["one"](x), tasks["one"](x))
 
 
+@pytest.mark.integration
 def test_tasks_take_little_memory(base, tickets):
     """A hundred tasks: their masks, and no hundred networks."""
     tasks = TaskMasks(base, max_in_use=1)
@@ -443,6 +448,7 @@ def test_tasks_take_little_memory(base, tickets):
     assert len(gc.get_objects()) - before < network_objects * 3
 
 
+@pytest.mark.integration
 def test_tasks_of_code_that_runs_in_python_only(tmp_path):
     @keras.saving.register_keras_serializable("tests")
     class Counted(keras.layers.Layer):
