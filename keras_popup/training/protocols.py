@@ -47,8 +47,8 @@ _IMAGENET = _methods(
 )
 
 # Masks, or all weights, of a trained network: docs/tasks.md has what was measured.
-_ADAM = Protocol(learning_rate=1e-3, epochs=20, optimizer="adam", l2=0.0)
-_BASE = _methods(_ADAM)
+_BASE = _methods(Protocol(learning_rate=1e-3, epochs=20, optimizer="adam", l2=0.0))
+_BASE["supermask"] = Protocol(learning_rate=50.0, epochs=20, l2=0.0)
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),

@@ -107,6 +107,8 @@ def test_run_config_of_a_base_has_a_protocol_and_a_title():
     run = RunConfig(model="base", base="runs/first/", new_head=True).with_protocol()
     assert (run.optimizer, run.learning_rate, run.l2, run.epochs) == ("adam", 1e-3, 0.0, 20)
     assert run.title() == "on first, digits, k = 0.5"
+    run = RunConfig(model="base", base="b.keras", method="supermask").with_protocol()
+    assert (run.optimizer, run.learning_rate, run.l2, run.epochs) == ("sgd", 50.0, 0.0, 20)
     assert RunConfig(model="base", base="b.keras", optimizer="adam").with_protocol().learning_rate == 1e-3
 
 
