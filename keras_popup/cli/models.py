@@ -19,6 +19,11 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
     Raises:
         UsageError: if there is no such file.
     """
+    if path.endswith(".tickets"):
+        raise UsageError(
+            f"'{path}' holds several tasks. Write one of them as a model first: keras-popup ticket unpack {path} "
+            "--task NAME --base FILE."
+        )
     if os.path.isdir(path):
         files = [os.path.join(path, name + suffix) for name in ("model", "best") for suffix in suffixes]
         names = " or ".join(f"model{suffix}" for suffix in suffixes)

@@ -168,11 +168,11 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
     path = _find_ticket(given[0])
     base = _find_base_file(values)
     several = is_pack(path)
-    if several != bool(values.task):
-        raise UsageError("--task and a file with several tasks go together: the name of the task to unpack.")
+    if values.task and not several:
+        raise UsageError("--task is for a file with several tasks.")
     if several and values.masked:
         raise UsageError("--masked is for .ticket files. Train the ticket that was packed.")
-    kind = values.task.replace("/", "_") if several else "masked" if values.masked else "plain"
+    kind = (values.task or "").replace("/", "_") if several else "masked" if values.masked else "plain"
     out = Path(values.out or Path(path).with_name(f"{Path(path).stem}_{kind}.keras"))
     if out.suffix != ".keras":
         raise UsageError(f"--out must end in .keras. Received: '{out}'.")
@@ -181,9 +181,12 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
         from keras_popup.tickets import TaskMasks, load_ticket, pack_info, ticket_info
     options = {"base": base, "trust": values.trust, "max_bytes": values.max_bytes}
     if several:
-        found = pack_info(path, max_bytes=values.max_bytes).tasks
+        pack = pack_info(path, max_bytes=values.max_bytes)
+        found = pack.tasks
         if values.task not in found:
-            raise ValueError(f"There is no task '{values.task}' in '{path}'. There are: {', '.join(found)}.")
+            missing = f"There is no task '{values.task}' in '{path}'." if values.task else "--task is missing."
+            raise UsageError(f"{missing} Tasks: {', '.join(found)}.")
+        _check_pack(pack, base)
         origin = found[values.task].made
         model = TaskMasks.load(path, **options).unpack(values.task)
     else:
@@ -215,8 +218,10 @@ def _inspect(command: str, arguments: Sequence[str]) -> int:
         print((pack_info if several else ticket_info)(path, max_bytes=values.max_bytes))
     else:
         if several:
+            pack = pack_info(path, max_bytes=values.max_bytes)
+            _check_pack(pack, base)
             TaskMasks.load(path, base, trust=values.trust, max_bytes=values.max_bytes)
-            print(pack_info(path, max_bytes=values.max_bytes))
+            print(pack)
         else:
             print(verify_ticket(path, base=base, max_bytes=values.max_bytes))
         print(" Verified: all masks, kernels and other weights are those that were saved")
@@ -243,6 +248,12 @@ def _define_trust(values: flags.FlagValues) -> None:
 def _define_base(values: flags.FlagValues) -> None:
     text = "The plain model whose weights are not in the ticket: a .keras file, or the folder of a run."
     flags.DEFINE_string("base", None, text, flag_values=values)
+
+
+def _check_pack(pack: Any, base: str | None) -> None:
+    """Raises UsageError if a pack needs its base and there is no --base."""
+    if base is None and not pack.base_bytes:
+        raise UsageError(f"'{pack.path}' does not hold its base, '{pack.base}'. Pass that model: --base FILE.")
 
 
 def _find_base_file(values: flags.FlagValues) -> str | None:

@@ -101,7 +101,7 @@ def _find_head(model: Any) -> tuple[Any, Any]:
         if not isinstance(operation, _ACTIVATIONS) and type(operation).__module__ != "keras.src.ops.nn":
             break
     raise ValueError(
-        f"Model '{model.name}' must end in a Dense layer, up to activations, to be given a new one. It has {found} "
-        "there. Build the model for the new task yourself: keras.Model(base.inputs, keras.layers.Dense(classes)"
-        "(features))."
+        f"Model '{model.name}' must end in a Dense layer of its own, up to activations, to be given a new one. It has "
+        f"{found} there. Build the model for the new task yourself: keras.Model(base.inputs, "
+        "keras.layers.Dense(classes)(features))."
     )

@@ -16,8 +16,8 @@ from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
 from keras_popup.tickets import architecture, file_format, mask_record, pack_format
-from keras_popup.tickets.base import Base
-from keras_popup.tickets.file_format import MAX_BYTES, TicketError
+from keras_popup.tickets.base import LEAST_BYTES, Base
+from keras_popup.tickets.file_format import MAX_BYTES, TicketError, bytes_of
 from keras_popup.tickets.info import PACKAGES, UNKNOWN_INPUT, PackInfo, TicketInfo, describe
 from keras_popup.tickets.unpacking import add_path, read_files, read_stores, show_progress, unpack
 
@@ -156,6 +156,13 @@ def save_ticket(
                 of_base += index.take(path, variables)
             tensors += architecture.collect_tensors(path, variables)
             assets += architecture.collect_assets(path, twin)
+    stored = [mask.layer for mask in masks if mask.values and bytes_of(mask.shape, mask.dtype) >= LEAST_BYTES]
+    if index is not None and stored:
+        _logger.warning(
+            "The base '%s' does not have the kernels of these masked layers, so the ticket stores their weights: %s.",
+            index.name,
+            ", ".join(stored),
+        )
     records = tuple(masks), tuple(tensors), tuple(assets)
     relation = file_format.BaseWeights(index.name, tuple(of_base)) if index else None
     ticket = file_format.Ticket(plain_architecture, untrainable, frozen, made, *records, relation)

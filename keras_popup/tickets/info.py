@@ -21,6 +21,12 @@ PACKAGES = ("keras-popup", "keras", "tensorflow", "numpy", "constriction")  # wh
 _MOST_CLASSES = 10  # whose names are shown
 
 
+def read_classes(made: dict[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the classes in what a ticket says of its origin; () if it does not have them."""
+    found = made.get("classes")
+    return tuple(map(str, found)) if isinstance(found, list) else ()
+
+
 @dataclasses.dataclass(frozen=True)
 class TicketRow:
     """A masked kernel in a ticket.
@@ -91,8 +97,7 @@ class TicketInfo:
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the model's outputs; () if the ticket does not have them."""
-        found = self.made.get("classes")
-        return tuple(map(str, found)) if isinstance(found, list) else ()
+        return read_classes(self.made)
 
     def _describe_input(self) -> str:
         layers = self.made.get("preprocessing")
@@ -160,8 +165,8 @@ class PackInfo:
 
     def __str__(self) -> str:
         table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-        for title in ("task", "bytes", "weights", "kept", "bits/weight", "accuracy", "classes"):
-            table.add_column(title, justify="left" if title in ("task", "classes") else "right", max_width=70)
+        for title in ("task", "bytes", "weights", "kept", "bits/weight", "accuracy", "input", "classes"):
+            table.add_column(title, justify="left" if title in ("task", "input", "classes") else "right", max_width=70)
         for name, task in self.tasks.items():
             metrics = task.made.get("metrics")
             accuracy = metrics.get("accuracy") if isinstance(metrics, dict) else None
@@ -169,10 +174,12 @@ class PackInfo:
             shown = f"{accuracy:.2%}" if isinstance(accuracy, float) else ""
             kept = sum(row.kept for row in task.layers)
             sizes = (f"{task.bytes:,}", f"{task.weights:,}", f"{kept:,}", f"{8 * task.bytes / task.weights:.3f}")
-            table.add_row(name, *sizes, shown, names)
+            layers = task.made.get("preprocessing")
+            prepared = ", ".join(map(str, layers)) if isinstance(layers, list) else "unknown"
+            table.add_row(name, *sizes, shown, prepared or "as it comes", names)
         base = f"in the file, {self.base_bytes:,} bytes" if self.base_bytes else "not in the file; pass it to load this"
         lines = [
-            f"Pack of {len(self.tasks)} tasks",
+            f"Pack of {len(self.tasks)} task{'s' if len(self.tasks) != 1 else ''}",
             format_table(table),
             f" File: {self.bytes:,} bytes",
             f" Base: {self.base}, {base}",

@@ -18,8 +18,8 @@ import tensorflow as tf
 from keras_popup._versions import package_versions
 from keras_popup.tickets import architecture, file_format, mask_record, pack_format, task_inference
 from keras_popup.tickets.base import LEAST_BYTES, Base
-from keras_popup.tickets.file_format import MAX_BYTES, Ticket, TicketError
-from keras_popup.tickets.info import PACKAGES
+from keras_popup.tickets.file_format import MAX_BYTES, Mask, Ticket, TicketError
+from keras_popup.tickets.info import PACKAGES, read_classes
 from keras_popup.tickets.pack_format import Pack, PackedTask
 from keras_popup.tickets.task_model import TaskModel
 from keras_popup.tickets.task_network import Key, TaskNetwork
@@ -282,14 +282,14 @@ class TaskMasks(Mapping[str, keras.Model]):
             if masked_kernel.nbytes < LEAST_BYTES:
                 weights[record.layer, record.key] = tf.convert_to_tensor(masked_kernel)
             elif record.from_seed or mask_record.is_of_base(record):
-                where = f"the kernel of layer '{record.layer}'"
-                kernel = self._base.read(where, record.shape, record.dtype, record.kernel_check)
+                kernel = self._read_kernel(record)
                 bits = tf.convert_to_tensor(np.packbits(mask))
                 masks[record.layer, record.key] = _KernelMask(kernel, bits, float(mask_record.find_factor(record)))
             else:
                 raise TicketError(
-                    f"the kernel of layer '{record.layer}' is stored in it, so it is not that of a base. Save the "
-                    "ticket with save_ticket(model, path, base=base)"
+                    f"the kernel of layer '{record.layer}' is stored in it, as it is not that of a base. Save the "
+                    "ticket with `base`, the model that was masked with weights='keep', and leave a new head out of "
+                    "the masks with `exclude`"
                 )
         stores, files = read_stores(ticket, self._base), read_files(ticket)
         origin = stores, files, custom_objects, trust
@@ -314,8 +314,22 @@ class TaskMasks(Mapping[str, keras.Model]):
         )
         task = _Task(shell, model, network, masks, weights, custom_objects, tuple(trust), max_bytes)
         # A name of Keras's may not have a slash.
-        task.model = TaskModel(name.replace("/", "_"), network, lambda: self._kernels.read(task))
+        classes = read_classes(ticket.made)
+        task.model = TaskModel(name.replace("/", "_"), network, lambda: self._kernels.read(task), classes)
         return task
+
+    def _read_kernel(self, record: Mask) -> tf.Tensor:
+        """Returns the kernel of the base that a mask is for. Raises TicketError if the base does not have it."""
+        where = f"the kernel of layer '{record.layer}'"
+        try:
+            return self._base.read(where, record.shape, record.dtype, record.kernel_check)
+        except TicketError:
+            if mask_record.is_of_base(record):
+                raise
+            raise TicketError(
+                f"{where} is drawn from a seed, and the base '{self._base.name}' has other weights. A task over "
+                "trained weights is masked with weights='keep'"
+            ) from None
 
     def _write_ticket(self, task: "_Task") -> Ticket:
         """Returns the ticket that a task was made of."""

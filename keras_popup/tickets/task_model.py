@@ -16,10 +16,12 @@ class TaskModel(keras.Model):
     train further.
     """
 
-    def __init__(self, name: str, network: TaskNetwork, read: Callable[[], list[Any]]) -> None:
+    def __init__(
+        self, name: str, network: TaskNetwork, read: Callable[[], list[Any]], classes: tuple[str, ...] = ()
+    ) -> None:
         # Neither casts its inputs nor its layers' weights: that is what the network's layers do.
         super().__init__(name=name, trainable=False, dtype="float32", autocast=False)
-        self._network, self._read = network, read
+        self._network, self._read, self._classes = network, read, tuple(classes)
         self.supports_masking = True
         self.input_spec = getattr(network.model, "input_spec", None)
         self.built = True
@@ -41,6 +43,11 @@ class TaskModel(keras.Model):
     @run_eagerly.setter
     def run_eagerly(self, value: bool) -> None:
         pass
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the outputs, from the ticket; () if it does not have them."""
+        return tuple(self._classes)
 
     @property
     def inputs(self) -> Any:
@@ -81,4 +88,5 @@ class TaskModel(keras.Model):
             "take the plain model that TaskMasks.unpack returns."
         )
 
-    save_weights = load_weights = quantize = export = _refuse
+    # `save` too: Keras would empty the file before it asks for the config.
+    save = save_weights = load_weights = quantize = export = _refuse

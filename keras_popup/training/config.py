@@ -168,6 +168,12 @@ class RunConfig:
         "Give the base a new last layer, for the classes of --dataset. It is trained, and has no mask.",
         not_for=("random",),
     )
+    base_pixels: str | None = option(
+        None,
+        "What pixels a base takes that does not prepare images itself: as they are, from 0 to 255; divided by 255; "
+        "from -1 to 1; or standardized by the mean and deviation of --dataset.",
+        ("0_to_255", "0_to_1", "-1_to_1", "standardized"),
+    )
     scores_initializer: str | None = option(
         None,
         "How the scores begin: by the sizes of the weights, or at random. Default: magnitude with a base, else at "
@@ -303,6 +309,7 @@ class RunConfig:
         has_base = self.model == BASE
         expected = "the .keras file or folder of a run, for the model 'base' alone. Leave `model` out, or give 'base'"
         _check(self, "base", (self.base is not None) == has_base or finetunes, expected)
+        _check(self, "base_pixels", has_base or self.base_pixels is None, "left out without a base")
         _check(self, "new_head", has_base or not self.new_head, "false without a base")
         by_size = self.scores_initializer == "magnitude"
         _check(self, "scores_initializer", has_base or not by_size, "left out without a base: all weights are one size")

@@ -121,6 +121,10 @@ def find_base(config: RunConfig) -> str | None:
     return path
 
 
+_PIXELS = {"0_to_255": (1.0, 0.0), "0_to_1": (1 / 255, 0.0), "-1_to_1": (1 / 127.5, -1.0)}
+"""Scale and offset of pixels for a base, by the name of what it takes."""
+
+
 def _build_on_base(
     config: RunConfig,
     image_shape: tuple[int, int, int],
@@ -145,11 +149,19 @@ def _build_on_base(
             f"The base '{path}' takes inputs of shape {taken}. The data have images of {tuple(image_shape)}. Give "
             "`image_size`, the pixels that images are resized to, or other data."
         )
-    if conversion.find_preprocessing(model):
-        _logger.info("The base prepares images itself.")
-    else:
-        _logger.info("The base does not prepare images: a layer before it scales them, as for other networks.")
+    prepares = bool(conversion.find_preprocessing(model))
+    if prepares == (config.base_pixels is not None):
+        raise ValueError(
+            f"The base '{path}' begins with layers that prepare images. Leave `base_pixels` out."
+            if prepares
+            else f"The base '{path}' does not begin with layers that prepare images, such as Rescaling. Say what "
+            "pixels it takes: `base_pixels`, one of 0_to_255, 0_to_1, -1_to_1, standardized."
+        )
+    if config.base_pixels == "standardized":
         model = conversion.put_first(preprocessing, model)
+    elif config.base_pixels is not None:
+        scale, offset = _PIXELS[config.base_pixels]
+        model = conversion.put_first([keras.layers.Rescaling(scale, offset, name="preprocessing")], model)
     exclude = []
     if config.new_head:
         model = conversion.replace_head(model, classes, seed=config.seed)

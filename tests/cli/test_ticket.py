@@ -109,10 +109,11 @@ def test_ticket_packs_several_tasks_over_one_base(capsys, tmp_path, monkeypatch)
     assert "Base: fc, in the file" in out
     assert run(capsys, "ticket", "verify", "whole.tickets")[0] == 0
     for arguments, message, code in [
-        (("verify", "all.tickets"), "it does not hold its base, 'fc'. Pass that model as `base`", 1),
-        (("unpack", "all.tickets", *base), "--task and a file with several tasks go together", 2),
-        (("unpack", "two/model.ticket", "--task", "two"), "--task and a file with several tasks go together", 2),
-        (("unpack", "all.tickets", "--task", "six", *base), "There is no task 'six' in 'all.tickets'. There are", 1),
+        (("verify", "all.tickets"), "'all.tickets' does not hold its base, 'fc'. Pass that model: --base FILE", 2),
+        (("unpack", "all.tickets", "--task", "two", "--overwrite"), "does not hold its base, 'fc'", 2),
+        (("unpack", "all.tickets", *base), "--task is missing. Tasks: first, two.", 2),
+        (("unpack", "two/model.ticket", "--task", "two"), "--task is for a file with several tasks", 2),
+        (("unpack", "all.tickets", "--task", "six", *base), "no task 'six' in 'all.tickets'. Tasks: first, two.", 2),
         (("unpack", "all.tickets", "--task", "two", "--masked", *base), "--masked is for .ticket files", 2),
         (("pack", "one", "two"), "go into one file with --base FILE --out FILE.tickets", 2),
         (("pack", "one", "--include_base"), "go into one file with --base FILE --out FILE.tickets", 2),
@@ -126,3 +127,6 @@ def test_ticket_packs_several_tasks_over_one_base(capsys, tmp_path, monkeypatch)
         assert status == code, err
         assert message in err
     assert not os.path.exists("a.tickets")
+    status, _, err = run(capsys, "evaluate", "all.tickets")
+    assert status == 2
+    assert "Write one of them as a model first: keras-popup ticket unpack all.tickets --task NAME" in err

@@ -147,4 +147,4 @@ def test_ticket_commands_take_a_base(base, capsys, tmp_path, monkeypatch):
     assert_equal(keras.models.load_model("plain.keras"), keras_popup.strip_masks(masked))
     status, _, err = run(capsys, "ticket", "pack", "task.keras", "--base", "nowhere.keras", "--overwrite")
     assert status == 2
-    assert "There is no file 'nowhere.keras'" in err
+    assert "--base must be a .keras file, or the folder of a finished run. Received: 'nowhere.keras'" in err

@@ -83,6 +83,8 @@ OF_BASE = {"base": "b.keras", "model": "base", "width": 1.0}
         ({**OF_BASE, "kernel_initializer": "kaiming_normal"}, "`kernel_initializer` must be left out with a base"),
         ({**OF_BASE, "precision": "mixed_bfloat16"}, "`precision` must be left out with a base"),
         ({**OF_BASE, "optimizer": "sgd", "learning_rate": None}, "`optimizer`='sgd' has no protocol for model='base'"),
+        ({"base_pixels": "0_to_1"}, "`base_pixels` must be left out without a base"),
+        ({**OF_BASE, "base_pixels": "0_to_2"}, "`base_pixels` must be one of 0_to_255, 0_to_1"),
         ({"new_head": True}, "`new_head` must be false without a base"),
         ({**OF_BASE, "new_head": True, "method": "random", "learning_rate": None}, "`new_head` must be left out for"),
         ({"scores_initializer": "magnitude"}, "`scores_initializer` must be left out without a base"),

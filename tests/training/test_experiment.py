@@ -8,6 +8,7 @@ import pytest
 from small_runs import SMALL
 
 import keras_popup
+from keras_popup import conversion
 from keras_popup.training import RunConfig, experiment
 
 
@@ -61,8 +62,17 @@ def nested_base(tmp_path):
 
 
 def build_on(path, **arguments):
-    run = RunConfig(model="base", base=str(path), **arguments)
-    return experiment.build_model(run.with_protocol(), (8, 8, 1), 10, [keras.layers.Rescaling(1 / 255)])
+    run = RunConfig(model="base", base=str(path), **{"base_pixels": "standardized", **arguments})
+    return experiment.build_model(run.with_protocol(), (8, 8, 1), 10, [keras.layers.Rescaling(1 / 9, -2)])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [("0_to_255", [0, 255]), ("0_to_1", [0, 1]), ("-1_to_1", [-1, 1]), ("standardized", [-2, 255 / 9 - 2])],
+)
+def test_build_model_on_a_base_gives_it_the_pixels_that_it_takes(nested_base, pixels, expected):
+    (layer, *_) = conversion.find_preprocessing(build_on(nested_base, base_pixels=pixels))
+    np.testing.assert_allclose(layer(np.array([0.0, 255.0])), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])
