@@ -280,3 +280,71 @@ def test_k_schedule_says_when_the_training_is_too_short(caplog):
     assert not caplog.text
     with pytest.raises(ValueError, match="Only a schedule with the attribute `steps`"):
         callbacks.KSchedule(lambda step: 0.5).end_epoch(3)
+
+
+class _SeesMasks(keras.callbacks.Callback):
+    """The masks before and after each step, and those that the scores gave right after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def read(self):
+        return [layer.mask().numpy().astype(bool) for layer in keras_popup.masked_layers(self.model)]
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append([self.read()])
+
+    def on_train_batch_end(self, batch, logs=None):
+        scores = [layer.scores.numpy() for layer in keras_popup.masked_layers(self.model)]
+        self.seen[-1] += [self.read(), scores]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("start", ["score_uniform", "magnitude"])
+def test_restrict_swaps_lets_a_part_of_them_happen(rate, start):
+    stack = [keras.Input((12,)), keras.layers.Dense(20, activation="relu"), keras.layers.Dense(3)]
+    model = keras_popup.mask_model(keras.Sequential(stack), k=0.4, weights="keep", scores_initializer=start, seed=1)
+    model.compile(keras.optimizers.SGD(3.0, momentum=0.9), "mse")
+    first, last = _SeesMasks(), _SeesMasks()
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(64, 12)).astype("float32"), random.normal(size=(64, 3)).astype("float32")
+    restrict = callbacks.RestrictSwaps(rate)
+    model.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[first, restrict, last])
+    swaps = 0
+    for (before, asked, scores), (_, made, _) in zip(first.seen, last.seen, strict=True):
+        for old, wanted, size, new in zip(before, asked, map(np.abs, scores), made, strict=True):
+            entered, left = wanted & ~old, old & ~wanted
+            count = int(entered.sum())
+            allowed = int(np.ceil(rate * count))
+            assert new.sum() == old.sum()
+            assert (new & ~old).sum() == (old & ~new).sum() == allowed
+            assert not (new & ~wanted & ~old).any()  # nothing else moves
+            if 0 < allowed < count:  # those that were the surest
+                assert size[new & ~old].min() >= size[entered & ~new].max()
+                assert size[old & ~new].max() <= size[left & new].min()
+            swaps += count
+    assert swaps > 20
+
+
+def test_restrict_swaps_lets_another_k_through():
+    model = keras_popup.mask_model(keras.Sequential([keras.Input((12,)), keras.layers.Dense(20)]), k=1.0, seed=1)
+    model.compile(keras.optimizers.SGD(1.0), "mse")
+    schedule = callbacks.KSchedule(callbacks.Linear(0.2, steps=6))
+    x, y = np.ones((48, 12), "float32"), np.ones((48, 20), "float32")
+    model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=[schedule, callbacks.RestrictSwaps(0.1)])
+    assert model.layers[0].kept == 48
+
+
+def test_restrict_swaps_refuses_what_has_no_swaps():
+    for rate in (0, 1.5, True, "half", float("nan")):
+        with pytest.raises(ValueError, match=r"`rate` must be a number in \(0, 1\]"):
+            callbacks.RestrictSwaps(rate)
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    for model, message in [
+        (plain, "has no masked layer"),
+        (keras_popup.mask_model(plain, selector="bernoulli", seed=1), "draws its masks, so they have no swaps"),
+    ]:
+        model.compile("sgd", "mse")
+        with pytest.raises(ValueError, match=message):
+            model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0, callbacks=[callbacks.RestrictSwaps(0.5)])

@@ -7,6 +7,7 @@ from keras_popup.conversion.flops import Flops, KernelFlops, flops
 from keras_popup.conversion.heads import gives_probabilities as gives_probabilities
 from keras_popup.conversion.heads import replace_head
 from keras_popup.conversion.inspection import find_in_code as find_in_code
+from keras_popup.conversion.inspection import find_kernels as find_kernels
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
 from keras_popup.conversion.inspection import masked_layers
 from keras_popup.conversion.masking import mask_model

@@ -1,5 +1,6 @@
 """The command `train`."""
 
+import functools
 import json
 import os
 import re
@@ -62,11 +63,13 @@ def test_train_takes_fractions_of_layers(monkeypatch, flags, expected):
 @pytest.mark.parametrize(
     ("number", "word", "expected"), [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)]
 )
-def test_train_stopped_says_how_to_go_on(number, word, expected, capsys, tmp_path, monkeypatch):
+def test_train_stopped_says_how_to_go_on(number, word, expected, capsys, tmp_path, monkeypatch, request):
     def interrupt(*args, **kwargs):
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr("keras_popup.training.train", interrupt)
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     before = signal.getsignal(signal.SIGTERM)
     status, _, err = run(capsys, "train", "--out", str(tmp_path / "run"))
     assert status == expected

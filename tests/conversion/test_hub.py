@@ -35,6 +35,27 @@ def test_hub_model(name):
 
 
 @pytest.mark.rare
+@pytest.mark.parametrize("name", hub_models.BACKBONES | hub_models.APPLICATIONS | hub_models.TASKS)
+def test_hub_model_is_a_base_of_tasks(name, tmp_path):
+    base, x = hub_models.ALL[name]()
+    randomise(base.variables, 1)
+    tasks = keras_popup.TaskMasks(base, max_in_use=1)
+    for seed in (1, 2):
+        masked = keras_popup.mask_model(base, weights="keep", k=0.6, seed=seed)
+        rng = np.random.default_rng(seed)
+        for layer in keras_popup.masked_layers(masked):
+            for kernel in layer.masked_kernels.values():
+                kernel.scores.assign_add(0.02 * rng.normal(size=kernel.scores.shape))
+        file = tmp_path / f"{seed}.ticket"
+        keras_popup.save_ticket(masked, file, base=base, preprocess=[])
+        tasks.add(str(seed), file, trust=("keras_hub",))
+        plain = keras_popup.load_ticket(file, base=base, trust=("keras_hub",))
+        assert_close(
+            [np.asarray(y) for y in keras.tree.flatten(tasks[str(seed)](x)) if y is not None], outputs(plain, x)
+        )
+
+
+@pytest.mark.rare
 def test_hub_backbones_are_all_in_the_table():
     import keras_hub
 
