@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 from pathlib import Path
 
 import keras
@@ -52,8 +53,12 @@ def estimate_bytes(config: ResolvedRunConfig, image_shape: tuple[int, int, int],
         config, image_shape, classes: as in `check_memory`.
         batch: int, the images in a step.
     """
-    with _keras.deferred_variables(), keras.StatelessScope(initialize_variables=False):
-        model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+    state = random.getstate()  # initializers without a seed draw one, and the run must draw the same ones
+    try:
+        with _keras.deferred_variables(), keras.StatelessScope(initialize_variables=False):
+            model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
+    finally:
+        random.setstate(state)
     weights: int = sum(math.prod(variable.shape) for variable in model.variables)
     outputs = [tensor for layer in model.layers for tensor in keras.tree.flatten(layer.output)]
     activations: int = sum(math.prod(tensor.shape[1:]) for tensor in outputs)

@@ -25,9 +25,9 @@ def test_search_records_every_trial(failing):
     folder, _ = failing
     trials = lines(folder)
     assert [record["trial"] for record in trials] == [1, 2, 3]
-    assert [record["hyperparameters"]["learning_rate"] for record in trials] == [0.5, 1e38, 1.0]
+    assert [record["hyperparameters"]["learning_rate"] for record in trials] == [0.5, 1e6, 1.0]
     for record in trials:
-        if record["hyperparameters"]["learning_rate"] == 1e38:
+        if record["hyperparameters"]["learning_rate"] == 1e6:
             assert record["status"] == "failed"
             assert record["score"] is None
             assert "DivergenceError: The loss became" in record["error"]

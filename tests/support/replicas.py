@@ -300,7 +300,7 @@ def repeated(strategy):
 
 
 def diverging(strategy):
-    config = placed(dataclasses.replace(RUN, learning_rate=1e30, **DENSE), strategy)
+    config = placed(dataclasses.replace(RUN, learning_rate=1e6, **DENSE), strategy)
     with tempfile.TemporaryDirectory() as folder, pytest.raises(training.DivergenceError, match="not finite: "):
         training.train(config, os.path.join(folder, "run"))
 

@@ -4,6 +4,7 @@ import dataclasses
 import resource
 
 import keras
+import numpy as np
 import pytest
 from small_runs import SMALL
 
@@ -19,6 +20,18 @@ def test_estimate_bytes_counts_what_a_run_has():
         config = dataclasses.replace(run, **change).with_protocol()
         expected = 4 * (arrays * weights + 32 * outputs // 2)
         assert memory.estimate_bytes(config, (8, 8, 1), 10, 32) == expected
+
+
+def test_estimate_bytes_draws_nothing():
+    config = dataclasses.replace(SMALL, method="dense").with_protocol()
+    weights = []
+    for estimates in (False, True):
+        keras.utils.set_random_seed(3)
+        if estimates:
+            memory.estimate_bytes(config, (8, 8, 1), 10, 32)
+        weights.append(models.Conv2((8, 8, 1), width=0.1).get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_estimate_bytes_takes_no_memory_and_makes_no_weights():
