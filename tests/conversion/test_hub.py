@@ -35,13 +35,17 @@ def test_hub_model(name):
 
 
 @pytest.mark.rare
-@pytest.mark.parametrize("name", hub_models.BACKBONES | hub_models.APPLICATIONS | hub_models.TASKS)
+@pytest.mark.parametrize(
+    "name", [name for name in hub_models.ALL if name != "Llama3Backbone-tied"]
+)  # no copy has its ties
 def test_hub_model_is_a_base_of_tasks(name, tmp_path):
     base, x = hub_models.ALL[name]()
     randomise(base.variables, 1)
     tasks = keras_popup.TaskMasks(base, max_in_use=1)
     for seed in (1, 2):
-        masked = keras_popup.mask_model(base, weights="keep", k=0.6, seed=seed)
+        model, _ = hub_models.ALL[name]()  # masked in place: Keras cannot copy all of them
+        randomise(model.variables, 1)
+        masked = keras_popup.mask_model(model, weights="keep", k=0.6, seed=seed, copy=False)
         rng = np.random.default_rng(seed)
         for layer in keras_popup.masked_layers(masked):
             for kernel in layer.masked_kernels.values():
