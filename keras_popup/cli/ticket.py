@@ -95,7 +95,7 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         **origin,
     )
     print(ticket)
-    if base is None and (own := _find_base(path)):
+    if base is None and (own := _find_base_of_run(path)):
         print(f" --base {own} leaves out what the base has")
     print(f" Written: {out}")
     return 0
@@ -111,7 +111,7 @@ def _find_origin(path: str, file: str) -> dict[str, Any]:
     return {"dataset": run.config().get("dataset"), **origin, "metrics": summary["test"] if summary else None}
 
 
-def _find_base(path: str) -> str | None:
+def _find_base_of_run(path: str) -> str | None:
     """Returns the .keras file of the base of a run, or None if it has none."""
     base = RunFolder(path).config().get("base") if os.path.isdir(path) else None
     return os.path.join(base, "model.keras") if base and os.path.isdir(base) else base
