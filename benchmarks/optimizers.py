@@ -8,7 +8,6 @@ python benchmarks/optimizers.py --table
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -16,6 +15,7 @@ import time
 from pathlib import Path
 
 import keras
+import lines
 import tensorflow as tf
 from pairs import processor
 
@@ -103,14 +103,10 @@ def train(network: str, name: str, seed: int, data: keras_popup.datasets.Dataset
     }
 
 
-def read() -> list[dict]:
-    return [json.loads(line) for line in RESULT.read_text().splitlines()] if RESULT.exists() else []
-
-
 def table(network: str) -> str:
-    rows = [row for row in read() if row["network"] == network]
-    lines = ["| optimizer, learning rate | falls by a cosine | test accuracy, % | ticket, kB | masks, of their limit |"]
-    lines.append("|---|---|---|---|---|")
+    rows = [row for row in lines.read(RESULT) if row["network"] == network]
+    text = ["| optimizer, learning rate | falls by a cosine | test accuracy, % | ticket, kB | masks, of their limit |"]
+    text.append("|---|---|---|---|---|")
     for name in RUNS:
         of_it = [row for row in rows if row["optimizer"] == name]
         if not of_it:
@@ -120,8 +116,8 @@ def table(network: str) -> str:
         size, share = (statistics.mean(row[key] for row in of_it) for key in ("ticket_bytes", "of_limit"))
         accuracy = f"{statistics.mean(accuracies):.2f}{spread}"
         falls = "yes" if RUNS[name][2] else "no"
-        lines.append(f"| `{name}` | {falls} | {accuracy} | {size / 1000:.1f} | {share:.1%} |")
-    return "\n".join(lines)
+        text.append(f"| `{name}` | {falls} | {accuracy} | {size / 1000:.1f} | {share:.1%} |")
+    return "\n".join(text)
 
 
 def main() -> None:
@@ -139,13 +135,12 @@ def main() -> None:
     for network in arguments.networks.split(","):
         for seed in map(int, arguments.seeds.split(",")):
             for name in NETWORKS[network][3]:
-                done = {(row["network"], row["optimizer"], row["seed"]) for row in read()}
+                done = {(row["network"], row["optimizer"], row["seed"]) for row in lines.read(RESULT)}
                 if (network, name, seed) in done:
                     continue
                 row = train(network, name, seed, data)
                 print(f"{network}, {name}, seed {seed}: {row['accuracy']:.2%}", flush=True)
-                with RESULT.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                lines.add(RESULT, row)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import keras
+import lines
 import numpy as np
 import tensorflow_datasets as tfds
 from pairs import processor
@@ -115,10 +116,6 @@ def run(kind: str, seed: int, data_dir: str, width: float) -> dict:
     }
 
 
-def read() -> list[dict]:
-    return [json.loads(line) for line in RESULT.read_text().splitlines()] if RESULT.exists() else []
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True, help="directory of TensorFlow Datasets")
@@ -128,11 +125,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for seed in map(int, arguments.seeds.split(",")):
         for kind in arguments.kinds.split(";"):
-            if any((row["kind"], row["seed"]) == (kind, seed) for row in read()):
+            if any((row["kind"], row["seed"]) == (kind, seed) for row in lines.read(RESULT)):
                 continue
             row = run(kind, seed, arguments.data_dir, arguments.width)
-            with RESULT.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            lines.add(RESULT, row)
             print(json.dumps(row), flush=True)
 
 

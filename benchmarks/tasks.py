@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import lines
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def fit(model: keras.Model, data: Images, optimizer: str, rate: float, epochs: i
     model.fit(batches(data, seed), epochs=epochs, verbose=0)
 
 
-def test(model: keras.Model, data: Images) -> float:
+def measure_accuracy(model: keras.Model, data: Images) -> float:
     return float(np.mean(model.predict(data[0], batch_size=500, verbose=0).argmax(-1) == data[1]))
 
 
@@ -164,22 +165,17 @@ METHODS: dict[str, tuple[Callable[..., tuple[keras.Model, int]], tuple[float, ..
 }
 
 
-def read() -> list[dict]:
-    return [json.loads(line) for line in RESULT.read_text().splitlines()] if RESULT.exists() else []
-
-
-def run(task: str, method: str, k: float, optimizer: str, rate: float, seed: int, **fields: Any) -> None:
+def run(task: str, method: str, k: float, optimizer: str, rate: float, seed: int, measure: Callable[..., dict]) -> None:
     """Makes one run and stores its line, if it has none."""
     place = {"task": task, "method": method, "k": k, "optimizer": optimizer, "rate": rate, "seed": seed}
-    if any(all(row[name] == value for name, value in place.items()) for row in read()):
+    if any(all(row[name] == value for name, value in place.items()) for row in lines.read(RESULT)):
         return
     keras.utils.set_random_seed(seed)
     begin = time.perf_counter()
-    found = fields["measure"](*place.values())
+    found = measure(*place.values())
     row = {**place, **found, "seconds": round(time.perf_counter() - begin, 1)}
     row["machine"] = f"{os.cpu_count()} cores of {processor()}"
-    with RESULT.open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    lines.add(RESULT, row)
     print(json.dumps(row), flush=True)
 
 
@@ -195,14 +191,14 @@ def adapt(data: Images, tested: Images) -> Callable[..., dict]:
             fit(each, data, optimizer, rate, epochs, seed)
 
         found, size = METHODS[method][0](model, base, k, train, seed)
-        return {"accuracy": test(found, tested), "bytes": size, "epochs": epochs}
+        return {"accuracy": measure_accuracy(found, tested), "bytes": size, "epochs": epochs}
 
     return measure
 
 
 def best_rate(method: str) -> tuple[str, float]:
     """Returns the optimizer and rate that were best on the validation images."""
-    rows = [row for row in read() if (row["task"], row["method"]) == ("rates", method)]
+    rows = [row for row in lines.read(RESULT) if (row["task"], row["method"]) == ("rates", method)]
     best = max(rows, key=lambda row: row["accuracy"])
     return best["optimizer"], best["rate"]
 
@@ -217,7 +213,11 @@ def train_base(folder: Path) -> None:
         model = keras_popup.models.Conv4(classes=len(OLD), width=WIDTH)
         fit(model, data, optimizer, rate, EPOCHS["base"], seed)
         model.save(BASE)
-        return {"accuracy": test(model, tested), "bytes": count_bytes(model.weights), "epochs": EPOCHS["base"]}
+        return {
+            "accuracy": measure_accuracy(model, tested),
+            "bytes": count_bytes(model.weights),
+            "epochs": EPOCHS["base"],
+        }
 
     run("base", "all weights", 1.0, "Adam", 1e-3, 1, measure=measure)
 
@@ -250,7 +250,7 @@ def run_prune(folder: Path, seeds: list[int]) -> None:
         if epochs:
             fit(masked, data, optimizer, rate, epochs, seed)
         found, size = ship(masked, base)
-        return {"accuracy": test(found, tested), "bytes": size, "epochs": epochs}
+        return {"accuracy": measure_accuracy(found, tested), "bytes": size, "epochs": epochs}
 
     for seed in seeds:
         for k in SHARES:
@@ -268,7 +268,7 @@ def mean_of(rows: list[dict], name: str) -> tuple[float, float]:
 def group(task: str) -> dict[tuple[str, float], list[dict]]:
     """Returns the rows of a task by method and k."""
     found: dict[tuple[str, float], list[dict]] = {}
-    for row in read():
+    for row in lines.read(RESULT):
         if row["task"] == task:
             found.setdefault((row["method"], row["k"]), []).append(row)
     return found
