@@ -28,9 +28,9 @@ MAX_BYTES = 1 << 30
 
 _MAGIC = b"\x89KPT\r\n\x1a\n"  # not valid text; programs that convert line ends damage it visibly
 # A change of the layout of the bytes needs a new version. New versions must still read this one.
-_VERSION = 1
-_HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
-_DIGEST = 32  # SHA-256
+VERSION = 1
+HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
+DIGEST = 32  # SHA-256
 
 # The limit for the decompressed manifest: the larger one of _LEAST_MANIFEST bytes and max_bytes // _MANIFEST_SHARE.
 _LEAST_MANIFEST = 1 << 20
@@ -300,11 +300,15 @@ def to_bytes(ticket: Ticket) -> bytes:
             }
             for part in getattr(ticket, group)
         ]
+    return seal(_MAGIC, manifest, [data for part in ticket.parts() for data in _list_sections(part)])
+
+
+def seal(magic: bytes, manifest: dict[str, Any], sections: list[bytes]) -> bytes:
+    """Returns the content of a ticket or pack: a header, the manifest, the sections and a checksum of all."""
     text = json.dumps(manifest, separators=(",", ":")).encode()
     packed = mask_coding.deflate(text)
-    sections = [data for part in ticket.parts() for data in _list_sections(part)]
-    size = _HEADER.size + len(packed) + sum(map(len, sections)) + _DIGEST
-    content = b"".join([_HEADER.pack(_MAGIC, _VERSION, size, len(packed), len(text)), packed, *sections])
+    size = HEADER.size + len(packed) + sum(map(len, sections)) + DIGEST
+    content = b"".join([HEADER.pack(magic, VERSION, size, len(packed), len(text)), packed, *sections])
     return content + hashlib.sha256(content).digest()
 
 
@@ -323,7 +327,7 @@ def read(path: Path, max_bytes: int) -> Ticket:
     check_max_bytes(max_bytes)
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        header = file.read(_HEADER.size)
+        header = file.read(HEADER.size)
         _check_header(header, size, max_bytes)
         return from_bytes(header + file.read(size - len(header)), max_bytes)
 
@@ -336,7 +340,7 @@ def check_max_bytes(max_bytes: Any) -> None:
 
 def check_content(content: bytes, max_bytes: int) -> bytes:
     """Returns the content of a ticket file after a check of its header. Raises what `read` raises."""
-    _check_header(content[: _HEADER.size], len(content), max_bytes)
+    _check_header(content[: HEADER.size], len(content), max_bytes)
     return content
 
 
@@ -349,12 +353,17 @@ def _check_header(header: bytes, size: int, max_bytes: int) -> None:
         raise TicketError("it is a pack of several tickets. Load it with keras_popup.TaskMasks.load")
     if not header.startswith(_MAGIC):
         raise TicketError(f"not a ticket: wrong magic bytes {header[:8]!r}, expected {_MAGIC!r}")
-    if len(header) < _HEADER.size:
+    check_start(header, size, max_bytes)
+
+
+def check_start(header: bytes, size: int, max_bytes: int) -> None:
+    """Checks what follows the magic bytes in the header of a ticket or pack. Raises what `read` raises."""
+    if len(header) < HEADER.size:
         raise TicketError(f"it is cut off inside its header: it has only {size} bytes")
-    _, version, *_ = _HEADER.unpack(header)
-    if version != _VERSION:
+    _, version, *_ = HEADER.unpack(header)
+    if version != VERSION:
         raise TicketError(
-            f"it has version {version} of the format, and this keras_popup reads version {_VERSION}. If the file "
+            f"it has version {version} of the format, and this keras_popup reads version {VERSION}. If the file "
             "is not damaged, a newer keras_popup may read it: pip install --upgrade keras-popup"
         )
     if size > max_bytes:
@@ -367,22 +376,22 @@ def from_bytes(content: bytes, max_bytes: int, *, needs_masks: bool = True) -> T
     With `needs_masks=False`, it may be a model without masks: the base in a pack.
     """
     size = len(content)
-    *_, expected, packed_size, text_size = _HEADER.unpack(content[: _HEADER.size])
+    *_, expected, packed_size, text_size = HEADER.unpack(content[: HEADER.size])
     damage = ""
     if size < expected:
         damage = f". The file is cut off: it has {size:,} of {expected:,} bytes"
     elif size > expected:
         damage = f". The file has {size:,} bytes, but the last {size - expected:,} do not belong to it"
-    elif hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
+    elif hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
         damage = ". The file was changed after it was written: its checksum does not match"
     try:
         if text_size > (limit := max(_LEAST_MANIFEST, max_bytes // _MANIFEST_SHARE)):
             raise ValueError(f"its manifest has {text_size:,} bytes, but max_bytes={max_bytes:,} allows {limit:,}")
-        text = mask_coding.inflate(content[_HEADER.size : _HEADER.size + packed_size], text_size)
-        ticket, end = _parse(json.loads(text), content, _HEADER.size + packed_size, max_bytes)
+        text = mask_coding.inflate(content[HEADER.size : HEADER.size + packed_size], text_size)
+        ticket, end = _parse(json.loads(text), content, HEADER.size + packed_size, max_bytes)
         if needs_masks and not ticket.masks:
             raise ValueError("it has no masks")
-        if not damage and end + _DIGEST != size:
+        if not damage and end + DIGEST != size:
             raise ValueError(f"its sections end at byte {end:,}, but it has {size:,} bytes")
     except RecursionError:
         raise TicketError(f"its manifest is nested too deeply{damage}") from None

@@ -6,17 +6,13 @@ A pack may come from a stranger, as a ticket may. docs/tickets.md describes the 
 import dataclasses
 import hashlib
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
-from keras_popup._files import PACK_MAGIC, write_atomically
+from keras_popup._files import PACK_MAGIC
 from keras_popup.tickets import file_format, mask_coding
-from keras_popup.tickets.file_format import Ticket, TicketError
+from keras_popup.tickets.file_format import DIGEST, HEADER, Ticket, TicketError
 
-_VERSION = 1
-_HEADER = struct.Struct("<8sIQII")  # magic, version; bytes of the file, the manifest, the decompressed manifest
-_DIGEST = 32  # SHA-256
 _MOST_MANIFEST = 1 << 24
 
 
@@ -65,12 +61,9 @@ def write(path: Path, pack: Pack) -> int:
             for task, ticket in zip(pack.tasks, tickets, strict=True)
         ],
     }
-    text = json.dumps(manifest, separators=(",", ":")).encode()
-    packed = mask_coding.deflate(text)
-    size = _HEADER.size + len(packed) + len(base) + sum(map(len, tickets)) + _DIGEST
-    content = b"".join([_HEADER.pack(PACK_MAGIC, _VERSION, size, len(packed), len(text)), packed, base, *tickets])
-    write_atomically(path, lambda temporary: temporary.write_bytes(content + hashlib.sha256(content).digest()))
-    return size
+    content = file_format.seal(PACK_MAGIC, manifest, [base, *tickets])
+    file_format.write(path, content)
+    return len(content)
 
 
 def read(path: Path, max_bytes: int) -> Pack:
@@ -87,25 +80,15 @@ def read(path: Path, max_bytes: int) -> Pack:
     file_format.check_max_bytes(max_bytes)
     size = path.stat().st_size
     with open(path, "rb") as file:
-        header = file.read(_HEADER.size)
+        header = file.read(HEADER.size)
         if not header.startswith(PACK_MAGIC):
             raise TicketError(f"not a pack of tickets: wrong magic bytes {header[:8]!r}, expected {PACK_MAGIC!r}")
-        if len(header) < _HEADER.size:
-            raise TicketError(f"it is cut off inside its header: it has only {size} bytes")
-        _, version, expected, packed_size, text_size = _HEADER.unpack(header)
-        if version != _VERSION:
-            raise TicketError(
-                f"it has version {version} of the format, and this keras_popup reads version {_VERSION}. If the file "
-                "is not damaged, a newer keras_popup may read it: pip install --upgrade keras-popup"
-            )
-        if size > max_bytes:
-            raise TicketError(
-                f"it has {size:,} bytes, more than max_bytes={max_bytes:,}. Raise max_bytes if you trust it"
-            )
+        file_format.check_start(header, size, max_bytes)
+        *_, expected, packed_size, text_size = HEADER.unpack(header)
         if size != expected:
             raise TicketError(f"it is damaged: it has {size:,} bytes, and should have {expected:,}")
         content = header + file.read(size - len(header))
-    if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
+    if hashlib.sha256(content[:-DIGEST]).digest() != content[-DIGEST:]:
         raise TicketError("it is damaged: it was changed after it was written, as its checksum does not match")
     try:
         return _parse(content, packed_size, text_size, max_bytes)
@@ -118,8 +101,8 @@ def read(path: Path, max_bytes: int) -> Pack:
 def _parse(content: bytes, packed_size: int, text_size: int, max_bytes: int) -> Pack:
     if text_size > _MOST_MANIFEST:
         raise ValueError(f"its manifest has {text_size:,} bytes, more than {_MOST_MANIFEST:,}")
-    end = _HEADER.size + packed_size
-    manifest = json.loads(mask_coding.inflate(content[_HEADER.size : end], text_size))
+    end = HEADER.size + packed_size
+    manifest = json.loads(mask_coding.inflate(content[HEADER.size : end], text_size))
     if not isinstance(manifest, dict):
         raise ValueError("its manifest is not a JSON object")
     of_base = file_format.get_value(manifest, "base", dict, "its manifest")
@@ -130,7 +113,7 @@ def _parse(content: bytes, packed_size: int, text_size: int, max_bytes: int) -> 
         nonlocal end
         length = file_format.get_value(entry, "bytes", int, where)
         begin, end = end, end + length
-        if length < 0 or end > len(content) - _DIGEST:
+        if length < 0 or end > len(content) - DIGEST:
             raise ValueError(f"{where} would end at byte {end:,}, after the end of the tickets")
         try:
             checked = file_format.check_content(content[begin:end], max_bytes)
@@ -150,7 +133,7 @@ def _parse(content: bytes, packed_size: int, text_size: int, max_bytes: int) -> 
         if (k := _list_fractions(ticket)) != entry.get("k"):
             raise ValueError(f"task '{name}' has k = {k}, but the list of tasks says {str(entry.get('k'))[:80]}")
         tasks[name] = PackedTask(name, entry.get("inputs"), ticket, entry["bytes"])
-    if end + _DIGEST != len(content):
+    if end + DIGEST != len(content):
         raise ValueError(f"its tickets end at byte {end:,}, but it has {len(content):,} bytes")
     return Pack(base_name, base, tuple(tasks.values()), of_base["bytes"])
 

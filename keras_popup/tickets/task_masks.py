@@ -22,7 +22,7 @@ from keras_popup.tickets.file_format import MAX_BYTES, Mask, Ticket, TicketError
 from keras_popup.tickets.info import PACKAGES, read_classes
 from keras_popup.tickets.pack_format import Pack, PackedTask
 from keras_popup.tickets.task_model import TaskModel
-from keras_popup.tickets.task_network import Key, TaskNetwork
+from keras_popup.tickets.task_network import Key, NetworkOrigin, TaskNetwork
 from keras_popup.tickets.unpacking import add_path, read_files, read_stores, unpack
 
 
@@ -291,12 +291,12 @@ class TaskMasks(Mapping[str, keras.Model]):
                     "ticket with `base`, the model that was masked with weights='keep', and leave a new head out of "
                     "the masks with `exclude`"
                 )
-        stores, files = read_stores(ticket, self._base), read_files(ticket)
-        origin = stores, files, custom_objects, trust
+        stores = read_stores(ticket, self._base)
+        origin = NetworkOrigin(ticket, stores, read_files(ticket), custom_objects, trust)
         networks = {id(task.network): task.network for task in list(self._tasks.values())}
-        network = next((each for each in networks.values() if each.serves(ticket, *origin)), None)
+        network = next((each for each in networks.values() if each.serves(origin)), None)
         if network is None:
-            network = TaskNetwork(ticket, *origin, max_bytes)
+            network = TaskNetwork(origin, max_bytes)
         network.check_weights(ticket)
         weights |= {
             (path, key): tf.convert_to_tensor(value) for path, store in stores.items() for key, value in store.items()

@@ -1,5 +1,7 @@
 """The network that several tasks share. It has no weights of its own: each call is given those of a task."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras
-from keras_popup.layers import MASKED_LAYERS
+from keras_popup.layers import MASKED_LAYERS, own_weights
 from keras_popup.tickets import allowlist, architecture, file_format
 from keras_popup.tickets.file_format import Ticket, TicketError
 
@@ -21,6 +23,40 @@ Key = tuple[str, str]
 _PLAIN_LOADERS: set[Any] = {kind.load_own_variables for kind in (keras.layers.Layer, *MASKED_LAYERS)}
 
 
+@dataclasses.dataclass(frozen=True)
+class NetworkOrigin:
+    """What a network is made of.
+
+    Attributes:
+        ticket: a ticket with the architecture.
+        stores: the ticket's weights that are not masked kernels, by the path of the layer and the key.
+        files: the files of its layers, by the path of the layer and the name.
+        custom_objects, trust: as in `load_ticket`.
+    """
+
+    ticket: Ticket
+    stores: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, bytes]]
+    custom_objects: dict[str, Any] | None
+    trust: Sequence[str]
+
+    @functools.cached_property
+    def checksum(self) -> str:
+        """A checksum of all but the weights."""
+        ticket = self.ticket
+        unnamed = {**ticket.model, "config": {**ticket.model.get("config", {}), "name": ""}}
+        contents = {
+            path: {name: hashlib.sha256(content).hexdigest() for name, content in each.items()}
+            for path, each in self.files.items()
+        }
+        own = {name: id(value) for name, value in (self.custom_objects or {}).items()}
+        own |= {name: id(keras.saving.get_registered_object(name)) for name in _list_registered(ticket.model)}
+        masked = sorted({record.layer for record in ticket.masks})
+        model = _drop_what_no_output_depends_on(unnamed)
+        text = json.dumps([model, contents, own, masked, sorted(self.trust)], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
 class TaskNetwork:
     """A network whose weights are arguments.
 
@@ -29,27 +65,20 @@ class TaskNetwork:
     these are the same.
 
     Args:
-        ticket: a ticket with the architecture.
-        stores: the ticket's weights that are not masked kernels, by the path of the layer and the key.
-        files: the files of its layers, by the path of the layer and the name.
-        custom_objects, trust, max_bytes: as in `load_ticket`.
+        origin: the first ticket that has it, with what else it is made of.
+        max_bytes: as in `load_ticket`.
 
     Raises:
         TicketError: as in `load_ticket`.
     """
 
-    def __init__(
-        self,
-        ticket: Ticket,
-        stores: dict[str, dict[str, Any]],
-        files: dict[str, dict[str, bytes]],
-        custom_objects: dict[str, Any] | None,
-        trust: Sequence[str],
-        max_bytes: int,
-    ) -> None:
-        self.origin = _describe_origin(ticket, files, custom_objects, trust)
-        trusted = allowlist.import_trusted(trust)
-        self.model = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted, initialized=False)
+    def __init__(self, origin: NetworkOrigin, max_bytes: int) -> None:
+        ticket, stores, files = origin.ticket, origin.stores, origin.files
+        self._checksum = origin.checksum
+        trusted = allowlist.import_trusted(origin.trust)
+        self.model = architecture.build_plain(
+            ticket, origin.custom_objects, max_bytes, trust=trusted, initialized=False
+        )
         masked = {record.layer for record in ticket.masks}
         keys: dict[int, Key] = {}
         self._own: dict[Key, str] = {}  # the checksums of the weights that the network keeps
@@ -61,7 +90,7 @@ class TaskNetwork:
             if path in files or not _loads_plainly(layer, variables):
                 if path in masked:
                     raise TicketError(f"layer '{path}' is masked, but computes more than its kernel when it is loaded")
-                for variable in _own_variables(layer):
+                for variable in own_weights(layer):
                     _keras.initialize(variable, lambda shape, dtype=None: tf.zeros(shape, dtype))
                 store = {name: np.asarray(value) for name, value in stores.get(path, {}).items()}
                 architecture.load(layer, path, store, files.get(path, {}))
@@ -79,16 +108,10 @@ class TaskNetwork:
         # One function for all kernels: an operation after the other would take twice the time for a ResNet50.
         self.apply_masks = tf.function(_apply_masks)
 
-    def serves(
-        self,
-        ticket: Ticket,
-        stores: dict[str, dict[str, Any]],
-        files: dict[str, dict[str, bytes]],
-        custom_objects: dict[str, Any] | None,
-        trust: Sequence[str],
-    ) -> bool:
+    def serves(self, origin: NetworkOrigin) -> bool:
         """Tells whether a ticket has this network."""
-        return self.origin == _describe_origin(ticket, files, custom_objects, trust) and all(
+        stores = origin.stores
+        return self._checksum == origin.checksum and all(
             name in stores.get(path, {}) and file_format.checksum(np.asarray(stores[path][name])) == check
             for (path, name), check in self._own.items()
         )
@@ -156,32 +179,10 @@ def _choose(fixed: Any, given: Any) -> Any:
     return given if fixed is None else fixed
 
 
-def _own_variables(layer: Any) -> list[Any]:
-    stores = (_keras.TRAINABLE, _keras.NON_TRAINABLE)
-    return [variable for store in stores for variable in _keras.own_variables(layer, store)]
-
-
 def _loads_plainly(layer: Any, variables: dict[str, Any]) -> bool:
     """Tells whether the state of a layer is its variables, and nothing that it computes when it loads them."""
-    return type(layer).load_own_variables in _PLAIN_LOADERS and all(
-        any(value is variable for variable in _own_variables(layer)) for value in variables.values()
-    )
-
-
-def _describe_origin(
-    ticket: Ticket, files: dict[str, dict[str, bytes]], custom_objects: dict[str, Any] | None, trust: Sequence[str]
-) -> str:
-    """Returns a checksum of all that a network is made of, besides weights."""
-    model = _drop_what_no_output_depends_on({**ticket.model, "config": {**ticket.model.get("config", {}), "name": ""}})
-    contents = {
-        path: {name: hashlib.sha256(content).hexdigest() for name, content in each.items()}
-        for path, each in files.items()
-    }
-    own = {name: id(value) for name, value in (custom_objects or {}).items()}
-    own |= {name: id(keras.saving.get_registered_object(name)) for name in _list_registered(ticket.model)}
-    masked = sorted({record.layer for record in ticket.masks})
-    text = json.dumps([model, contents, own, masked, sorted(trust)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    own = {id(weight) for weight in own_weights(layer)}
+    return type(layer).load_own_variables in _PLAIN_LOADERS and all(id(value) in own for value in variables.values())
 
 
 def _list_registered(value: Any) -> set[str]:
