@@ -63,7 +63,7 @@ def find_base(path: str) -> str:
     Raises:
         UsageError: if there is none.
     """
-    file = os.path.join(path, "model.keras") if os.path.isdir(path) else path
+    file = records.find_model(path)
     if not (os.path.isfile(file) and file.endswith(".keras")):
         raise UsageError(f"--base must be a .keras file, or the folder of a finished run. Received: '{path}'.")
     return file

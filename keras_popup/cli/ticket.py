@@ -12,7 +12,7 @@ from keras_popup._files import is_pack, write_atomically
 from keras_popup.cli.flags import UsageError, parse
 from keras_popup.cli.models import check_new, find_base, find_model_file, load_model
 from keras_popup.cli.quiet import import_quietly
-from keras_popup.records import RunFolder, read_origin, write_origin
+from keras_popup.records import RunFolder, find_model, read_origin, write_origin
 
 _TICKET_HELP = """\
 keras-popup ticket: a network as its seeds and its masks, in about one bit per weight or less
@@ -114,7 +114,7 @@ def _find_origin(path: str, file: str) -> dict[str, Any]:
 def _find_base_of_run(path: str) -> str | None:
     """Returns the .keras file of the base of a run, or None if it has none."""
     base = RunFolder(path).config().get("base") if os.path.isdir(path) else None
-    return os.path.join(base, "model.keras") if base and os.path.isdir(base) else base
+    return find_model(base) if base else None
 
 
 def _pack_tasks(given: list[str], base_file: str | None, values: flags.FlagValues) -> int:

@@ -5,6 +5,7 @@ from keras_popup.records.folder import History as History
 from keras_popup.records.model_file import read_origin as read_origin
 from keras_popup.records.model_file import write_origin as write_origin
 from keras_popup.records.run_folder import RunFolder
+from keras_popup.records.run_folder import find_model as find_model
 from keras_popup.records.run_folder import measure_bytes as measure_bytes
 from keras_popup.records.search_folder import ALIVE as ALIVE
 from keras_popup.records.search_folder import SearchFolder

@@ -31,6 +31,11 @@ def measure_bytes(model: Any) -> int:
     return _BESIDES + 4 * weights
 
 
+def find_model(path: str) -> str:
+    """Returns the path of a model's file: that in the folder of a run, or the path itself."""
+    return str(RunFolder(path).model) if os.path.isdir(path) else path
+
+
 class RunFolder(Folder):
     """The folder of one training run."""
 

@@ -115,7 +115,7 @@ def find_base(config: RunConfig) -> str | None:
     """
     if config.base is None:
         return None
-    path = str(records.RunFolder(config.base).model) if os.path.isdir(config.base) else config.base
+    path = records.find_model(config.base)
     if not os.path.isfile(path):
         raise ValueError(f"`base` must be a .keras file, or the folder of a finished run. Received: '{config.base}'.")
     return path
@@ -162,12 +162,12 @@ def _build_on_base(
     elif config.base_pixels is not None:
         scale, offset = _PIXELS[config.base_pixels]
         model = conversion.put_first([keras.layers.Rescaling(scale, offset, name="preprocessing")], model)
-    exclude = []
+    exclude: list[str] = []
     if config.new_head:
         model = conversion.replace_head(model, classes, seed=config.seed)
         exclude = [model.layers[-1].name]
-    elif model.output_shape != (None, classes) or conversion.gives_probabilities(model):
-        also = " and are probabilities" if conversion.gives_probabilities(model) else ""
+    elif (probabilities := conversion.gives_probabilities(model)) or model.output_shape != (None, classes):
+        also = " and are probabilities" if probabilities else ""
         raise ValueError(
             f"The base '{path}' must give a logit for each of the {classes} classes. Its outputs have the shape "
             f"{model.output_shape}{also}. With `new_head`, it gets a new last layer."
