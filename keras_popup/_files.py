@@ -41,8 +41,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], size: int = 0) ->
     Raises:
         OSError: if there is not enough space, with how much is needed and how much is there; or what `write` raises.
     """
-    free = _find_space(path.parent)
-    if size > free:
+    if size and size > (free := _find_space(path.parent)):
         raise _no_space(path, f"About {size:,} bytes are needed, and {free:,} can be written there.")
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")  # another process may write the same file
     try:
@@ -52,7 +51,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], size: int = 0) ->
         with contextlib.suppress(OSError):
             temporary.unlink()
         if isinstance(error, (OSError, RuntimeError)) and _says_no_space(error):
-            raise _no_space(path, f"{free:,} bytes could be written there at the start.") from error
+            raise _no_space(path, f"{_find_space(path.parent):,} bytes can be written there.") from error
         raise
 
 
