@@ -60,7 +60,7 @@ def mask_model(
 
     `weights="keep"` keeps the model's own kernels and all other weights, frozen. Training then finds a mask for them:
     for a new task, or to find which weights a trained network does not need. The first mask is that of magnitude
-    pruning, and training moves on from there: with 14 kB a task, it was 4 points better than a random start
+    pruning, and training moves on from there: with 14 kB a task, it was 3 points better than a random start
     (docs/tasks.md).
 
     With both, excluded layers keep their weights and are trained.
