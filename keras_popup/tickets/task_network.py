@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras
-from keras_popup.layers import MASKED_LAYERS, own_weights
+from keras_popup.layers import MASKED_LAYERS
 from keras_popup.tickets import allowlist, architecture, file_format
 from keras_popup.tickets.file_format import Ticket, TicketError
 
@@ -90,7 +90,7 @@ class TaskNetwork:
             if path in files or not _loads_plainly(layer, variables):
                 if path in masked:
                     raise TicketError(f"layer '{path}' is masked, but computes more than its kernel when it is loaded")
-                for variable in own_weights(layer):
+                for variable in _saved_variables(layer):
                     _keras.initialize(variable, lambda shape, dtype=None: tf.zeros(shape, dtype))
                 store = {name: np.asarray(value) for name, value in stores.get(path, {}).items()}
                 architecture.load(layer, path, store, files.get(path, {}))
@@ -179,9 +179,15 @@ def _choose(fixed: Any, given: Any) -> Any:
     return given if fixed is None else fixed
 
 
+def _saved_variables(layer: Any) -> list[Any]:
+    """Returns the variables that a layer saves: also those of a layer inside that it holds as its own, too."""
+    stores = (_keras.TRAINABLE, _keras.NON_TRAINABLE)
+    return [variable for store in stores for variable in _keras.own_variables(layer, store)]
+
+
 def _loads_plainly(layer: Any, variables: dict[str, Any]) -> bool:
     """Tells whether the state of a layer is its variables, and nothing that it computes when it loads them."""
-    own = {id(weight) for weight in own_weights(layer)}
+    own = {id(variable) for variable in _saved_variables(layer)}
     return type(layer).load_own_variables in _PLAIN_LOADERS and all(id(value) in own for value in variables.values())
 
 
