@@ -6,16 +6,28 @@ import keras
 
 from keras_popup.selectors.base import Selector
 from keras_popup.selectors.bernoulli import Bernoulli
+from keras_popup.selectors.block import Block
+from keras_popup.selectors.multicoat import MultiCoat
+from keras_popup.selectors.n_m import NM
+from keras_popup.selectors.signed import Signed
 from keras_popup.selectors.top_k import TopK
 
-_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK, "bernoulli": Bernoulli}
+_SELECTORS: dict[str, type[Selector]] = {
+    "top_k": TopK,
+    "signed": Signed,
+    "multicoat": MultiCoat,
+    "n_m": NM,
+    "block": Block,
+    "bernoulli": Bernoulli,
+}
 
 
 def get(identifier: Any) -> Selector:
     """Retrieves a selector.
 
     Args:
-        identifier: a name (`"top_k"`, `"bernoulli"`), a serialized config, or a `Selector`.
+        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"bernoulli"`), a serialized
+            config, or a `Selector`.
 
     Raises:
         ValueError: if there is no such selector.
