@@ -7,6 +7,7 @@ from keras_popup.selectors.counts import check_k as check_k
 from keras_popup.selectors.counts import check_kept as check_kept
 from keras_popup.selectors.counts import count_kept as count_kept
 from keras_popup.selectors.counts import entropy_bits as entropy_bits
+from keras_popup.selectors.matrices import find_layout as find_layout
 from keras_popup.selectors.multicoat import MultiCoat
 from keras_popup.selectors.n_m import NM
 from keras_popup.selectors.programs import without_compiling as without_compiling
