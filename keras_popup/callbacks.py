@@ -292,12 +292,13 @@ class MaskStatistics(keras.callbacks.Callback):
         for path, kernel in conversion.masked_kernels(self.model):
             mask, before = _read_mask(kernel), self._masks[path]
             self._masks[path] = mask
-            shares = _compute_shares(kernel, mask)
-            scores = np.abs(kernel.scores.numpy()[mask])
+            kept = mask != 0
+            shares = _compute_shares(kernel, kept)
+            scores = np.abs(kernel.scores.numpy()[kept])
             statistics: dict[str, Any] = {
                 "changed": (mask != before).mean(),
                 "threshold": scores.min() if scores.size else 0.0,
-                "kept": mask.mean(),
+                "kept": kept.mean(),
                 "dead_outputs": np.count_nonzero(shares["columns"] == 0),
                 **{
                     f"kept_{axis}_{limit.__name__}": limit(values)
@@ -350,7 +351,8 @@ class RestrictSwaps(keras.callbacks.Callback):
         rate: float in (0, 1], the part of the exchanges that are made. 1 restricts nothing.
 
     Raises:
-        ValueError: if `rate` is outside (0, 1]; when training begins, if no layer is masked, or a selector draws masks.
+        ValueError: if `rate` is outside (0, 1]; when training begins, if no layer is masked, or a selector is not
+            `TopK`.
 
     Reference:
         Zhang et al., [Lottery Jackpots Exist in Pre-trained Models](https://arxiv.org/abs/2104.08700). There a mask is
@@ -372,12 +374,14 @@ class RestrictSwaps(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._masks = {}
         kernels = conversion.find_kernels(self.model, "RestrictSwaps")
-        if drawn := [path for path, kernel in kernels if kernel.selector.draws]:
-            raise ValueError(f"Layer '{drawn[0]}' draws its masks, so they have no swaps. Use the selector 'top_k'.")
+        if other := [(path, kernel) for path, kernel in kernels if not isinstance(kernel.selector, selectors.TopK)]:
+            path, kind = other[0][0], type(other[0][1].selector).__name__
+            raise ValueError(f"RestrictSwaps is for the selector 'top_k'. Layer '{path}' has the selector {kind}.")
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._masks:  # not in on_train_begin: only now has a KSchedule set k
-            self._masks = {path: _read_mask(kernel) for path, kernel in conversion.masked_kernels(self.model)}
+            masks = conversion.masked_kernels(self.model)
+            self._masks = {path: _read_mask(kernel).astype(bool) for path, kernel in masks}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         for path, kernel in conversion.masked_kernels(self.model):
@@ -386,7 +390,7 @@ class RestrictSwaps(keras.callbacks.Callback):
 
 def _undo_swaps(kernel: MaskedKernel, before: NDArray[np.bool_], rate: float) -> NDArray[np.bool_]:
     """Changes scores so that only a part of the swaps since the mask `before` remain. Returns the mask."""
-    after = _read_mask(kernel)
+    after = _read_mask(kernel).astype(bool)
     entered, left = np.flatnonzero(after & ~before), np.flatnonzero(before & ~after)
     swaps = min(entered.size, left.size)  # the rest follow from another k
     undone = swaps - math.ceil(rate * swaps)
@@ -405,9 +409,9 @@ def _undo_swaps(kernel: MaskedKernel, before: NDArray[np.bool_], rate: float) ->
     return after
 
 
-def _read_mask(kernel: MaskedKernel) -> NDArray[np.bool_]:
+def _read_mask(kernel: MaskedKernel) -> NDArray[np.int8]:
     with selectors.without_compiling():
-        mask: NDArray[np.bool_] = kernel.mask().numpy().astype(bool)
+        mask: NDArray[np.int8] = kernel.mask().numpy().astype(np.int8)
     return mask
 
 

@@ -68,7 +68,8 @@ class MultiCoat(ByChoice):
         return [(self.coats - coat) / self.coats for coat in range(self.coats)]
 
     def count(self, scores: tf.Tensor, k: Any, **takes: Any) -> tf.Tensor:
-        return tf.stack([count_kept_of(scores, k * share) for share in self._shares()])
+        # A schedule may pass a k for which the last coat would be empty.
+        return tf.maximum(tf.stack([count_kept_of(scores, k * share) for share in self._shares()]), 1)
 
     def check(self, shape: tuple[int, ...], k: float, where: str = "", **takes: Any) -> None:
         for share in self._shares():

@@ -37,6 +37,11 @@ _WIDTH = Bounds(lambda value: 0.0 < value <= 1000.0, "a positive number up to 1,
 _RATE = between(0.0, 1e6, f"a number from 0 to {MOST:,}")
 _BELOW_ONE = Bounds(lambda value: 0.0 <= value < 1.0, "in [0, 1)")
 _SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "in (0, 1]")
+_SELECTORS = ("top_k", "signed", "multicoat", "n_m", "block", "bernoulli")
+_SELECTOR = Bounds(
+    lambda value: value.partition(":")[0] in _SELECTORS,
+    f"one of {', '.join(_SELECTORS)}, or one with arguments, such as multicoat:coats=3",
+)
 _SEED = Bounds(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)")
 
 _NOT_FOR = {
@@ -194,8 +199,10 @@ class RunConfig:
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
         None,
-        "How weights are chosen by their scores. Default by the method: bernoulli for supermask, else top_k.",
-        ("top_k", "bernoulli"),
+        "How weights are chosen by their scores: top_k, signed, multicoat, n_m, block or bernoulli. Arguments follow "
+        "the name: multicoat:coats=3, n_m:m=8, top_k:pruned=0.5:locked=0.1. docs/methods.md tells when to use which. "
+        "Default by the method: bernoulli for supermask, else top_k.",
+        bounds=_SELECTOR,
     )
     rescale: bool = option(
         False,
