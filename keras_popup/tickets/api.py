@@ -382,7 +382,8 @@ def _mask_plain(
             kernel = layer.masked_kernels[name]
             mask = mask_record.unpack_mask(masks[path, record.key], record)
             if record.from_seed:
-                kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
+                drawn = kernel.initializer.values(record.shape, record.fans).astype(file_format.DTYPES[record.dtype])
+                kernel.kernel.assign(mask_record.redraw(record, drawn, mask))
             elif (of_base := mask_record.read_base_kernel(record, base)) is not None:
                 kernel.kernel.assign(of_base)
             else:

@@ -82,11 +82,8 @@ def encode(mask: NDArray[Any], coding: dict[str, Any], starts: Bytes | None, wei
 
     def code(bits: Bools | None, free: Bools, with_contexts: bool = True) -> Bools:
         assert bits is not None
-        plane = (bits & free).astype(np.uint8)
-        contexts = (starts, weights) if with_contexts else (None, None)
-        tables, stream = mask_coding.encode(plane, *contexts, free.ravel())
-        planes.append(Plane(int(np.count_nonzero(free)), int(plane.sum(dtype=np.int64)), tables, stream))
-        return plane.astype(bool)
+        planes.append(encode_bits(bits, free, *((starts, weights) if with_contexts else ())))
+        return bits & free
 
     if not np.array_equal(_walk(code, mask.shape, coding, mask), mask):
         raise CodingError(f"its mask is not of the kind {coding}")
@@ -113,17 +110,27 @@ def decode(
     def code(bits: Bools | None, free: Bools, with_contexts: bool = True) -> Bools:
         if not remaining:
             raise CodingError("it has fewer planes of bits than its mask needs")
-        plane = remaining.pop(0)
-        if plane.size != int(np.count_nonzero(free)):
-            raise CodingError(f"a plane of its mask has {plane.size:,} bits, not {int(np.count_nonzero(free)):,}")
-        contexts = (starts, weights) if with_contexts else (None, None)
-        decoded = mask_coding.decode(plane.tables, plane.stream, shape, plane.kept, *contexts, free.ravel())
-        return decoded.astype(bool)
+        return decode_bits(remaining.pop(0), free, *((starts, weights) if with_contexts else ()))
 
     mask = _walk(code, shape, coding, None)
     if remaining:
         raise CodingError("it has more planes of bits than its mask needs")
     return mask
+
+
+def encode_bits(bits: Bools, free: Bools, starts: Bytes | None = None, weights: Bytes | None = None) -> Plane:
+    """Returns the plane of the bits at some places of a kernel, with `mask_coding.encode`."""
+    plane = (bits & free).astype(np.uint8)
+    tables, stream = mask_coding.encode(plane, starts, weights, free.ravel()) if free.any() else (b"", b"")
+    return Plane(int(np.count_nonzero(free)), int(plane.sum(dtype=np.int64)), tables, stream)
+
+
+def decode_bits(plane: Plane, free: Bools, starts: Bytes | None = None, weights: Bytes | None = None) -> Bools:
+    """Returns the bits of a plane, of the shape of `free`: the inverse of `encode_bits`. Raises CodingError."""
+    if plane.size != (size := int(np.count_nonzero(free))):
+        raise CodingError(f"a plane has {plane.size:,} bits, not {size:,}")
+    bits = mask_coding.decode(plane.tables, plane.stream, free.shape, plane.kept, starts, weights, free.ravel())
+    return bits.astype(bool)
 
 
 def pack(planes: list[Plane]) -> tuple[list[list[int]], bytes]:

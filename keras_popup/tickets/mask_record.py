@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
 from keras_popup.selectors import NM, Bernoulli, Block, MultiCoat, Signed, TopK
-from keras_popup.tickets import allowlist, file_format, mask_coding, mask_planes
+from keras_popup.tickets import allowlist, file_format, mask_coding, mask_planes, redraws
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import Mask, TicketError
 
@@ -55,6 +55,9 @@ def encode_kernel(
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = mask_coding.weight_bins(drawn)
             check = file_format.checksum(frozen)
+        elif found := redraws.encode(kernel.initializer, drawn, frozen, mask != 0, fans):
+            weights = mask_coding.weight_bins(drawn)
+            check, values, more = file_format.checksum(frozen[mask != 0]), found[1], {_REDRAWS: found[0]}
         del drawn
     from_seed = weights is not None
     of_base = base.find(frozen) if base is not None and not from_seed and is_product else None
@@ -224,9 +227,13 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[Any],
         raise TicketError(f"{record}: {error}") from None
     del starts, weights
     kernel = values.astype(dtype, copy=False) if record.from_seed else values
+    checked = kernel
+    if record.from_seed and _REDRAWS in record.arguments:
+        kernel = redraw(record, kernel, mask)
+        checked = kernel[mask != 0]
     for what, array, check in (
         ("mask", pack_mask(mask), record.mask_check),
-        ("kernel", kernel, record.kernel_check),
+        ("kernel", checked, record.kernel_check),
     ):
         if file_format.checksum(array) != check:
             raise TicketError(
@@ -239,6 +246,21 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[Any],
     baked = np.zeros(record.shape, dtype)
     baked[mask.astype(bool)] = kernel
     return mask, baked
+
+
+def redraw(record: Mask, kernel: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Returns the kernel of a record's seed with the values of its redraws, if it has any.
+
+    Raises:
+        TicketError: if they are not valid.
+    """
+    if _REDRAWS not in record.arguments:
+        return kernel
+    initializer = _read_initializer(record.initializer)
+    try:
+        return redraws.decode(record.arguments[_REDRAWS], record.values, initializer, kernel, mask != 0, record.fans)
+    except ValueError as error:
+        raise TicketError(f"{record}: {error}") from None
 
 
 def encode_again(record: Mask, mask: NDArray[Any], base: Base | None) -> Mask:
@@ -309,6 +331,10 @@ def find_factor(record: Mask) -> np.float32:
 
 def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, int]], NDArray[np.float32]]:
     """Returns the `values` method of a serialized initializer. It must be one of this library."""
+    return _read_initializer(serialized).values
+
+
+def _read_initializer(serialized: Any) -> initializers.FrozenInitializer:
     parts = serialized if isinstance(serialized, dict) else {}
     name, config = parts.get("registered_name"), parts.get("config")
     if (
@@ -321,7 +347,7 @@ def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, i
     k = config["k"]
     if k is not None or config["scaled"]:
         file_format.check_number_k(k)
-    return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
+    return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k)
 
 
 # The keys of `Mask.arguments`: arguments of the kernel, arguments of the layer, and the name of the kernel. What is
@@ -334,6 +360,7 @@ _VALUES = "values_dtype"  # if it is not that of the kernel
 _BASE = "base"  # whether the kernel is in the base
 _CODING = "coding"  # how the mask is coded, if in planes: `mask_planes.describe`, and the numbers of the planes
 _PLANES = "planes"
+_REDRAWS = "redraws"  # of kept weights, if the kernel is not all of one seed: as of `redraws.encode`
 
 NEEDS_BASE = "it holds only what differs from a base model. Pass that model, or its .keras file, as `base`"
 
@@ -372,7 +399,15 @@ def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] |
     """
     for record in records.values():
         # Arguments of the stock layer, such as another number of units, are not allowed here.
-        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL, _VALUES, _BASE, _CODING}:
+        if unknown := set(record.arguments) - {
+            *_KERNEL_ARGUMENTS,
+            *_LAYER_ARGUMENTS,
+            _KERNEL,
+            _VALUES,
+            _BASE,
+            _CODING,
+            _REDRAWS,
+        }:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
             allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)
