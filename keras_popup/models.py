@@ -1,4 +1,7 @@
-"""The networks of the papers, as plain Keras models with a width. They have no biases, and return float32 logits."""
+"""The networks of the papers, and MobileNet, as plain Keras models with a width.
+
+They have no biases, and return float32 logits.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +16,7 @@ __all__ = [
     "Conv6",
     "Conv8",
     "FullyConnected",
+    "MobileNet",
     "ResNet18",
     "ResNet34",
     "ResNet50",
@@ -136,6 +140,33 @@ def WideResNet50(
     return _resnet("wide_resnet50", _wide_bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
 
 
+def MobileNet(input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0) -> keras.Model:
+    """Builds MobileNet: 13 pairs of a 3x3 depthwise and a 1x1 pointwise convolution.
+
+    The layers are named "stem", "block1_depthwise", "block1_pointwise" and so on, "classes". LiteRT has sparse kernels
+    for this network: docs/deploy.md has the conditions. They need images of 3 channels.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        classes: number of classes, positive.
+        width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
+
+    Returns:
+        A `keras.Model` from images to logits of shape `(batch, classes)`.
+
+    Reference:
+        Howard et al., [arXiv 1704.04861](https://arxiv.org/abs/1704.04861).
+    """
+    inputs, scaled = _start(input_shape, classes, width)
+    x = _conv_norm(inputs, scaled(32), 3, "stem", strides=2, activation="relu")
+    halving = (2, 4, 6, 12)  # the blocks of stride 2
+    for block, channels in enumerate((64, 128, 128, 256, 256, *6 * (512,), 1024, 1024), 1):
+        x = _depthwise_norm(x, f"block{block}_depthwise", strides=2 if block in halving else 1)
+        x = _conv_norm(x, scaled(channels), 1, f"block{block}_pointwise", activation="relu")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _finish("mobilenet", inputs, x, classes)
+
+
 _MODELS: dict[str, Callable[..., keras.Model]] = {
     "fc": FullyConnected,
     "conv2": Conv2,
@@ -147,6 +178,7 @@ _MODELS: dict[str, Callable[..., keras.Model]] = {
     "resnet50": ResNet50,
     "resnet101": ResNet101,
     "wide_resnet50": WideResNet50,
+    "mobilenet": MobileNet,
 }
 
 
@@ -261,9 +293,23 @@ def _resnet(
 
 
 def _conv_norm(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
-    x = _conv(x, filters, size, name, strides)
+    return _norm(_conv(x, filters, size, name, strides), name, activation)
+
+
+def _norm(x: Any, name: str, activation: str | None) -> Any:
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+
+
+def _depthwise_norm(x: Any, name: str, strides: int) -> Any:
+    padding = "same"
+    if strides > 1:
+        x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # both sides equally, as in _conv
+        padding = "valid"
+    x = keras.layers.DepthwiseConv2D(
+        3, strides=strides, padding=padding, use_bias=False, depthwise_initializer=_KERNEL_INITIALIZER, name=name
+    )(x)
+    return _norm(x, name, "relu")
 
 
 def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
