@@ -373,6 +373,10 @@ class MaskedKernel:
             self.k_variable.assign(value)
         self._k_value = value
 
+    def check_k(self, k: float) -> None:
+        """Raises ValueError if the selector cannot keep the fraction `k` of this kernel."""
+        self.selector.check(tuple(self.scores.shape), k, self.where, **self._find_axes(len(self.scores.shape)))
+
     @property
     def size(self) -> int:
         """The number of weights."""

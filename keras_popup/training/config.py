@@ -196,6 +196,16 @@ class RunConfig:
     k_schedule_end: float = option(
         1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
     )
+    redraw_every: int | None = option(
+        None,
+        "Draw weights that the masks do not keep anew after so many steps (IteRand). The paper's are 300. If left out, "
+        "kernels stay as they are.",
+        bounds=between(1, MOST),
+        not_for=("dense", "random", "finetune", BASE),
+    )
+    redraw_rate: float = option(
+        0.1, "The share of these weights that is drawn anew.", bounds=_SHARE, not_for=("dense", "random", "finetune")
+    )
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
         None,
@@ -307,6 +317,9 @@ class RunConfig:
         _check(self, "rescale", self.draws or not self.rescale, "false, except for bernoulli (--method supermask)")
         one_k = self.k_schedule is None or not isinstance(self.k, dict)
         _check(self, "k_schedule", one_k, "left out if layers have fractions of their own")
+        _check(
+            self, "redraw_rate", self.redraw_rate == 0.1 or self.redraw_every is not None, "0.1 without redraw_every"
+        )
         end = self.k_schedule_end == 1.0 or self.k_schedule is not None
         _check(self, "k_schedule_end", end, "1 without k_schedule")
         learns = self.method != "random" or not self.learning_rate
