@@ -181,7 +181,8 @@ def test_get_refuses_wrong_arguments_of_a_name(text):
 def test_fixed_parts_follow_from_the_seed_and_stay():
     selector = selectors.TopK(pruned=0.25, locked=0.125)
     fixed = selector.draw_fixed((16, 8), 3)
-    assert (fixed == -1).sum() == 32 and (fixed == 1).sum() == 16
+    assert (fixed == -1).sum() == 32
+    assert (fixed == 1).sum() == 16
     assert np.array_equal(fixed, selector.draw_fixed((16, 8), 3))
     assert not np.array_equal(fixed, selector.draw_fixed((16, 8), 4))
     layer = layers.MaskedDense(8, k=0.5, selector=selector, seed=1)
@@ -190,7 +191,9 @@ def test_fixed_parts_follow_from_the_seed_and_stay():
     for seed in range(3):
         layer.scores.assign(np.random.default_rng(seed).normal(size=(16, 8)))
         mask = layer.mask().numpy()
-        assert (mask[fixed == -1] == 0).all() and (mask[fixed == 1] == 1).all() and mask.sum() == 64
+        assert (mask[fixed == -1] == 0).all()
+        assert (mask[fixed == 1] == 1).all()
+        assert mask.sum() == 64
     with pytest.raises(ValueError, match="needs `fixed`"):
         selector(np.zeros((2, 2), np.float32), 0.5)
 
