@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 GPUS ?= GPU:0,GPU:1
 
-.PHONY: demo test test-integration test-slow test-more test-all test-gpu lint format bench wheel clean
+.PHONY: demo test test-integration test-slow test-more test-all test-gpu lint format bench docs wheel sdist clean
 
 demo: .venv/demo
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
@@ -47,6 +47,10 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/first_step.py
 	$(BIN)/python benchmarks/inference.py
 
+# The site, for a browser: build/site/index.html. What Sphinx finds amiss is an error.
+docs: .venv/installed
+	$(BIN)/python docs/site/build.py build/site
+
 # Builds the wheel, installs it in an empty environment and trains with it.
 wheel: .venv/installed
 	rm -rf build dist .venv-wheel
@@ -67,7 +71,7 @@ wheel: .venv/installed
 	touch $@
 
 .venv/installed: setup.cfg pyproject.toml | .venv/bin/uv
-	$(BIN)/uv pip install --quiet --python .venv --editable '.[all,dev]'
+	$(BIN)/uv pip install --quiet --python .venv --editable '.[all,docs,dev]'
 	touch .venv/demo $@
 
 clean:
