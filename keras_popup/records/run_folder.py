@@ -71,7 +71,7 @@ class RunFolder(Folder):
 
     def history(self) -> History:
         """Returns the history that `write_history` wrote."""
-        with open(self.path / "history.csv", newline="") as file:
+        with open(self.path / "history.csv", newline="", encoding="utf-8") as file:
             rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
         return [{**row, "epoch": int(row["epoch"])} for row in rows]
 

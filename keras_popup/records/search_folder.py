@@ -81,7 +81,7 @@ class SearchFolder(Folder):
 
     def append(self, record: Record) -> None:
         """Adds a record to the file of its kind, and waits until it is on the disk."""
-        with open(self.path / record.file, "a") as file:
+        with open(self.path / record.file, "a", encoding="utf-8") as file:
             file.write(json.dumps(record.to_json()) + "\n")
             file.flush()
             os.fsync(file.fileno())

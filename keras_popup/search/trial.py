@@ -13,7 +13,6 @@ import math
 import os
 import pickle
 import queue
-import resource
 import signal
 import socket
 import sys
@@ -35,6 +34,11 @@ from keras_popup.records import ALIVE, Execution, Heartbeat, LayerRecord, RunFol
 from keras_popup.search.tasks import Measurement, MeasureTask, TrialTask
 from keras_popup.tickets import TicketSize
 from keras_popup.training import RunConfig
+
+try:
+    import resource
+except ImportError:  # Windows does not have it
+    resource = None  # type: ignore[assignment]
 
 _SECONDS_BETWEEN_HEARTBEATS = 2.0
 _LONGEST_LEASE = 120.0  # seconds, of a lock on a network file system
@@ -95,8 +99,15 @@ def run(task: TrialTask) -> TrialResult:
                 executions.append(_execute(task, number))
     except Exception as error:  # of any type: the search goes on
         failure = {"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
-    peak_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return TrialResult(executions=tuple(executions), peak_memory_mb=peak_memory, **failure)
+    return TrialResult(executions=tuple(executions), peak_memory_mb=_measure_peak_memory(), **failure)
+
+
+def _measure_peak_memory() -> int | None:
+    """Returns the most memory that this process has had so far, in MB; None where the system does not say."""
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (1024**2 if sys.platform == "darwin" else 1024))
 
 
 def _execute(task: TrialTask, number: int) -> Execution:
@@ -272,7 +283,7 @@ def _output_to(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = os.dup(1), os.dup(2)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     log, logger = logging.FileHandler(path), logging.getLogger("keras_popup")
