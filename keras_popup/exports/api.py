@@ -40,7 +40,6 @@ FORMATS = tuple(_NEEDS)
 """The formats of `export`."""
 
 _TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
-_EXAMPLES = 4
 
 Array = NDArray[Any]
 
@@ -135,7 +134,7 @@ def export(
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"`tolerance` must be a number, 0 or more. Received: {tolerance!r}.")
-    batch = _draw_inputs(model) if inputs is None else _check_inputs(model, inputs)
+    batch = _check_inputs(model, conversion.draw_inputs(model) if inputs is None else inputs)
 
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
     if format != "tf_saved_model":
@@ -150,8 +149,8 @@ def export(
             f"Model '{model.name}' gives outputs that are not finite numbers, so they cannot be compared. Check its "
             "weights, or pass other `inputs`."
         )
-    difference = _compute_difference(original_outputs, expected)
-    if not difference <= (_ROUNDED_TOLERANCE if plain is not model and _uses_16_bits(model) else _TOLERANCE):
+    difference = conversion.compute_difference(original_outputs, expected)
+    if not difference <= (_ROUNDED_TOLERANCE if plain is not model and conversion.uses_16_bits(model) else _TOLERANCE):
         raise ExportError(
             f"The model to export, without masks and in its export dtype, gives other outputs than model "
             f"'{model.name}': they differ by {difference:.3g} of the largest output. Nothing was written."
@@ -167,7 +166,7 @@ def export(
         try:
             with _silence_warnings():
                 outputs = runtimes.RUNTIMES[format](unchecked, [x.name for x in plain.inputs], batch, list(expected))
-            difference = _compute_difference(expected, outputs)
+            difference = conversion.compute_difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
         if not difference <= tolerance:
@@ -248,16 +247,6 @@ def _check_format(target: Path, format: str | None) -> str:
     return format
 
 
-def _draw_inputs(model: keras.Model) -> list[Array]:
-    rng = np.random.default_rng(0)
-    batch = []
-    for x in model.inputs:
-        shape = (x.shape[0] or _EXAMPLES, *(size or 32 for size in x.shape[1:]))
-        numbers = rng.random(shape) if "float" in x.dtype else rng.integers(0, 2, shape)
-        batch.append(numbers.astype(_find_numpy_dtype(x)))
-    return batch
-
-
 def _check_inputs(model: keras.Model, inputs: Any) -> list[Array]:
     batch = [np.asarray(x) for x in keras.tree.flatten(inputs)]
     expected = [tuple(x.shape) for x in model.inputs]
@@ -292,14 +281,9 @@ def _compute_outputs(model: Any, batch: list[Any]) -> dict[str, Array]:
     return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
 
 
-def _uses_16_bits(model: keras.Model) -> bool:
-    """Tells whether some layers of a model compute in float16 or bfloat16."""
-    return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in walk(model))
-
-
 def _convert_to_float32(model: keras.Model) -> keras.Model:
     """Returns the model, or a copy in float32 if some of its layers compute in float16 or bfloat16."""
-    if not _uses_16_bits(model):
+    if not conversion.uses_16_bits(model):
         return model
 
     def convert(config: Any) -> Any:
@@ -386,15 +370,3 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
     module.tables = [layer.lookup_table for _, layer in walk(plain) if hasattr(layer, "lookup_table")]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
-
-
-def _compute_difference(expected: dict[str, Array], outputs: dict[str, Array]) -> float:
-    """Returns the largest difference, in units of the largest magnitude of the same expected output."""
-    differences = []
-    for name, x in expected.items():
-        y = np.asarray(outputs[name], np.float64)
-        if x.shape != y.shape:
-            raise ValueError(f"its output '{name}' has shape {y.shape}, not {x.shape}")
-        scale = np.abs(x).max(initial=0.0) or 1.0
-        differences.append((np.abs(x - y) / scale).max(initial=0.0))
-    return float(np.max(differences))  # NaN if there is one: it exceeds every tolerance
