@@ -116,8 +116,9 @@ class ChannelGraph:
         self._spread(kept)
         for channels in reversed(self._tensors.values()):
             if not kept[self._roots[channels.slots]].any():
-                self._slots.pin(channels.slots[:1], _LAST)
-                kept[self._roots[channels.slots[:1]]] = True
+                last = channels.slots[np.argmax(~np.isnan(channels.values))]  # a constant one, if any: it needs nothing
+                self._slots.pin(np.array([last]), _LAST)
+                kept[self._roots[last]] = True
                 self._spread(kept)
         return kept
 

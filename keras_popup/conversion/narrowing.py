@@ -16,6 +16,7 @@ from keras_popup.conversion.channel_rules import (
     read_kernel,
 )
 from keras_popup.conversion.channels import ChannelGraph
+from keras_popup.conversion.copying import make_from_config
 
 
 def narrow(graphs: list[ChannelGraph]) -> Any:
@@ -56,14 +57,15 @@ def _narrow_graph(graph: ChannelGraph, replaced: dict[int, Any]) -> None:
 
 def _make_smaller(layer: Any, call: _keras.Call, taken: Channels, stays_in: Array, stays_out: Array) -> Any:
     """Returns a layer like another one for fewer channels, not built yet."""
-    config = layer.get_config()
     size = int(stays_out.sum())
+    changes: dict[str, Any] = {}
     if isinstance(layer, READERS):
-        config["units" if isinstance(layer, keras.layers.Dense) else "filters"] = size
-        config["use_bias"] = layer.bias is not None or bool(_fold(layer, taken, stays_in)[stays_out].any())
+        changes["units" if isinstance(layer, keras.layers.Dense) else "filters"] = size
+        changes["use_bias"] = layer.bias is not None or bool(_fold(layer, taken, stays_in)[stays_out].any())
     if isinstance(layer, keras.layers.Reshape):
-        config["target_shape"] = (*(-1 if n is None else n for n in call.outputs[0].shape[1:-1]), size)
-    return type(layer).from_config(config)
+        changes["target_shape"] = (*(-1 if n is None else n for n in call.outputs[0].shape[1:-1]), size)
+    with _keras.SafeModeScope(False):  # the layer is a live object, not from a file
+        return make_from_config(layer, change=lambda config: config | changes)
 
 
 def _fold(layer: Any, taken: Channels, stays_in: Array) -> Array:
