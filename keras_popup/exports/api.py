@@ -75,6 +75,7 @@ def export(
     *,
     inputs: Any = None,
     tolerance: float | None = None,
+    remove_dead: bool = False,
 ) -> Export:
     """Exports a model for another runtime, runs the file with that runtime, and compares the outputs.
 
@@ -102,6 +103,8 @@ def export(
             size 32 for each unknown dimension except the batch dimension.
         tolerance: float, 0 or more, the largest difference to accept. It is relative to the largest magnitude in the
             same output. None is 1e-4, or 0.1 if int8 kernels had to be rounded.
+        remove_dead: bool, whether channels that change nothing are left out, as in `strip_masks`. The file is smaller
+            and quicker then.
 
     Returns:
         An `Export` with path, size and difference.
@@ -137,6 +140,7 @@ def export(
     batch = _check_inputs(model, conversion.draw_inputs(model) if inputs is None else inputs)
 
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
+    plain = _remove_dead(plain) if remove_dead else plain
     if format != "tf_saved_model":
         plain = _convert_to_float32(plain)
     if format == "onnx":
@@ -208,6 +212,13 @@ def _find_input_dtype(example: Array) -> str:
     """Returns the dtype of a model's input: that of the example, but floats are Keras's."""
     dtype = str(keras.backend.standardize_dtype(example.dtype))
     return str(keras.config.floatx()) if "float" in dtype else dtype
+
+
+def _remove_dead(plain: keras.Model) -> keras.Model:
+    try:
+        return conversion.remove_dead(plain)
+    except RuntimeError as error:
+        raise ExportError(f"{error} Nothing was written.") from error
 
 
 def _replace(source: Path, target: Path) -> None:
