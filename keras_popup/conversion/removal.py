@@ -20,30 +20,33 @@ _TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
 _logger = logging.getLogger("keras_popup")
 
 
-def remove_dead(plain: keras.Model) -> keras.Model:
-    """Returns a copy of a plain model without the channels that change nothing. A log line has their number.
+def remove_dead(plain: keras.Model, *, copy: bool = True) -> keras.Model:
+    """Returns a plain model without the channels that change nothing. A log line has their number.
 
     Args:
-        plain: a built `keras.Model` without masks. It is not changed.
+        plain: a built `keras.Model` without masks.
+        copy: bool. True leaves `plain` as it is. False is for a model that nobody needs any more: its layers may become
+            parts of the new graph too.
 
     Returns:
-        A `keras.Model` of the same class and topology, with the same names, not compiled.
+        A `keras.Model` of the same class and topology, with the same names, not compiled. With `copy=False`, it is
+        `plain` if all channels stay.
 
     Raises:
         TypeError: if the model cannot be copied.
         RuntimeError: if the outputs of the two models differ by more than rounding on a made-up batch.
     """
-    copy, _ = copy_model(plain)
-    graphs = follow_channels(copy)
-    dead = describe(copy, graphs)
-    if not is_graph(copy):
+    smaller = copy_model(plain)[0] if copy else plain
+    graphs = follow_channels(smaller)
+    dead = describe(smaller, graphs)
+    if not is_graph(smaller):
         _logger.warning("Model '%s' has code of its own, so all its channels stay.", plain.name)
     elif dead.leaving:
         # Copied once more: some of its layers are still part of the other model too.
-        copy, _ = copy_model(narrow(graphs))
-        _check_outputs(plain, copy)
+        smaller = copy_model(narrow(graphs))[0]
+        _check_outputs(plain, smaller)
     _logger.info("%s", dead.summary())
-    return copy
+    return smaller
 
 
 def _check_outputs(plain: Any, smaller: Any) -> None:

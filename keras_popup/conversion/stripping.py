@@ -95,7 +95,7 @@ def strip_masks(model: keras.Model, *, copy: bool = True, remove_dead: bool = Fa
             if id(layer) in in_code:  # the code makes dropped weights again when a file is read
                 take_back(layer)
     _keras.drop_compiled_functions(plain)
-    return removal.remove_dead(plain) if remove_dead else plain
+    return removal.remove_dead(plain, copy=False) if remove_dead else plain
 
 
 def _makes_masks(layer: Any) -> bool:
