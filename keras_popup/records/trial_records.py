@@ -5,10 +5,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
+from keras_popup.records.checksums import OVERWRITE
 from keras_popup.records.folder import History
+from keras_popup.records.schemas import parse
 
 Metrics = dict[str, float]
 """Numbers by the names that Keras gives them, such as "loss" and "accuracy"."""
+
+
+_OF_RUN_FOLDER = "Delete the line: with --resume, it is made again from the run folder, or by training again."
 
 
 class Record(Protocol):
@@ -16,9 +21,11 @@ class Record(Protocol):
 
     Attributes:
         file: str, the name of the file in the search folder.
+        remedy: str, what to do if the line is damaged.
     """
 
     file: ClassVar[str]
+    remedy: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as a JSON object."""
@@ -26,11 +33,6 @@ class Record(Protocol):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Returns the record that `to_json` wrote. Keys that it does not know are ignored."""
-
-
-def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in content.items() if name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class LayerRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +108,7 @@ class Execution:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        layers = tuple(LayerRecord.from_json(layer) for layer in content["layers"])
-        return cls(**{**_known(cls, content), "layers": layers})
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,8 +143,7 @@ class TrialResult:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        executions = tuple(Execution.from_json(execution) for execution in content["executions"])
-        return cls(**{**_known(cls, content), "executions": executions})
+        return parse(cls, content)
 
     def common(self) -> dict[str, Any]:
         """Returns the fields of a `TrialResult`, which all its subclasses have."""
@@ -167,7 +167,7 @@ class TrialRecord(TrialResult):
     """
 
     file: ClassVar[str] = "trials.jsonl"
-
+    remedy: ClassVar[str] = _OF_RUN_FOLDER
     trial: int
     status: str
     hyperparameters: dict[str, Any]
@@ -177,6 +177,10 @@ class TrialRecord(TrialResult):
     started: str
     seconds: float
     same_as: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not self.executions:
+            raise ValueError("it has a score, and no executions")
 
     def to_json(self) -> dict[str, Any]:
         content = super().to_json()
@@ -196,10 +200,16 @@ class BestRecord(TrialRecord):
     """
 
     file: ClassVar[str] = "best.json"
+    remedy: ClassVar[str] = "Delete it: the search, with --resume, writes it again."
 
     execution: int
     test: Metrics | None = None
     refit: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.execution < len(self.executions):
+            raise ValueError(f"execution is {self.execution}, and it has {len(self.executions)}")
 
     @property
     def best_execution(self) -> Execution:
@@ -216,6 +226,7 @@ class BaselineRecord(TrialResult):
     """
 
     file: ClassVar[str] = "baselines.jsonl"
+    remedy: ClassVar[str] = _OF_RUN_FOLDER
 
     width: float
     score: float | None
@@ -232,6 +243,7 @@ class StartedRecord:
     """
 
     file: ClassVar[str] = "started.jsonl"
+    remedy: ClassVar[str] = OVERWRITE
 
     trial: int
     after: int
@@ -242,7 +254,7 @@ class StartedRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -270,7 +282,7 @@ class Heartbeat:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 def best_trial(ended: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -94,8 +94,7 @@ def search(
         with folder.locked():
             _check_folder(config, folder, resume, overwrite)  # another search may have used it meanwhile
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
-            if (recorded := folder.read("search.json"))["config"] != config.arguments():
-                folder.write("search.json", {**recorded, "config": config.arguments()})
+            folder.change_config(config.arguments())
             runner = Runner(pool, config.retries, stall_minutes * 60)
             views = Views(folder, tensorboard)
             trials = Trials(config, folder, runner, proposals, measurement, views)

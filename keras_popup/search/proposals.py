@@ -191,9 +191,10 @@ class Proposals:
             self._oracle.max_trials = max(self._oracle.max_trials, len(started))
         # The oracle's answers depend on nothing else than how many trials had ended before each question.
         for record in started:
-            for each in ended[told : record.after]:
-                self.tell(each.trial, each.score, each.error)
-            told = max(told, record.after)
+            # A trial that has not been proposed yet comes too early: the line of one before it was damaged and deleted.
+            while told < min(record.after, len(ended)) and ended[told].trial in self._trials:
+                self.tell(ended[told].trial, ended[told].score, ended[told].error)
+                told += 1
             proposal = self._ask()
             if proposal is None:
                 raise ValueError(
@@ -204,6 +205,11 @@ class Proposals:
                 _logger.warning("Keras Tuner proposes another trial %d now. The recorded one counts.", proposal.number)
                 self._trials[proposal.number].hyperparameters.values = record.values
         for each in ended[told:]:
+            if each.trial not in self._trials:
+                raise ValueError(
+                    f"started.jsonl lacks trial {each.trial}, which has ended. Start again with --overwrite, or use "
+                    "another folder."
+                )
             self.tell(each.trial, each.score, each.error)
         done = {each.trial for each in ended}
         return [self._proposal(number) for number in self._trials if number not in done]

@@ -106,6 +106,8 @@ def _check_folder(config: ResolvedRunConfig, options: _Options, folder: RunFolde
     folder.check(config.to_json(), resume=options.resume, overwrite=options.overwrite, but=PLACES, read=read_arguments)
     summary = folder.summary() if options.resume else None
     if summary:
+        folder.check_finished()
+        folder.say_if_unchecked()
         _logger.info("The run in '%s' is finished.", folder.path)
     return summary
 

@@ -1,5 +1,7 @@
 """The files of records in the folder of a search."""
 
+import dataclasses
+
 import pytest
 from example_records import RECORDS
 
@@ -10,10 +12,11 @@ def test_search_folder_keeps_records(tmp_path):
     folder = SearchFolder(tmp_path)
     assert folder.records(TrialRecord) == []
     assert folder.best() is None
-    for record in RECORDS[:3]:
+    trials = [dataclasses.replace(record, trial=number) for number, record in enumerate(RECORDS[:3], 1)]
+    for record in trials:
         folder.append(record)
     folder.write_best(RECORDS[3])
-    assert folder.records(TrialRecord) == RECORDS[:3]
+    assert folder.records(TrialRecord) == trials
     assert folder.best() == RECORDS[3]
     with open(tmp_path / "trials.jsonl", "a") as file:
         file.write('{"trial": 4}\n')
