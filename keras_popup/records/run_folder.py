@@ -14,13 +14,13 @@ model.ticket      the network as a ticket, for a run of a search
 .lock             held by the process that trains
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import logging
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,8 @@ class RunFolder(Folder):
         record = CheckpointRecord(epoch=epoch, seconds=seconds, history=history, weights=hash_file(weights))
         self.write_history(history)  # before the checkpoint: whoever sees that finds the history too
         if (self.path / _CHECKPOINT).exists():
-            write_atomically(self.path / _BEFORE, lambda path: shutil.copyfile(self.path / _CHECKPOINT, path))
+            with contextlib.suppress(DamagedError):  # of this process's own file, with the next one about to be written
+                self.write(_BEFORE, dataclasses.asdict(self.read(_CHECKPOINT, CheckpointRecord)))
         self.write(_CHECKPOINT, dataclasses.asdict(record))
         self._remove(("checkpoint-*.weights.h5",), but=(weights, self._weights(epoch - 1)))
 
@@ -202,10 +203,9 @@ class RunFolder(Folder):
 
     def _go_back(self, record: CheckpointRecord, damage: list[DamagedError]) -> None:
         """Puts the checkpoint before in the place of a damaged or missing one."""
-        path = self.path / _CHECKPOINT
-        what = f"'{damage[0].path}' {damage[0].wrong}" if damage else f"'{path}' is missing"
+        what = f"'{damage[0].path}' {damage[0].wrong}" if damage else f"'{self.path / _CHECKPOINT}' is missing"
         _logger.warning("%s. The run goes on from the checkpoint before, of epoch %d.", what, record.epoch)
-        write_atomically(path, lambda unfinished: shutil.copyfile(self.path / _BEFORE, unfinished))
+        self.write(_CHECKPOINT, dataclasses.asdict(record))
 
     def _repair_history(self, history: History) -> None:
         """Writes history.csv again where it is not that of a checkpoint. A kill may have left a row more."""

@@ -20,7 +20,9 @@ def test_search_folder_keeps_records(tmp_path):
     assert folder.best() == RECORDS[3]
     with open(tmp_path / "trials.jsonl", "a") as file:
         file.write('{"trial": 4}\n')
-    with pytest.raises(ValueError, match=r"trials.jsonl' is damaged: .*--overwrite"):
+    with pytest.raises(
+        ValueError, match=r"trials.jsonl. is damaged in line 4: it lacks .status.. Delete the line: with --resume"
+    ):
         folder.records(TrialRecord)
     (tmp_path / "best.json").write_text('{"trial": 1, "execution": 0, "executions": []}')
     with pytest.raises(ValueError, match=r"best.json' is damaged"):
