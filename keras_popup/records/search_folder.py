@@ -88,7 +88,9 @@ class SearchFolder(Folder):
             try:
                 records.append(kind.from_json(self._unseal(kind.file, parse_object(line), number_of_search)))
             except ValueError as error:
-                raise DamagedError(path, f"is damaged in line {number}: {error}", kind.remedy) from None
+                raise DamagedError(
+                    path, f"is damaged in line {number}: {error}", kind.remedy.format(line=number)
+                ) from None
         self._check_once(path, [record.trial for record in records if hasattr(record, "trial")])
         return records
 

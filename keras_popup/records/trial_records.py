@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
-from keras_popup.records.checksums import OVERWRITE
 from keras_popup.records.folder import History
 from keras_popup.records.schemas import parse
 
@@ -13,7 +12,7 @@ Metrics = dict[str, float]
 """Numbers by the names that Keras gives them, such as "loss" and "accuracy"."""
 
 
-_OF_RUN_FOLDER = "Delete the line: with --resume, it is made again from the run folder, or by training again."
+_MADE_AGAIN = "with --resume, they are taken from their run folders, or trained again."
 
 
 class Record(Protocol):
@@ -21,7 +20,7 @@ class Record(Protocol):
 
     Attributes:
         file: str, the name of the file in the search folder.
-        remedy: str, what to do if the line is damaged.
+        remedy: str, what to do if line {line} is damaged.
     """
 
     file: ClassVar[str]
@@ -167,7 +166,11 @@ class TrialRecord(TrialResult):
     """
 
     file: ClassVar[str] = "trials.jsonl"
-    remedy: ClassVar[str] = _OF_RUN_FOLDER
+    # The tuner chose each trial by those that had ended before.
+    remedy: ClassVar[str] = (
+        "Delete this line and those after it, and the lines of started.jsonl whose 'after' is {line} or more: "
+        f"{_MADE_AGAIN}"
+    )
     trial: int
     status: str
     hyperparameters: dict[str, Any]
@@ -226,7 +229,7 @@ class BaselineRecord(TrialResult):
     """
 
     file: ClassVar[str] = "baselines.jsonl"
-    remedy: ClassVar[str] = _OF_RUN_FOLDER
+    remedy: ClassVar[str] = f"Delete this line: {_MADE_AGAIN}"
 
     width: float
     score: float | None
@@ -243,7 +246,9 @@ class StartedRecord:
     """
 
     file: ClassVar[str] = "started.jsonl"
-    remedy: ClassVar[str] = OVERWRITE
+    remedy: ClassVar[str] = (
+        f"Delete this line and those after it, and the lines of trials.jsonl of trials {{line}} and up: {_MADE_AGAIN}"
+    )
 
     trial: int
     after: int

@@ -21,7 +21,7 @@ def test_search_folder_keeps_records(tmp_path):
     with open(tmp_path / "trials.jsonl", "a") as file:
         file.write('{"trial": 4}\n')
     with pytest.raises(
-        ValueError, match=r"trials.jsonl. is damaged in line 4: it lacks .status.. Delete the line: with --resume"
+        ValueError, match=r"trials.jsonl. is damaged in line 4: it lacks .status.. Delete this line and those"
     ):
         folder.records(TrialRecord)
     (tmp_path / "best.json").write_text('{"trial": 1, "execution": 0, "executions": []}')
