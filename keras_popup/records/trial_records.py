@@ -171,6 +171,7 @@ class TrialRecord(TrialResult):
         "Delete this line and those after it, and the lines of started.jsonl whose 'after' is {line} or more: "
         f"{_MADE_AGAIN}"
     )
+
     trial: int
     status: str
     hyperparameters: dict[str, Any]

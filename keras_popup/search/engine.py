@@ -68,6 +68,7 @@ def search(
     Raises:
         ValueError, FileNotFoundError, FileExistsError, ImportError, ConnectionError: for arguments, data, a folder, an
             installation or a cluster that cannot be used, before the first trial.
+        DamagedError: a ValueError, if a file of the search in `out` is not what was written.
         RuntimeError: if no trial has succeeded.
     """
     on_ray = ray_address is not None or (workers or 1) > 1
