@@ -18,11 +18,16 @@ VALUES = strategies.recursive(
 )
 OBJECTS = strategies.dictionaries(strategies.text().filter(lambda name: name != checksums.KEY), VALUES)
 
+SETTINGS = hypothesis.settings(
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+
 
 def written(content, **options):
     return json.loads(json.dumps(content, **options))
 
 
+@SETTINGS
 @hypothesis.given(OBJECTS)
 def test_is_sealed_after_writing_and_reading(content):
     sealed = checksums.seal(content, "a.json")
@@ -32,6 +37,7 @@ def test_is_sealed_after_writing_and_reading(content):
     assert not checksums.is_sealed(content, "a.json")
 
 
+@SETTINGS
 @hypothesis.given(OBJECTS, OBJECTS)
 def test_is_sealed_finds_every_change(content, other):
     sealed, others = checksums.seal(content, "a"), checksums.seal(other, "a")

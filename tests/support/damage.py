@@ -63,7 +63,9 @@ def damage_folder(folder, rng):
     path, other = rng.choice(files), rng.choice(files)
     how = rng.choice(["bytes", "bytes", "edit", "edit", "cut", "empty", "folder", "exchange", "remove", "permission"])
     content = path.read_bytes()
-    if how == "bytes":
+    if how in ("bytes", "edit") and not content:  # such as that of the lock
+        path.write_bytes(b"?")
+    elif how == "bytes":
         path.write_bytes(damage(content, rng))
     elif how == "edit":
         path.write_bytes(_edit_text(content, rng) if path.suffix in (".json", ".jsonl") else damage(content, rng))
