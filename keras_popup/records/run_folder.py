@@ -197,7 +197,7 @@ class RunFolder(Folder):
         except Exception as error:  # of any type: HDF5 and Keras have many
             if weights.exists() and record.weights:
                 raise  # the file is what was written: the model is another
-            wrong = f"is damaged: {error}" if weights.exists() else "is missing"
+            wrong = f"is damaged: {' '.join(str(error).split())}" if weights.exists() else "is missing"
             raise DamagedError(weights, wrong.rstrip(".")) from None
         return record
 
