@@ -45,11 +45,7 @@ def made(tmp_path_factory):
         ("started.jsonl", lambda text: text.replace('"after": 1', '"after": 2'), "is damaged in line 2: its checksum"),
         ("started.jsonl", lambda text: "\n" + text, "is damaged in line 1: it is empty"),
         ("baselines.jsonl", lambda text: "[]\n", "is damaged in line 1: it is not a JSON object. Delete this line: "),
-        (
-            "best.json",
-            lambda text: text.replace("0.35", "0.95"),
-            "is damaged: its checksum.* Delete it: the search, with",
-        ),
+        ("best.json", lambda text: text.replace("0.55", "0.95"), "is damaged: its checksum.* Delete it: the search"),
         ("best.keras", lambda text: "", "is damaged: its checksum differs. Delete it: the search, with --resume"),
         ("best.ticket", lambda text: "another", "is damaged: its checksum differs. Delete it"),
     ],
