@@ -19,7 +19,7 @@ VALUES = strategies.recursive(
 OBJECTS = strategies.dictionaries(strategies.text().filter(lambda name: name != checksums.KEY), VALUES)
 
 SETTINGS = hypothesis.settings(
-    max_examples=50, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 
 
