@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+from record_folders import make_older
 from searches import lines
 
 from keras_popup import cli, records
@@ -71,6 +72,7 @@ def test_write_report_changes_nothing_of_the_search(failing, tmp_path):
 def test_write_report_lets_no_text_run(failing, tmp_path, capsys):
     folder = tmp_path / "evil"
     shutil.copytree(failing[0], folder)
+    make_older(folder)  # whose texts can be changed
     config = json.loads((folder / "search.json").read_text())
     config["config"]["dataset"] = "<script>alert(1)</script>"
     (folder / "search.json").write_text(json.dumps(config))
