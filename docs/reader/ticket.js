@@ -73,7 +73,7 @@ const kerasPopupTicket = (() => {
   }
 
   // JSON as Python writes it: NaN and infinities, and seeds up to 2**64, which become texts here.
-  const parse = (text) => JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|NaN|-?Infinity|-?\d+(?![\d.eE])/g, (token) =>
+  const parse = (text) => JSON.parse(text.replace(/"(?:[^"\\]|\\.)*"|NaN|-?Infinity|-?\d[\d.eE+-]*/g, (token) =>
     /^-?\d{16,}$/.test(token) ? `"${token}"` : /^(NaN|-?Infinity)$/.test(token) ? "null" : token));
 
   async function open(bytes, kind, maxBytes) { // the frame of a ticket or a pack: its manifest, and where that ends
