@@ -12,8 +12,9 @@ const kerasPopupDrawing = (() => {
       stroke.forEach(([x, y], i) => {
         const [u, v] = stroke[Math.max(i - 1, 0)], [dx, dy] = [u - x, v - y], squared = dx * dx + dy * dy;
         const last = [Math.max(y, v) + radius, Math.max(x, u) + radius];
-        for (let row = Math.max(Math.floor(Math.min(y, v) - radius), 0); row < Math.min(last[0], height); row++)
-          for (let column = Math.max(Math.floor(Math.min(x, u) - radius), 0); column < Math.min(last[1], width); column++) {
+        const [top, left] = [Math.min(y, v), Math.min(x, u)].map((least) => Math.max(Math.floor(least - radius), 0));
+        for (let row = top; row < Math.min(last[0], height); row++)
+          for (let column = left; column < Math.min(last[1], width); column++) {
             const [px, py] = [column + 0.5 - x, row + 0.5 - y];
             const along = squared ? Math.min(Math.max((px * dx + py * dy) / squared, 0), 1) : 0;
             if ((px - along * dx) ** 2 + (py - along * dy) ** 2 <= radius * radius) grid[row * width + column] = 1;
@@ -67,7 +68,8 @@ const kerasPopupDrawing = (() => {
       middle[0] += inked * (i % size[1] + 0.5);
       middle[1] += inked * (Math.floor(i / size[1]) + 0.5);
     });
-    const all = grid.reduce((sum, each) => sum + each, 0) || 1, shift = [size[1], size[0]].map((side, n) => side / 2 - middle[n] / all);
+    const all = grid.reduce((sum, each) => sum + each, 0) || 1;
+    const shift = [size[1], size[0]].map((side, n) => side / 2 - middle[n] / all);
     const moved = placed.map((stroke) => stroke.map(([x, y]) => [x + shift[0], y + shift[1]]));
     return shrink(ink(moved, ...size, radius), height, width);
   }
