@@ -64,7 +64,9 @@ def write_page(ticket):
     """Puts a ticket into the page. It is loaded first, so that the page has one that can be read."""
     load_ticket(ticket)
     text, changed = EMBEDDED.subn(
-        lambda found: f"{found[1]}digits.ticket{found[2]}{base64.b64encode(Path(ticket).read_bytes()).decode()}{found[3]}",
+        lambda found: (
+            f"{found[1]}digits.ticket{found[2]}{base64.b64encode(Path(ticket).read_bytes()).decode()}{found[3]}"
+        ),
         PAGE.read_text(),
     )
     assert changed == 1, f"{PAGE} has {changed} places for a ticket"
