@@ -37,7 +37,10 @@ const kerasPopupNetwork = (() => {
   function getActivation(given) {
     const name = given === null ? "linear" : given?.class_name === "function" ? given.config : given;
     if (Object.hasOwn(ACTIVATIONS, name)) return ACTIVATIONS[name];
-    if (Object.hasOwn(LAYERS, given?.class_name)) return LAYERS[given.class_name](given.config, () => fail("weights"));
+    if (given?.module === "keras.layers" && Object.hasOwn(LAYERS, given.class_name)) {
+      const layer = LAYERS[given.class_name](given.config, () => fail("its activation has weights"));
+      return (x) => layer([x]);
+    }
     return fail(`the activation ${given?.class_name ?? name} is none of ${Object.keys(ACTIVATIONS).join(", ")}`);
   }
 
