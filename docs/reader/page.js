@@ -13,19 +13,20 @@ async function showTicket(bytes, name, options = {}) {
   const model = buildModel(ticket), { made } = ticket.manifest;
   const outputs = model.run(new Float32Array(count(model.inputShape)));
   const time = performance.now() - begin;
-  const names = made.classes ?? Array.from(outputs, (_, i) => String(i));
+  const known = Array.isArray(made.classes) && made.classes.length === outputs.length;
+  const names = Array.from(outputs, (_, i) => String(known ? made.classes[i] : i));
   // Whoever put preprocessing layers into the model feeds it pixels. Other models mostly take values up to 1.
   shown = { model, names, range: made.preprocessing?.length ? 255 : 1 };
   const weights = total(ticket.masks, "size"), kept = total(ticket.masks, "kept");
   find("bytes").textContent = `${number(ticket.bytes)} bytes`;
   find("name").textContent = name;
+  find("origin").textContent = made.dataset ? `trained on ${made.dataset}` : "";
   const facts = [["file", `${number(ticket.bytes)} bytes`], ["random weights", number(weights)],
     ["of them kept", `${number(kept)} (${(100 * kept / weights).toFixed(0)} %)`],
     ["bits per weight, in all", (8 * ticket.bytes / weights).toFixed(2)],
     ["as float32", `${number(4 * weights)} bytes`]];
   const accuracy = made.metrics?.accuracy;
   if (typeof accuracy === "number") facts.push(["test accuracy", `${(100 * accuracy).toFixed(1)} %`]);
-  if (made.dataset) facts.push(["trained on", made.dataset]);
   facts.push(["decoded and run here in", `${time.toFixed(0)} ms`]);
   find("facts").replaceChildren(...facts.map(([term, value]) =>
     element("div", {}, element("dt", {}, term), element("dd", {}, value))));
@@ -34,7 +35,8 @@ async function showTicket(bytes, name, options = {}) {
   const flags = Object.entries({ dataset: made.dataset, ...made.arguments })
     .filter(([, value]) => typeof value !== "object").map(([flag, value]) => `--${flag} ${value}`);
   find("command").hidden = !made.arguments;
-  find("command").textContent = `keras-popup train ${flags.join(" ")} --out run\nkeras-popup ticket pack run`;
+  find("command").replaceChildren(...["keras-popup train", ...flags, "--out run"].flatMap((part) =>
+    [element("span", {}, part), " "]), "\nkeras-popup ticket pack run"); // lines break between flags
   find("shape").textContent = model.inputShape.join(" × ") + (model.inputShape.length > 1 ? " pixels" : " values");
   makeBars();
   clear();

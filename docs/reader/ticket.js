@@ -89,7 +89,15 @@ const kerasPopupTicket = (() => {
     if (sha256(bytes.subarray(0, -DIGEST)) !== digest) fail("it is damaged: its checksum does not match");
     if (length > Math.max(2 ** 20, maxBytes / 256)) fail(`its manifest would have ${length} bytes`);
     const text = await inflate(bytes.subarray(HEADER, HEADER + packed), length, "its manifest");
-    return { manifest: parse(new TextDecoder("utf-8", { fatal: true }).decode(text)), end: HEADER + packed };
+    let manifest = null;
+    try {
+      manifest = parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
+    } catch (error) {
+      fail(`its manifest is not JSON: ${error.message}`);
+    }
+    for (const key of kind === "pack" ? ["tasks"] : ["masks", "tensors", "assets"])
+      if (!Array.isArray(manifest?.[key])) fail(`its manifest has no list of ${key}`);
+    return { manifest, end: HEADER + packed };
   }
 
   // ---- numbers from a seed: the Philox4x64-10 stream of 64-bit words, each as two of 32 bits
