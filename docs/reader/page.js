@@ -21,13 +21,13 @@ async function showTicket(bytes, name, options = {}) {
   find("bytes").textContent = `${number(ticket.bytes)} bytes`;
   find("name").textContent = name;
   find("origin").textContent = made.dataset ? `trained on ${made.dataset}` : "";
-  const facts = [["file", `${number(ticket.bytes)} bytes`], ["random weights", number(weights)],
+  const facts = [["random weights", number(weights)],
     ["of them kept", `${number(kept)} (${(100 * kept / weights).toFixed(0)} %)`],
     ["bits per weight, in all", (8 * ticket.bytes / weights).toFixed(2)],
     ["as float32", `${number(4 * weights)} bytes`]];
   const accuracy = made.metrics?.accuracy;
   if (typeof accuracy === "number") facts.push(["test accuracy", `${(100 * accuracy).toFixed(1)} %`]);
-  facts.push(["decoded and run here in", `${time.toFixed(0)} ms`]);
+  facts.push(["decoded in", `${time.toFixed(0)} ms`]);
   find("facts").replaceChildren(...facts.map(([term, value]) =>
     element("div", {}, element("dt", {}, term), element("dd", {}, value))));
   find("layers").replaceChildren(...ticket.masks.map((mask) => element("tr", {},
