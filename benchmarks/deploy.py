@@ -22,8 +22,8 @@ SHAPES = {"fc": (28, 28, 1), "conv6": (32, 32, 3), "resnet50": (224, 224, 3)}
 FILES = {"litert": "f.tflite", "litert_sparse": "s.tflite", "litert_int8": "i.tflite", "onnx": "m.onnx"}
 
 
-def runner(runtime: str, path: str, images: np.ndarray) -> Callable[[], object]:
-    """Returns a function that runs an exported file once. LiteRT and ONNX Runtime use two threads."""
+def runner(runtime: str, path: str, images: np.ndarray, threads: int = 2) -> Callable[[], object]:
+    """Returns a function that runs an exported file once. `threads` is for LiteRT and ONNX Runtime."""
     if runtime == "tf_saved_model":
         serve = tf.saved_model.load(path).signatures["serving_default"]
         (name,) = serve.structured_input_signature[1]
@@ -33,13 +33,13 @@ def runner(runtime: str, path: str, images: np.ndarray) -> Callable[[], object]:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 2
+        options.intra_op_num_threads = threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda: session.run(None, {name: images})
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path, num_threads=2)
+    interpreter = Interpreter(path, num_threads=threads)
     index = interpreter.get_input_details()[0]["index"]
     interpreter.resize_tensor_input(index, images.shape)
     interpreter.allocate_tensors()

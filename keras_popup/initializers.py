@@ -128,6 +128,12 @@ class FrozenInitializer(keras.initializers.Initializer):
             filled += part.size
         return values.reshape(shape)
 
+    def of_redraw(self, redraw: int) -> "FrozenInitializer":
+        """Returns the initializer of the values of the `redraw`-th redraw, counted from 1; number 0 is this one."""
+        if self.seed is None:
+            raise ValueError(f"{type(self).__name__} has no seed, so it has no redraws. Give it one.")
+        return type(self)(derive_seed(self.seed, "redraw", redraw), self.scaled, self.k) if redraw else self
+
     def sigma(self, fan_in: int, fan_out: int) -> float:
         """Returns the standard deviation of the values."""
         raise NotImplementedError

@@ -1,4 +1,7 @@
-"""The networks of the papers, as plain Keras models with a width. They have no biases, and return float32 logits."""
+"""The networks of the papers, and MobileNet, as plain Keras models with a width.
+
+They have no biases, and return float32 logits.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +16,8 @@ __all__ = [
     "Conv6",
     "Conv8",
     "FullyConnected",
+    "MobileNet",
+    "ResNet8",
     "ResNet18",
     "ResNet34",
     "ResNet50",
@@ -80,6 +85,27 @@ def Conv8(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.
     return _vgg("conv8", (64, 128, 256, 512), input_shape, classes, width)
 
 
+def ResNet8(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, stem: str | None = None
+) -> keras.Model:
+    """Builds the ResNet of MLPerf Tiny for CIFAR-10: three stages of one basic block, of 16, 32 and 64 channels.
+
+    Unlike there, convolutions have no biases, and shortcuts have a normalization, as in the other ResNets here. See
+    `ResNet18` for the arguments.
+
+    Reference:
+        Banbury et al., [MLPerf Tiny Benchmark](https://arxiv.org/abs/2106.07597).
+
+    Example:
+
+    >>> import keras_popup
+    >>> masked = keras_popup.mask_model(keras_popup.models.ResNet8(width=3), k=0.5, seed=1)
+    >>> keras_popup.mask_summary(masked, print_fn=lambda text: None).weights
+    689808
+    """
+    return _resnet("resnet8", _basic_block, (1, 1, 1), input_shape, classes, width, stem, channels=16)
+
+
 def ResNet18(
     input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, stem: str | None = None
 ) -> keras.Model:
@@ -103,17 +129,43 @@ def ResNet18(
 
 
 def ResNet34(
-    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (224, 224, 3),
+    classes: int = 1000,
+    width: float = 1.0,
+    stem: str | None = None,
+    fold: bool = False,
 ) -> keras.Model:
-    """Builds ResNet-34. See `ResNet18` for the arguments."""
-    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem)
+    """Builds ResNet-34.
+
+    See `ResNet18` for the other arguments.
+
+    Args:
+        fold: bool. True builds a folded network: the equal blocks of a stage are one block, which is run several times.
+            Each run has normalizations of its own. So a ticket holds the mask of one block for all of them.
+
+    Reference:
+        García-Arias et al., [Hidden-Fold Networks: Random Recurrent Residuals Using Sparse
+        Supermasks](https://arxiv.org/abs/2111.12330).
+
+    Example:
+
+    >>> import keras_popup
+    >>> plain, folded = (keras_popup.models.ResNet34((32, 32, 3), 10, width=0.25, fold=fold) for fold in (False, True))
+    >>> plain.count_params(), folded.count_params()
+    (1338864, 702960)
+    """
+    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem, fold)
 
 
 def ResNet50(
-    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (224, 224, 3),
+    classes: int = 1000,
+    width: float = 1.0,
+    stem: str | None = None,
+    fold: bool = False,
 ) -> keras.Model:
-    """Builds ResNet-50. See `ResNet18` for the arguments."""
-    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
+    """Builds ResNet-50. See `ResNet18` and `ResNet34` for the arguments."""
+    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem, fold)
 
 
 def ResNet101(
@@ -136,17 +188,46 @@ def WideResNet50(
     return _resnet("wide_resnet50", _wide_bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
 
 
+def MobileNet(input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0) -> keras.Model:
+    """Builds MobileNet: 13 pairs of a 3x3 depthwise and a 1x1 pointwise convolution.
+
+    The layers are named "stem", "block1_depthwise", "block1_pointwise" and so on, "classes". LiteRT has sparse kernels
+    for this network: docs/deploy.md has the conditions. They need images of 3 channels.
+
+    Args:
+        input_shape: (height, width, channels) of the images.
+        classes: number of classes, positive.
+        width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
+
+    Returns:
+        A `keras.Model` from images to logits of shape `(batch, classes)`.
+
+    Reference:
+        Howard et al., [arXiv 1704.04861](https://arxiv.org/abs/1704.04861).
+    """
+    inputs, scaled = _start(input_shape, classes, width)
+    x = _conv_norm(inputs, scaled(32), 3, "stem", strides=2, activation="relu")
+    halving = (2, 4, 6, 12)  # the blocks of stride 2
+    for block, channels in enumerate((64, 128, 128, 256, 256, *6 * (512,), 1024, 1024), 1):
+        x = _depthwise_norm(x, f"block{block}_depthwise", strides=2 if block in halving else 1)
+        x = _conv_norm(x, scaled(channels), 1, f"block{block}_pointwise", activation="relu")
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    return _finish("mobilenet", inputs, x, classes)
+
+
 _MODELS: dict[str, Callable[..., keras.Model]] = {
     "fc": FullyConnected,
     "conv2": Conv2,
     "conv4": Conv4,
     "conv6": Conv6,
     "conv8": Conv8,
+    "resnet8": ResNet8,
     "resnet18": ResNet18,
     "resnet34": ResNet34,
     "resnet50": ResNet50,
     "resnet101": ResNet101,
     "wide_resnet50": WideResNet50,
+    "mobilenet": MobileNet,
 }
 
 
@@ -196,7 +277,31 @@ def _dense(x: Any, units: int, name: str, activation: str | None) -> Any:
     )(x)
 
 
-def _conv(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
+_Folded = dict[str, keras.layers.Layer]
+"""The convolutions that the equal blocks of a stage share, by their names without that of the block."""
+
+
+def _conv(
+    x: Any,
+    filters: int,
+    size: int,
+    name: str,
+    strides: int = 1,
+    activation: str | None = None,
+    folded: _Folded | None = None,
+) -> Any:
+    if folded is not None:
+        stage, _, own = name.split("_", 2)
+        if own not in folded:
+            folded[own] = keras.layers.Conv2D(
+                filters,
+                size,
+                padding="same",
+                use_bias=False,
+                kernel_initializer=_KERNEL_INITIALIZER,
+                name=f"{stage}_folded_{own}",
+            )
+        return folded[own](x)
     padding = "same"
     if strides > 1:
         # Pads both sides equally, like the reference networks. "same" would pad the right and bottom more.
@@ -241,29 +346,63 @@ def _resnet(
     classes: int,
     width: float,
     stem: str | None,
+    fold: bool = False,
+    channels: int = 64,
 ) -> keras.Model:
     inputs, scaled = _start(input_shape, classes, width)
     stem = stem or ("cifar" if input_shape[0] <= 64 else "imagenet")
     if stem == "cifar":
-        x = _conv_norm(inputs, scaled(64), 3, "stem", activation="relu")
+        x = _conv_norm(inputs, scaled(channels), 3, "stem", activation="relu")
     elif stem == "imagenet":
-        x = _conv_norm(inputs, scaled(64), 7, "stem", strides=2, activation="relu")
+        x = _conv_norm(inputs, scaled(channels), 7, "stem", strides=2, activation="relu")
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # after a relu, zeros do not change a maximum
         x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     else:
         raise ValueError(f"`stem` must be 'cifar', 'imagenet' or None. Received: stem={stem!r}.")
     for stage, blocks in enumerate(repeats):
+        folded: _Folded = {}
         for number in range(blocks):
             strides = 2 if stage > 0 and number == 0 else 1
-            x = block(x, 64 * 2**stage, scaled, strides, f"stage{stage + 1}_block{number + 1}")
+            # The first block of a stage differs from the others, except in the first stage of basic blocks.
+            is_equal = number > 0 or (stage == 0 and block is _basic_block)
+            x = block(
+                x,
+                channels * 2**stage,
+                scaled,
+                strides,
+                f"stage{stage + 1}_block{number + 1}",
+                folded if fold and is_equal else None,
+            )
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return _finish(name, inputs, x, classes)
 
 
-def _conv_norm(x: Any, filters: int, size: int, name: str, strides: int = 1, activation: str | None = None) -> Any:
-    x = _conv(x, filters, size, name, strides)
+def _conv_norm(
+    x: Any,
+    filters: int,
+    size: int,
+    name: str,
+    strides: int = 1,
+    activation: str | None = None,
+    folded: _Folded | None = None,
+) -> Any:
+    return _norm(_conv(x, filters, size, name, strides, folded=folded), name, activation)
+
+
+def _norm(x: Any, name: str, activation: str | None) -> Any:
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+
+
+def _depthwise_norm(x: Any, name: str, strides: int) -> Any:
+    padding = "same"
+    if strides > 1:
+        x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # both sides equally, as in _conv
+        padding = "valid"
+    x = keras.layers.DepthwiseConv2D(
+        3, strides=strides, padding=padding, use_bias=False, depthwise_initializer=_KERNEL_INITIALIZER, name=name
+    )(x)
+    return _norm(x, name, "relu")
 
 
 def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
@@ -275,21 +414,31 @@ def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
     return keras.layers.Activation("relu", name=f"{name}_relu")(x)
 
 
-def _basic_block(x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str) -> Any:
-    branch = _conv_norm(x, scaled(channels), 3, f"{name}_conv1", strides, "relu")
-    branch = _conv_norm(branch, scaled(channels), 3, f"{name}_conv2")
+def _basic_block(
+    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, folded: _Folded | None
+) -> Any:
+    branch = _conv_norm(x, scaled(channels), 3, f"{name}_conv1", strides, "relu", folded)
+    branch = _conv_norm(branch, scaled(channels), 3, f"{name}_conv2", folded=folded)
     return _add_shortcut(x, branch, strides, name)
 
 
 def _bottleneck(
-    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, inner_factor: int = 1
+    x: Any,
+    channels: int,
+    scaled: Callable[[int], int],
+    strides: int,
+    name: str,
+    folded: _Folded | None,
+    inner_factor: int = 1,
 ) -> Any:
     inner = scaled(channels * inner_factor)
-    branch = _conv_norm(x, inner, 1, f"{name}_conv1", activation="relu")
-    branch = _conv_norm(branch, inner, 3, f"{name}_conv2", strides, "relu")
-    branch = _conv_norm(branch, 4 * scaled(channels), 1, f"{name}_conv3")
+    branch = _conv_norm(x, inner, 1, f"{name}_conv1", 1, "relu", folded)
+    branch = _conv_norm(branch, inner, 3, f"{name}_conv2", strides, "relu", folded)
+    branch = _conv_norm(branch, 4 * scaled(channels), 1, f"{name}_conv3", folded=folded)
     return _add_shortcut(x, branch, strides, name)
 
 
-def _wide_bottleneck(x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str) -> Any:
-    return _bottleneck(x, channels, scaled, strides, name, inner_factor=2)
+def _wide_bottleneck(
+    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, folded: _Folded | None
+) -> Any:
+    return _bottleneck(x, channels, scaled, strides, name, folded, inner_factor=2)

@@ -37,6 +37,7 @@ def test_models_of_other_papers_have_their_weights():
     assert weights(models.FullyConnected()) == 784 * 300 + 300 * 100 + 100 * 10
     assert round(weights(models.ResNet34()) / 1e6, 1) == 21.8
     assert weights(models.ResNet18()) == 11_164_352
+    assert weights(models.MobileNet()) == 4_209_088  # with gamma, beta and the biases of the last layer: 4,231,976
     imagenet = models.ResNet18(input_shape=(224, 224, 3), classes=1000)
     assert weights(imagenet) == 11_678_912  # torchvision's 11,689,512 less norms and the bias of the last layer
 
@@ -58,7 +59,8 @@ def test_models_scale_every_layer_but_the_last(name):
     narrow, wide = (kernels(models.get(name)((32, 32, 3), 10, width=width)) for width in (0.1, 0.2))
     assert narrow[-1].shape[-1] == wide[-1].shape[-1] == 10
     for a, b in zip(narrow[:-1], wide[:-1], strict=True):
-        assert b.shape[-1] - 2 * a.shape[-1] in range(5)  # int() rounds down, four times as far in a bottleneck
+        axis = -2 if "depthwise" in a.path else -1
+        assert b.shape[axis] - 2 * a.shape[axis] in range(5)  # int() rounds down, four times as far in a bottleneck
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])

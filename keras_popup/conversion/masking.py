@@ -214,6 +214,12 @@ def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Se
         (layer, name) for layer, name in kernels if id(layer) not in reasons_to_skip and (id(layer), name) not in single
     ]
     fractions = patterns.find_fractions(paths, chosen, k, _count_weights)
+    for layer, name in chosen:
+        spec = next(spec for spec in kernels_of(layer) if spec.name == name)
+        shape = tuple(spec.plain_variable(layer).shape)
+        takes = {"axes": spec.axes(layer, len(shape))} if "axes" in settings.selector.takes else {}
+        where = f" of layer '{paths.of(layer)}'"
+        settings.selector.check(shape, fractions[id(layer), name], where, **takes)
     masks: dict[int, MaskArguments] = {}
     for index, (layer, specs) in enumerate(maskable):
         layer_seed = initializers.derive_seed(settings.seed, index)

@@ -46,6 +46,8 @@ def set_k(model: keras.Model, k: patterns.Fractions) -> None:
     sizes = {key: kernel.size for key, kernel in kernels.items()}
     fractions = patterns.find_fractions(paths, chosen, k, lambda layer, name: sizes[id(layer), name])
     for key, fraction in fractions.items():
+        kernels[key].check_k(fraction)
+    for key, fraction in fractions.items():
         kernels[key].k = fraction
 
 

@@ -12,11 +12,11 @@ import keras
 import rich.box
 import rich.table
 
-from keras_popup import initializers, selectors
+from keras_popup import initializers
 from keras_popup._tables import format_table
 from keras_popup.conversion import inspection
 from keras_popup.conversion.patterns import Paths
-from keras_popup.layers import MaskedLayer, own_weights
+from keras_popup.layers import MaskedKernel, MaskedLayer, own_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,8 @@ class MaskSummary:
         weights: int, the number of weights of all masked kernels.
         kept: int, the number of these weights that the masks keep.
         one_bit_bytes: int, the size of all masks at one bit per weight: the sum of ceil(n / 8).
-        entropy_bytes: int, the size of all masks at the entropy limit: the sum of ceil(log2 C(n, kept) / 8).
+        entropy_bytes: int, the size of all masks at the entropy limit: the sum of ceil(log2 C(n, kept) / 8), or of what
+            the selector says for masks of another kind.
         other_weights: int, the number of all other weights: biases, and weights of layers without a mask.
     """
 
@@ -124,6 +125,11 @@ class MaskSummary:
 _MOST_ROWS = 40
 
 
+def _find_share(kernel: MaskedKernel) -> float:
+    """Returns the fraction that a kernel keeps: `k`, or what the selector has made of the scores without it."""
+    return kernel.kept / kernel.size if kernel.selector.draws else kernel.k
+
+
 def _sum_blocks(rows: list[LayerSummary]) -> tuple[LayerSummary, ...]:
     """Returns one row for each block: layers that follow each other, and whose paths begin alike."""
     blocks = []
@@ -178,7 +184,7 @@ def mask_summary(
     29323
     """
     inspection.find_kernels(model, "mask_summary")
-    rows, other_weights = [], 0
+    rows, other_weights, entropy_bytes = [], 0, 0
     paths = Paths(model)
     for path, layer in ("", model), *paths.found:
         weights = sum(math.prod(weight.shape) for weight in own_weights(layer))
@@ -189,6 +195,8 @@ def mask_summary(
                 weights -= 2 * kernel.size + 1 + kernel.selector.draws
                 seed = kernel.seed if isinstance(kernel.initializer, initializers.FrozenInitializer) else None
                 kernel_path = paths.of_kernel(layer, name, several) or model.name
+                limit = kernel.selector.mask_bits(tuple(kernel.scores.shape), _find_share(kernel), **kernel.takes())
+                entropy_bytes += math.ceil(limit / 8)
                 rows.append(LayerSummary(kernel_path, type(layer).__name__, kernel.size, kernel.kept, kernel.k, seed))
             other_weights += weights
         elif weights:
@@ -202,7 +210,7 @@ def mask_summary(
         weights=sum(size for size, _ in sizes),
         kept=sum(kept for _, kept in sizes),
         one_bit_bytes=sum(-(-size // 8) for size, _ in sizes),
-        entropy_bytes=sum(math.ceil(selectors.entropy_bits(size, kept) / 8) for size, kept in sizes),
+        entropy_bytes=entropy_bytes,
         other_weights=other_weights,
         _printed_in=_find_cell() if print_fn is None else None,
     )

@@ -321,7 +321,10 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
         _workarounds.replace_erfc(path)
     else:
         sparse = {"optimizations": [tf.lite.Optimize.EXPERIMENTAL_SPARSITY]} if format == "litert_sparse" else {}
-        plain.export(str(path), format="litert", verbose=False, **sparse)
+        # Without a signature, Keras would make a fixed batch dimension unknown. LiteRT.js takes fixed shapes only.
+        specs = [keras.layers.InputSpec(dtype=x.dtype, shape=x.shape, name=x.name) for x in plain.inputs]
+        signature = [_keras.pack_inputs(plain, specs)]
+        plain.export(str(path), format="litert", verbose=False, input_signature=signature, **sparse)
     if format != "litert_int8":
         return True
     content, exact = litert_int8.with_int8_weights(path.read_bytes())

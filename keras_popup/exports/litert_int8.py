@@ -2,7 +2,8 @@
 
 LiteRT's own "dynamic range" conversion rounds weights to 127 steps, and also quantizes activations at run time. Here,
 only weights become int8. A kernel with one magnitude becomes -1, 0 and +1 times that magnitude, which are its exact
-values. A DEQUANTIZE operation converts the weights to float32. The runtime executes it once.
+values. One whose magnitudes are multiples of the smallest, as with several coats, becomes whole numbers. A DEQUANTIZE
+operation converts the weights to float32. The runtime executes it once.
 """
 
 from typing import Any
@@ -18,9 +19,9 @@ _LEAST_SIZE = 64  # weights; smaller kernels would grow, because a scale and an 
 def with_int8_weights(content: bytes) -> tuple[bytes, bool]:
     """Returns a LiteRT file with int8 kernels, and whether all kernels have kept their exact values.
 
-    If all magnitudes in a kernel are 0 or one other value, the kernel becomes -1, 0 and +1 times one scale. If that is
-    true for each output channel only, because a normalization was folded into the kernel, each channel has its own
-    scale. All other kernels are rounded to 127 steps per channel.
+    If all magnitudes in a kernel are whole multiples, up to 127, of one value, the kernel becomes these numbers times
+    one scale: -1, 0 and +1 for signed constants. If that is true for each output channel only, because a normalization
+    was folded into the kernel, each channel has its own scale. All other kernels are rounded to 127 steps per channel.
 
     Args:
         content: bytes of a LiteRT file with float32 weights.
@@ -88,10 +89,13 @@ def _quantize(kernel: NDArray[np.float32], axis: int) -> tuple[NDArray[np.int8],
     magnitudes = np.abs(kernel)
     others = tuple(a for a in range(kernel.ndim) if a != axis)
     along = tuple(-1 if a == axis else 1 for a in range(kernel.ndim))
-    largest = magnitudes.max(), magnitudes.max(others)
-    for scales in (np.atleast_1d(largest[0]), largest[1]):
+    some = np.where(magnitudes == 0, np.inf, magnitudes)
+    for scales in (np.atleast_1d(some.min()), some.min(others)):
+        scales = np.where(np.isfinite(scales), scales, 1).astype(np.float32)
         shaped = scales if len(scales) == 1 else scales.reshape(along)
-        if np.all((magnitudes == 0) | (magnitudes == shaped)):
-            return np.sign(kernel).astype(np.int8), np.where(scales > 0, scales, 1), True
-    scales = np.where(largest[1] > 0, largest[1], 1) / np.float32(127)
+        steps = np.rint(kernel / shaped)
+        if np.all(np.abs(steps) <= 127) and np.array_equal(steps.astype(np.float32) * shaped, kernel):
+            return steps.astype(np.int8), scales, True
+    largest = magnitudes.max(others)
+    scales = np.where(largest > 0, largest, 1) / np.float32(127)
     return np.rint(kernel / scales.reshape(along)).astype(np.int8), scales, False

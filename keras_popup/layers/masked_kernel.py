@@ -143,6 +143,7 @@ class MaskedKernel:
         self._constraint: Any = None
         self._position = 0  # among the layer's trainable variables, of the scores and the kernel
         self._hint: Any = None
+        self._fixed: Any = None
         self._remembered: RememberedKernel | None = None
         self._autocast = True
 
@@ -159,6 +160,18 @@ class MaskedKernel:
         """Returns the arguments of this kernel, with the present value of `k`."""
         return KernelArguments(self.k, self.seed, self.selector, self.scores_initializer, self.initializer)
 
+    def takes(self) -> dict[str, Any]:
+        """Returns the arguments that the selector takes besides scores, k, training and a seed."""
+        return {**self._find_axes(len(self.scores.shape)), **({} if self._fixed is None else {"fixed": self._fixed})}
+
+    def _find_axes(self, rank: int) -> dict[str, Any]:
+        return {"axes": self.spec.axes(self.layer, rank)} if "axes" in self.selector.takes else {}
+
+    @property
+    def fixed_seed(self) -> int:
+        """The seed from which the selector draws which parts of the mask are fixed."""
+        return initializers.derive_seed(self.seed, "fixed")
+
     # Creating and removing the variables
 
     def check_shape(self, shape: Axes) -> None:
@@ -169,7 +182,7 @@ class MaskedKernel:
                 f"Layer '{self.layer.name}' needs an input whose channels are known and not 0. "
                 f"Received an input that gives a kernel of shape {tuple(shape)}."
             )
-        selectors.check_kept(self._k_value, math.prod(shape), self.where)
+        self.selector.check(tuple(shape), self._k_value, self.where, **self._find_axes(len(shape)))
         if self.selector.draws and isinstance(self.scores_initializer, initializers.Magnitude):
             raise ValueError(
                 f"Layer '{self.layer.name}' draws its masks by probabilities, which magnitudes are not. Received: "
@@ -254,10 +267,12 @@ class MaskedKernel:
         if self.draws is not None:
             _keras.track(layer, _keras.NON_TRAINABLE, self.draws, first + 2)
         self.train()
-        # Not a weight: files do not need it, and each replica has its own.
+        # Not weights: what is fixed follows from the seed, files do not need the hint, and each replica has its own.
         with tf.init_scope():
+            if "fixed" in self.selector.takes:
+                self._fixed = tf.constant(self.selector.draw_fixed(shape, self.fixed_seed))
             self._hint = tf.Variable(
-                tf.zeros((), tf.int64),
+                tf.zeros(self.selector.hint_shape, tf.int64),
                 trainable=False,
                 synchronization=tf.VariableSynchronization.ON_READ,
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
@@ -358,6 +373,10 @@ class MaskedKernel:
             self.k_variable.assign(value)
         self._k_value = value
 
+    def check_k(self, k: float) -> None:
+        """Raises ValueError if the selector cannot keep the fraction `k` of this kernel."""
+        self.selector.check(tuple(self.scores.shape), k, self.where, **self._find_axes(len(self.scores.shape)))
+
     @property
     def size(self) -> int:
         """The number of weights."""
@@ -368,13 +387,16 @@ class MaskedKernel:
     def kept(self) -> int:
         """The number of weights that the selector keeps outside of training."""
         self.check_built("kept")
-        return self.selector.kept(self.scores.value, self.k)
+        return self.selector.kept(self.scores.value, self.k, **self.takes())
 
     def mask(self, training: bool = False) -> tf.Tensor:
-        """Returns the mask, float32, 0 or 1. In training, a selector that draws gives the mask of the next call."""
+        """Returns the mask, float32, with the selector's levels: 0 and 1, or others.
+
+        In training, a selector that draws gives the mask of the next call.
+        """
         self.check_built("mask()")
         k = tf.convert_to_tensor(self.k_variable)
-        return self.selector(self.scores.value, k, training, **self._make_next_seed(training))
+        return self.selector(self.scores.value, k, training, **self.takes(), **self._make_next_seed(training))
 
     def read(self) -> tf.Tensor:
         """Returns the masked kernel for the code of layers: that of the running call, or a new one outside of calls."""
@@ -388,12 +410,12 @@ class MaskedKernel:
         if not tf.executing_eagerly():
             _workarounds.let_graph_go(tf.compat.v1.get_default_graph())
         k, dtype = tf.convert_to_tensor(self.k_variable), dtype or self.layer.compute_dtype
-        kernel, scores = self.kernel.value, self.scores.value
+        kernel, scores, takes = self.kernel.value, self.scores.value, {**self.takes(), **seed}
         if not self.layer.train_kernel:
-            return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **seed)
+            return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **takes)
         # What selectors do to a kernel of ones is the mask, times their scale. The product with it has both gradients.
         ones, own = tf.ones_like(kernel), str(self.kernel.dtype)
-        return tf.cast(kernel * self.selector.masked_kernel(ones, scores, k, training, own, self._hint, **seed), dtype)
+        return tf.cast(kernel * self.selector.masked_kernel(ones, scores, k, training, own, self._hint, **takes), dtype)
 
     def baked(self) -> tf.Tensor:
         """Returns the masked kernel in the variable's dtype; -0.0 becomes +0.0."""

@@ -116,6 +116,11 @@ class SearchConfig:
             raise ValueError(
                 "A budget needs masks with one k in all layers. Leave `method` and fractions of layers out."
             )
+        if "selector" in self.space or (self.run.selector or "").startswith("n_m") or self.run.redraw_every:
+            raise ValueError(
+                "With a budget, k follows from the size of tickets. Give one selector, other than n_m, which has few "
+                "values of k. Leave `redraw_every` out: its bits are known after training only."
+            )
         if self.run.k != RunConfig.k:
             raise ValueError("With a budget, k follows from the width. Give a range of k as limits, or leave k out.")
 

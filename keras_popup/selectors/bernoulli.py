@@ -84,7 +84,9 @@ class Bernoulli(Selector):
         training: bool,
         dtype: str,
         hint: Any = None,
+        *,
         seed: Any = None,
+        **takes: Any,
     ) -> tf.Tensor:
         seeds = _convert_seed(training, seed)
         return drawing.mask_kernel(self.rescale, dtype, kernel, check_scores(scores), seeds)
@@ -93,7 +95,7 @@ class Bernoulli(Selector):
         """Returns the scale applied to the kept weights: size / kept in float32 with `rescale` if kept > 0, else 1."""
         return np.float32(size) / np.float32(kept) if self.rescale and kept else np.float32(1)
 
-    def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns scores for which this selector chooses `mask`: +-|start|, or +-2 where `start` is 0."""
         return np.where(mask, np.float32(1), np.float32(-1)) * np.where(start == 0, np.float32(2), np.abs(start))
 

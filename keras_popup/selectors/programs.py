@@ -41,7 +41,8 @@ def compile_always(function: Callable[..., Any], *static: Hashable) -> Callable[
     return lambda *tensors: _compile(function, static, tensors[0].shape)(*tensors)
 
 
-@functools.lru_cache(maxsize=64)
+# As many as a large network has shapes of kernels, for selectors whose choice depends on the shape.
+@functools.lru_cache(maxsize=256)
 def _trace(function: Callable[..., Any], static: tuple[Hashable, ...], specs: tuple[tf.TensorSpec, ...]) -> Any:
     # Inlined, the operations of all kernels would be optimized one by one, which takes longer than all the rest.
     traced = tf.function(

@@ -1,24 +1,37 @@
 """Retrieves selectors by name or config."""
 
+import ast
 from typing import Any
 
 import keras
 
 from keras_popup.selectors.base import Selector
 from keras_popup.selectors.bernoulli import Bernoulli
+from keras_popup.selectors.block import Block
+from keras_popup.selectors.multicoat import MultiCoat
+from keras_popup.selectors.n_m import NM
+from keras_popup.selectors.signed import Signed
 from keras_popup.selectors.top_k import TopK
 
-_SELECTORS: dict[str, type[Selector]] = {"top_k": TopK, "bernoulli": Bernoulli}
+_SELECTORS: dict[str, type[Selector]] = {
+    "top_k": TopK,
+    "signed": Signed,
+    "multicoat": MultiCoat,
+    "n_m": NM,
+    "block": Block,
+    "bernoulli": Bernoulli,
+}
 
 
 def get(identifier: Any) -> Selector:
     """Retrieves a selector.
 
     Args:
-        identifier: a name (`"top_k"`, `"bernoulli"`), a serialized config, or a `Selector`.
+        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"bernoulli"`), a serialized
+            config, or a `Selector`. A name may have arguments: `"multicoat:coats=3"`, `"top_k:pruned=0.5:locked=0.1"`.
 
     Raises:
-        ValueError: if there is no such selector.
+        ValueError: if there is no such selector, or if it has no such arguments.
         TypeError: if Keras does not know the class of a config.
 
     Example:
@@ -29,14 +42,27 @@ def get(identifier: Any) -> Selector:
     """
     if isinstance(identifier, dict):
         identifier = deserialize(identifier)
-    if isinstance(identifier, str) and identifier in _SELECTORS:
-        return _SELECTORS[identifier]()
+    if isinstance(identifier, str) and identifier.partition(":")[0] in _SELECTORS:
+        return _parse(identifier)
     if isinstance(identifier, Selector):
         return identifier
     raise ValueError(
         f"Unknown selector. Expected one of {sorted(_SELECTORS)}, a Selector object or its config. "
         f"Received: {identifier!r}."
     )
+
+
+def _parse(text: str) -> Selector:
+    """Returns the selector of a name with arguments, such as "multicoat:coats=3"."""
+    name, *arguments = text.split(":")
+    try:
+        pairs = [argument.split("=") for argument in arguments]
+        return _SELECTORS[name](**{key: ast.literal_eval(value) for key, value in pairs})
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"A selector's arguments must be as in 'multicoat:coats=3' or 'top_k:pruned=0.5:locked=0.1'. Received: "
+            f"{text!r}. {error}"
+        ) from None
 
 
 def serialize(selector: Selector) -> dict[str, Any]:

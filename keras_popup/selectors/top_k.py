@@ -1,5 +1,6 @@
 """TopK: the k best-scored weights, by edge-popup."""
 
+import math
 from typing import Any
 
 import keras
@@ -7,13 +8,12 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup.selectors import plain, programs, thresholds
-from keras_popup.selectors.base import Selector, check_scores
-from keras_popup.selectors.counts import check_kept
+from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, make_scores, spread_by_sign
+from keras_popup.selectors.counts import check_kept, count_kept, entropy_bits
 
 
 @keras.saving.register_keras_serializable("keras_popup")
-class TopK(Selector):
+class TopK(ByChoice):
     """Keeps the k best-scored weights of a layer: edge-popup.
 
     With n scores s and `kept = min(n, round-half-up(k * n))`,
@@ -26,21 +26,33 @@ class TopK(Selector):
     It is the same eagerly, in a graph and under XLA, and costs a number of passes over the scores that
     does not depend on n.
 
+    With `pruned` or `locked`, a part of the mask is fixed: a layer draws from its seed
+    which round-half-up(pruned * n) weights are never kept and which round-half-up(locked * n) always are. Scores
+    choose among the others, `kept` in all. Only these take bits in a ticket.
+
     Reference:
         Ramanujan et al., [What's Hidden in a Randomly Weighted Neural
-        Network?](https://arxiv.org/abs/1911.13299), section 3.
+        Network?](https://arxiv.org/abs/1911.13299), section 3. Otsuka et al., [Partially Frozen Random Networks
+        Contain Compact Strong Lottery Tickets](https://arxiv.org/abs/2402.14029), for fixed parts.
+
+    Args:
+        pruned: float in [0, 1), the share of the weights that is never kept.
+        locked: float in [0, 1), the share of the weights that is always kept.
 
     Call arguments:
         scores: float32 tensor, of any shape with 1 to 2**31 - 1 elements.
         k: the fraction kept, in (0, 1]: a Python number or a float64 scalar tensor.
         training: ignored, the choice is the same.
+        fixed: int8 tensor of the shape of `scores`, required with `pruned` or `locked`: -1 for weights that are
+            never kept, 1 for those that always are, 0 for the others. See `draw_fixed`.
 
     Output shape:
         Same as `scores`, float32, exactly 0 or 1.
 
     Raises:
         TypeError: if the scores are a tensor or array of another type than float32.
-        ValueError: if a Python `k` is outside (0, 1] or keeps no weight.
+        ValueError: if `pruned` and `locked` are out of their range, or leave nothing to choose; if a Python `k` is
+            outside (0, 1] or keeps no weight; if a layer's `k` is below `locked` or above 1 - `pruned`.
 
     Example:
 
@@ -50,99 +62,87 @@ class TopK(Selector):
     [0.0, 1.0, 1.0, 0.0]
     """
 
-    def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
-        scores, kept = _checked(scores, k)
-        # Flat here and below, as scores of one size share a program then.
-        return tf.reshape(_straight_through_mask(tf.reshape(scores, [-1]), kept), scores.shape)
+    def __init__(self, pruned: float = 0.0, locked: float = 0.0) -> None:
+        for name, share in (("pruned", pruned), ("locked", locked)):
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+                raise ValueError(f"`{name}` must be a number in [0, 1). Received: {name}={share!r}.")
+        if pruned + locked >= 1:
+            raise ValueError(
+                "`pruned` and `locked` must leave weights to choose from: their sum must be below 1. Received: "
+                f"pruned={pruned}, locked={locked}."
+            )
+        self.pruned, self.locked = float(pruned), float(locked)
+        self.takes = ("fixed",) if pruned or locked else ()
 
-    def masked_kernel(
-        self,
-        kernel: tf.Tensor,
-        scores: tf.Tensor,
-        k: Any,
-        training: bool,
-        dtype: str,
-        hint: Any = None,
-        seed: Any = None,
-    ) -> tf.Tensor:
-        scores, kept = _checked(scores, k)
-        hints = () if hint is None else (tf.convert_to_tensor(hint),)
-        flat = tf.reshape(kernel, [-1]), tf.reshape(scores, [-1])
-        masked, next_hint = _straight_through_kernel(dtype, *flat, kept, *hints)
-        if hint is not None:
-            hint.assign(next_hint)
-        return tf.reshape(masked, kernel.shape)
+    def choice(self, shape: tuple[int, ...], **takes: Any) -> Choice:
+        return Choice(_choose_others if self.takes else choose_largest, spread_by_sign)
 
-    def kept(self, scores: Any, k: float) -> int:
-        return check_kept(k, programs.static_size(scores))
+    def list_fixed(self, fixed: Any = None, **takes: Any) -> tuple[tf.Tensor, ...]:
+        if not self.takes:
+            return ()
+        if fixed is None:
+            raise ValueError(
+                f"TopK(pruned={self.pruned}, locked={self.locked}) needs `fixed`, which weights these are: "
+                "selector.draw_fixed(shape, seed). Received: fixed=None."
+            )
+        return (tf.convert_to_tensor(fixed, tf.int8),)
 
-    def scores_for(self, mask: NDArray[np.uint8], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`.
+    def check(self, shape: tuple[int, ...], k: float, where: str = "", **takes: Any) -> None:
+        size = math.prod(shape)
+        kept = check_kept(k, size, where)
+        pruned, locked = self._count_fixed(size)
+        if not locked <= kept <= size - pruned:
+            raise ValueError(
+                f"k={k} keeps {kept} of the {size} weights{where}, of which {locked} are always kept and {pruned} "
+                f"never: locked={self.locked}, pruned={self.pruned}. Use a k from `locked` to 1 - `pruned`."
+            )
 
-        They have the signs of `start`, and nearly its distribution: with b its largest magnitude, those of kept
-        weights are squeezed into the upper part of [0, b], those of the others into the part below.
+    def mask_bits(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
+        size = math.prod(shape)
+        pruned, locked = self._count_fixed(size)
+        return entropy_bits(size - pruned - locked, count_kept(k, size) - locked)
+
+    def _count_fixed(self, size: int) -> tuple[int, int]:
+        return count_kept(self.pruned, size), count_kept(self.locked, size)
+
+    def draw_fixed(self, shape: tuple[int, ...], seed: int) -> NDArray[np.int8]:
+        """Returns which weights are fixed: -1 for never kept, 1 for always kept, 0 for the others.
+
+        Each weight has a 64-bit number, the raw output of NumPy's Philox with the seed as its key. The weights with the
+        smallest numbers are never kept, those with the largest always.
+
+        Args:
+            shape: tuple of ints, the shape of the kernel.
+            seed: integer in [0, 2**64).
         """
-        largest = np.abs(start).max(initial=0) or np.float32(1)
-        threshold = np.float32(1 - mask.mean(dtype=np.float64)) * largest
-        magnitudes = np.abs(start) / largest
-        # The others stay below the threshold by more than rounding could take away.
-        scores = np.where(mask, threshold + magnitudes * (largest - threshold), magnitudes * threshold * 0.999)
-        return np.copysign(np.where(mask, np.maximum(scores, largest * np.float32(1e-6)), scores), start)
+        size = math.prod(shape)
+        pruned, locked = self._count_fixed(size)
+        order = np.argsort(np.random.Philox(key=seed).random_raw(size), kind="stable")
+        fixed = np.zeros(size, np.int8)
+        fixed[order[:pruned]] = -1
+        fixed[order[size - locked :]] = 1
+        return fixed.reshape(shape)
+
+    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns scores for which this selector chooses `mask`, with the signs of `start` and nearly its distribution.
+
+        With b its largest magnitude, those of kept weights are squeezed into the upper part of [0, b], those of the
+        others into the part below.
+        """
+        return make_scores(mask.astype(np.uint8), start)
+
+    def get_config(self) -> dict[str, Any]:
+        # Left out if there are none, so that earlier versions can read the file.
+        return {"pruned": self.pruned, "locked": self.locked} if self.takes else {}
 
 
-def _checked(scores: Any, k: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the scores as a tensor and the number kept as an int32 scalar."""
-    scores = check_scores(scores)
-    size = programs.static_size(scores)
-    kept = check_kept(k, size) if isinstance(k, (int, float, np.number)) else thresholds.count_kept_tensor(k, size)
-    return scores, tf.convert_to_tensor(kept, tf.int32)
-
-
-# The gradients are straight through the choice and exact through the magnitude. They are made from scores and
-# kernel, which are there anyway: nothing but the masked kernel is kept between the passes.
-
-
-@tf.custom_gradient
-def _straight_through_mask(scores: tf.Tensor, kept: tf.Tensor) -> Any:
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
-        return upstream * tf.sign(scores), None
-
-    return programs.trace_once(_mask)(scores, kept), gradient
-
-
-def _straight_through_kernel(
-    dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    @tf.custom_gradient
-    def masked(*inputs: tf.Tensor) -> Any:
-        def gradient(upstream: tf.Tensor, _: Any) -> tuple[Any, ...]:
-            of_scores = programs.trace_once(_score_gradient)(upstream, kernel, scores)
-            return None, of_scores, *[None] * (len(inputs) - 2)
-
-        return programs.trace_once(_masked, dtype)(*inputs), gradient
-
-    kernel_and_threshold: tuple[tf.Tensor, tf.Tensor] = masked(kernel, scores, kept, *hint)
-    return kernel_and_threshold
-
-
-def _mask(scores: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.cast(_choose(scores, kept)[0], tf.float32)
-
-
-def _masked(dtype: str, kernel: tf.Tensor, scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> Any:
-    mask, next_hint = _choose(scores, kept, *hint)
-    return tf.cast(tf.where(mask, kernel, tf.zeros((), kernel.dtype)), dtype), next_hint
-
-
-def _choose(scores: tf.Tensor, kept: tf.Tensor, *hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mask of flat scores, a bool tensor, and the next hint."""
-    if programs.use_numpy() or programs.is_compiling():
-        threshold = thresholds.find_threshold(scores, kept, *hint)
-        return thresholds.is_above(scores, threshold), threshold
-    ranks = plain.rank_scores(scores)
-    found = plain.find_threshold(ranks, kept, *hint)
-    return found.is_above(ranks), found.hint
-
-
-def _score_gradient(upstream: tf.Tensor, kernel: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.cast(upstream, kernel.dtype) * kernel, scores.dtype) * tf.sign(scores)
+def _choose_others(scores: tf.Tensor, kept: tf.Tensor, hint: Any, fixed: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    """As `choose_largest`, of the scores that are not fixed."""
+    locked, free = fixed > 0, tf.equal(fixed, 0)
+    wanted = kept - tf.reduce_sum(tf.cast(locked, tf.int32))
+    # NaN ranks below every number, so that fixed ones are never chosen. Those of scores that are free count as 0.
+    numbers = tf.where(tf.math.is_nan(scores), tf.zeros_like(scores), scores)
+    chosen, next_hint = choose_largest(
+        tf.where(free, numbers, tf.fill(tf.shape(scores), math.nan)), tf.maximum(wanted, 1), hint
+    )
+    return locked | (free & chosen & (wanted > 0)), next_hint

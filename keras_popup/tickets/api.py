@@ -369,7 +369,7 @@ def _mask_plain(
     Args:
         ticket: the ticket.
         model: its plain model, with weights.
-        masks: the masks as packed bits, by (path of the layer, key of the kernel).
+        masks: the masks as of `mask_record.pack_mask`, by (path of the layer, key of the kernel).
         custom_objects: as in `load_ticket`.
         base: the base model, whose kernels have all their weights.
     """
@@ -380,13 +380,15 @@ def _mask_plain(
         mask_layer(layer, mask_record.to_mask_arguments(records, custom_objects), draw=False)
         for name, record in records.items():
             kernel = layer.masked_kernels[name]
-            mask = np.unpackbits(masks[path, record.key], count=record.size).reshape(record.shape)
+            mask = mask_record.unpack_mask(masks[path, record.key], record)
             if record.from_seed:
-                kernel.kernel.assign(kernel.initializer(record.shape, record.dtype, fans=record.fans))
+                drawn = kernel.initializer.values(record.shape, record.fans).astype(file_format.DTYPES[record.dtype])
+                kernel.kernel.assign(mask_record.redraw(record, drawn, mask))
             elif (of_base := mask_record.read_base_kernel(record, base)) is not None:
                 kernel.kernel.assign(of_base)
-            elif (factor := kernel.selector.factor(record.kept, record.size)) != 1:
-                kernel.kernel.assign(kernel.kernel.numpy() / factor)  # the file has the product
+            else:
+                scale = kernel.selector.factor(record.kept, record.size) * np.where(mask == 0, 1, mask)
+                kernel.kernel.assign(kernel.kernel.numpy() / scale)  # the file has the product
             kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
             with selectors.without_compiling():
                 if not np.array_equal(kernel.mask().numpy(), mask):

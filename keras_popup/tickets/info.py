@@ -7,8 +7,8 @@ from typing import Any
 import rich.box
 import rich.table
 
-from keras_popup import selectors
 from keras_popup._tables import format_table
+from keras_popup.tickets import mask_record
 from keras_popup.tickets.file_format import Ticket, printable
 
 UNKNOWN_INPUT = (
@@ -211,7 +211,7 @@ def describe(path: Path, size: int, ticket: Ticket) -> TicketInfo:
             k=mask.arguments["k"],
             seed=mask.seed,
             mask_bytes=len(mask.tables) + len(mask.stream),
-            limit_bytes=selectors.entropy_bits(mask.size, mask.kept) / 8,
+            limit_bytes=mask_record.compute_limit(mask) / 8,
             other_bytes=masked_layers[mask.layer] + len(mask.values),
             in_base=bool(mask.arguments.get("base")),
         )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.int8]
+Bools = NDArray[np.bool_]
 
 BLOCK = 1 << 20  # the number of weights that are coded at once
 START_BINS = 64  # bins of the magnitude of the initial score
@@ -69,28 +70,32 @@ def _find_magnitude_bins(values: NDArray[np.float32], bins: int) -> Bytes:
     return result
 
 
-def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = None) -> tuple[bytes, bytes]:
+def encode(
+    mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = None, free: Bools | None = None
+) -> tuple[bytes, bytes]:
     """Encodes a mask. It tries several models of the mask, and uses the one with the fewest bytes.
 
     Args:
         mask: uint8 array of the kernel's shape, 0 or 1.
         starts: the result of `start_bins`, or None if the initial scores are not known.
         weights: the result of `weight_bins`, or None if the weights are not known.
+        free: bool array, flat: which weights are coded, at least one; the mask must be 0 for the others. None: all.
 
     Returns:
         (tables, stream). `tables` is the model of the mask, or b"" if one probability serves all weights. `stream`
         is the coded mask.
     """
     flat, kept = mask.ravel(), int(mask.sum(dtype=np.int64))
-    shortest, tables, groups = _compute_entropy(mask.size, kept), b"", None
-    if 0 < kept < mask.size:
+    size = _count_free(mask.size, free)
+    shortest, tables, groups = _compute_entropy(size, kept), b"", None
+    if 0 < kept < size:
         choices = [starts, None] if starts is not None else [None]
         for bins in choices:
-            counts = _count(flat, bins, None)
+            counts = _count(flat, bins, None, free)
             no_labels = [np.zeros(size, np.int8) for size in _list_label_sizes(mask.shape, weights)]
-            for labels in (no_labels, _choose_labels(mask, bins, weights, counts)):
+            for labels in (no_labels, _choose_labels(mask, bins, weights, counts, free)):
                 candidate = _find_groups(mask.shape, labels, weights)
-                table, bits = _choose_codes(_count(flat, bins, candidate))
+                table, bits = _choose_codes(_count(flat, bins, candidate, free))
                 packed = deflate((_NO_STARTS if bins is None else _STARTS) + _join_tables(*labels, table))
                 if bits + 8 * len(packed) < shortest:
                     shortest, tables, groups = bits + 8 * len(packed), packed, candidate
@@ -103,11 +108,11 @@ def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = Non
         starts = None
     coder = constriction.stream.stack.AnsCoder()
     for block in reversed([*_split_into_blocks(mask.size)]):
-        order, runs = _sort_block(block, starts, groups, codes)
+        order, runs = _sort_block(block, starts, groups, codes, free)
         ordered = flat[block] if order is None else flat[block][order]
         end = ordered.size
         for code, count in reversed(runs):
-            model = _make_model(code, kept, mask.size)
+            model = _make_model(code, kept, size)
             if model is not None:
                 coder.encode_reverse(ordered[end - count : end].astype(np.int32), model)
             end -= count
@@ -115,7 +120,13 @@ def encode(mask: Bytes, starts: Bytes | None = None, weights: Bytes | None = Non
 
 
 def decode(
-    tables: bytes, stream: bytes, shape: tuple[int, ...], kept: int, starts: Bytes | None, weights: Bytes | None
+    tables: bytes,
+    stream: bytes,
+    shape: tuple[int, ...],
+    kept: int,
+    starts: Bytes | None,
+    weights: Bytes | None,
+    free: Bools | None = None,
 ) -> Bytes:
     """Decodes a mask: the inverse of `encode`.
 
@@ -126,6 +137,7 @@ def decode(
         kept: int, the number of weights that the mask keeps.
         starts: as for `encode`.
         weights: as for `encode`.
+        free: as for `encode`.
 
     Returns:
         uint8 array of the shape, 0 or 1.
@@ -147,23 +159,28 @@ def decode(
         coder = constriction.stream.stack.AnsCoder(np.frombuffer(stream, "<u4").astype(np.uint32))
     except ValueError as error:
         raise CodingError(f"its stream cannot be read: {error}") from None
-    mask = np.empty(size, np.uint8)
+    mask = np.zeros(size, np.uint8)
+    free_size = _count_free(size, free)
     for block in _split_into_blocks(size):
-        order, runs = _sort_block(block, starts, groups, codes)
+        order, runs = _sort_block(block, starts, groups, codes, free)
         parts: list[Any] = []
         for code, count in runs:
-            model = _make_model(code, kept, size)
+            model = _make_model(code, kept, free_size)
             all_kept = kept > 0 if code is None else code == ALL_KEPT
             parts.append(np.full(count, all_kept, np.uint8) if model is None else coder.decode(model, count))
         if order is None:
             mask[block] = parts[0]
-        else:
+        elif parts:
             mask[block][order] = np.concatenate(parts)
     if not coder.is_empty():
         raise CodingError("its stream has more data than its mask needs")
     if (count := int(mask.sum(dtype=np.int64))) != kept:
         raise CodingError(f"its mask keeps {count:,} weights, not {kept:,}")
     return mask.reshape(shape)
+
+
+def _count_free(size: int, free: Bools | None) -> int:
+    return size if free is None else int(np.count_nonzero(free))
 
 
 def deflate(content: bytes) -> bytes:
@@ -254,9 +271,9 @@ def _find_contexts(block: slice, starts: Bytes | None, groups: Bytes | None) -> 
 
 
 def _sort_block(
-    block: slice, starts: Bytes | None, groups: Bytes | None, codes: Codes | None
+    block: slice, starts: Bytes | None, groups: Bytes | None, codes: Codes | None, free: Bools | None
 ) -> tuple[NDArray[np.intp] | None, list[tuple[int | None, int]]]:
-    """Sorts the weights of a block by their codes.
+    """Sorts the weights of a block that are coded by their codes.
 
     constriction codes many symbols with the same probability several times faster than symbols with different ones.
 
@@ -264,13 +281,18 @@ def _sort_block(
         (order, runs). `order` has the indices of the weights in sorted order, or is None for the original order.
         `runs` has (code, number of weights) in this order.
     """
+    coded = None if free is None else np.flatnonzero(free[block])
     if codes is None:
-        return None, [(None, block.stop - block.start)]
+        return coded, [(None, block.stop - block.start if coded is None else coded.size)]
     shifted = (codes.astype(np.int16) - ALL_DROPPED).astype(np.uint8)  # the same order, as uint8 for a radix sort
     weight_codes = shifted[np.broadcast_to(_find_contexts(block, starts, groups), block.stop - block.start)]
+    if coded is not None:
+        weight_codes = weight_codes[coded]
     counts = np.bincount(weight_codes)
     order = np.argsort(weight_codes, kind="stable")
-    return order, [(int(code) + ALL_DROPPED, int(counts[code])) for code in np.flatnonzero(counts)]
+    return order if coded is None else coded[order], [
+        (int(code) + ALL_DROPPED, int(counts[code])) for code in np.flatnonzero(counts)
+    ]
 
 
 def _make_model(code: int | None, kept: int, size: int) -> Any:
@@ -284,17 +306,20 @@ def _make_model(code: int | None, kept: int, size: int) -> Any:
     return constriction.stream.model.Bernoulli(units / _ONE, perfect=False)
 
 
-def _count(flat: Bytes, starts: Bytes | None, groups: Bytes | None) -> NDArray[np.int64]:
+def _count(flat: Bytes, starts: Bytes | None, groups: Bytes | None, free: Bools | None) -> NDArray[np.int64]:
     """Returns the numbers of dropped and kept weights of each context, of shape (groups, bins, 2)."""
     bins = 1 if starts is None else START_BINS
     counts = np.zeros(GROUPS * bins * 2, np.int64)
     for block in _split_into_blocks(flat.size):
         contexts = _find_contexts(block, starts, groups)
-        counts += np.bincount(contexts * np.uint16(2) + flat[block], minlength=counts.size)
+        kinds = contexts * np.uint16(2) + flat[block]
+        counts += np.bincount(kinds if free is None else kinds[free[block]], minlength=counts.size)
     return counts.reshape(GROUPS, bins, 2)
 
 
-def _choose_labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: NDArray[np.int64]) -> list[Codes]:
+def _choose_labels(
+    mask: Bytes, starts: Bytes | None, weights: Bytes | None, counts: NDArray[np.int64], free: Bools | None
+) -> list[Codes]:
     """Returns labels for the indices along each axis, and for the bins of weights if these are known.
 
     Training has changed the scores of some channels more than those of others. The masks of these channels depend less
@@ -307,14 +332,17 @@ def _choose_labels(mask: Bytes, starts: Bytes | None, weights: Bytes | None, cou
     slopes = np.log(p / (1 - p)) if starts is not None else np.ones(1)
     table = np.stack([-p * slopes, (1 - p) * slopes], axis=-1).astype(np.float32).ravel()
     # The same for all indices except for chance, because initial scores are random.
-    curvature = float(((dropped + kept) @ (p * (1 - p) * slopes**2)) / mask.size)
+    size = _count_free(mask.size, free)
+    curvature = float(((dropped + kept) @ (p * (1 - p) * slopes**2)) / size)
     flat = mask.ravel()
     gradients = np.empty(mask.size, np.float32)
     for block in _split_into_blocks(mask.size):
         gradients[block] = table[flat[block] if starts is None else starts[block] * np.uint8(2) + flat[block]]
+    if free is not None:
+        gradients *= free
     shaped = gradients.reshape(mask.shape)
     by_axis = [
-        (shaped.sum(tuple(other for other in range(mask.ndim) if other != axis), dtype=np.float64), mask.size / length)
+        (shaped.sum(tuple(other for other in range(mask.ndim) if other != axis), dtype=np.float64), size / length)
         for axis, length in enumerate(mask.shape)
     ]
     labels = []

@@ -1,5 +1,6 @@
 """The record of a masked kernel in a ticket: the coded mask, and the seed of the kernel or its kept weights."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
@@ -11,14 +12,14 @@ from numpy.typing import NDArray
 
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
-from keras_popup.selectors import Bernoulli, TopK
-from keras_popup.tickets import allowlist, file_format, mask_coding
+from keras_popup.selectors import NM, Bernoulli, Block, MultiCoat, Signed, TopK
+from keras_popup.tickets import allowlist, file_format, mask_coding, mask_planes, redraws
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import Mask, TicketError
 
 # The selectors whose masked kernel is kernel * mask * factor, so that the kernel may follow from its seed. Others may
 # change a kernel in other ways than by its mask.
-_SEEDED = (TopK(), Bernoulli(False), Bernoulli(True))
+_PRODUCTS = {f"keras_popup>{kind.__name__}": kind for kind in (TopK, Signed, MultiCoat, NM, Block, Bernoulli)}
 
 # The initializers that a ticket may name.
 _FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}
@@ -40,17 +41,23 @@ def encode_kernel(
         ValueError: if the masked kernel is not 0 where the mask is 0, or if a weight is too large for `values_dtype`.
     """
     with selectors.without_compiling():
-        mask = kernel.mask().numpy().astype(np.uint8)
+        mask = kernel.mask().numpy().astype(np.int8)
+    coding = mask_planes.describe(kernel.selector, mask.shape, kernel.k, kernel.fixed_seed, kernel.takes())
+    if coding is None:
+        mask = mask.view(np.uint8)
     shape, fans = mask.shape, kernel.fans(mask.shape)
     frozen = kernel.kernel.numpy()
     weights, values = None, b""
     more: dict[str, Any] = {}
-    is_product = type(kernel.selector) in map(type, _SEEDED)
+    is_product = type(kernel.selector) in _PRODUCTS.values()
     if type(kernel.initializer) in _FROZEN.values() and is_product:
         drawn = kernel.initializer.values(shape, fans)
         if np.array_equal(drawn.astype(frozen.dtype, copy=False), frozen):
             weights = mask_coding.weight_bins(drawn)
             check = file_format.checksum(frozen)
+        elif found := redraws.encode(kernel.initializer, drawn, frozen, mask != 0, fans):
+            weights = mask_coding.weight_bins(drawn)
+            check, values, more = file_format.checksum(frozen[mask != 0]), found[1], {_REDRAWS: found[0]}
         del drawn
     from_seed = weights is not None
     of_base = base.find(frozen) if base is not None and not from_seed and is_product else None
@@ -73,7 +80,8 @@ def encode_kernel(
         starts = mask_coding.start_bins(kernel.scores_initializer.values(shape, fans))
     elif of_base is not None and isinstance(kernel.scores_initializer, initializers.Magnitude):
         starts = mask_coding.start_bins(_to_float32(frozen))  # the bins of scores that are w times a constant
-    tables, stream = mask_coding.encode(mask, starts, weights)
+    tables, stream, coded = _encode_mask(mask, coding, starts, weights)
+    more |= coded
     arguments = kernel.arguments().to_json()
     initializer = arguments.pop("initializer")
     layer = kernel.layer
@@ -85,7 +93,7 @@ def encode_kernel(
         key=key,
         shape=shape,
         dtype=frozen.dtype.name,
-        kept=int(mask.sum(dtype=np.int64)),
+        kept=int(np.count_nonzero(mask)),
         fans=fans,
         initializer=initializer,
         from_seed=from_seed,
@@ -101,11 +109,68 @@ def encode_kernel(
             **more,
         },
         kernel_check=check,
-        mask_check=file_format.checksum(np.packbits(mask)),
+        mask_check=file_format.checksum(pack_mask(mask)),
         tables=tables,
         stream=stream,
         values=values,
     )
+
+
+def _encode_mask(
+    mask: NDArray[Any], coding: dict[str, Any] | None, starts: Any, weights: Any
+) -> tuple[bytes, bytes, dict[str, Any]]:
+    """Returns the tables, the stream, and what the arguments of the record say of them."""
+    if coding is None:
+        return *mask_coding.encode(mask, starts, weights), {}
+    counts, stream = mask_planes.pack(mask_planes.encode(mask, coding, starts, weights))
+    return b"", stream, {_CODING: {**coding, _PLANES: counts}}
+
+
+def _decode_mask(record: Mask, starts: Any, weights: Any) -> NDArray[Any]:
+    """Returns the mask of a record, uint8, or int8 if it is coded in planes."""
+    if _CODING not in record.arguments:
+        return mask_coding.decode(record.tables, record.stream, record.shape, record.kept, starts, weights)
+    coding, planes = _read_planes(record)
+    mask = mask_planes.decode(planes, coding, record.shape, starts, weights)
+    if (kept := int(np.count_nonzero(mask))) != record.kept:
+        raise mask_coding.CodingError(f"its mask keeps {kept:,} weights, not {record.kept:,}")
+    return mask
+
+
+def _read_planes(record: Mask) -> tuple[dict[str, Any], list[mask_planes.Plane]]:
+    coding = record.arguments[_CODING]
+    if not isinstance(coding, dict) or record.tables:
+        raise mask_coding.CodingError(f"its mask is coded as {str(coding)[:60]}")
+    planes = mask_planes.unpack(coding.get(_PLANES), record.stream)
+    return {name: value for name, value in coding.items() if name != _PLANES}, planes
+
+
+def pack_mask(mask: NDArray[Any]) -> NDArray[Any]:
+    """Returns a mask as it is held in memory: packed bits, or int8 if it has levels or is coded in planes."""
+    return np.packbits(mask) if mask.dtype == np.uint8 else mask
+
+
+def unpack_mask(packed: NDArray[Any], record: Mask) -> NDArray[Any]:
+    """Returns the mask of a record from `pack_mask`."""
+    if packed.dtype == np.int8:
+        return packed
+    return np.unpackbits(packed, count=record.size).reshape(record.shape)
+
+
+def is_binary(record: Mask) -> bool:
+    """Tells whether a mask has no other levels than 0 and 1."""
+    coding = record.arguments.get(_CODING)
+    return not isinstance(coding, dict) or "levels" not in coding
+
+
+def compute_limit(record: Mask) -> float:
+    """Returns the bits that the mask of a record takes if nothing but its kind and counts is known."""
+    if _CODING not in record.arguments:
+        return selectors.entropy_bits(record.size, record.kept)
+    try:
+        return sum(selectors.entropy_bits(plane.size, plane.kept) for plane in _read_planes(record)[1])
+    except ValueError as error:
+        raise TicketError(f"{record}: {error}") from None
 
 
 def _round(values: NDArray[Any], dtype: str, kernel: MaskedKernel) -> NDArray[Any]:
@@ -141,8 +206,10 @@ def read_base_kernel(record: Mask, base: Base | None) -> NDArray[Any] | None:
     return np.asarray(kernel)
 
 
-def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
     """Returns (mask, masked kernel) from a record: the inverse of `encode_kernel`.
+
+    The mask is uint8, or int8 if it is coded in planes.
 
     Args:
         record: the record.
@@ -155,14 +222,18 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.ui
     of_base = read_base_kernel(record, base)
     try:
         values, starts, weights = _find_values(record, of_base)
-        mask = mask_coding.decode(record.tables, record.stream, record.shape, record.kept, starts, weights)
+        mask = _decode_mask(record, starts, weights)
     except ValueError as error:
         raise TicketError(f"{record}: {error}") from None
     del starts, weights
     kernel = values.astype(dtype, copy=False) if record.from_seed else values
+    checked = kernel
+    if record.from_seed and _REDRAWS in record.arguments:
+        kernel = redraw(record, kernel, mask)
+        checked = kernel[mask != 0]
     for what, array, check in (
-        ("mask", np.packbits(mask), record.mask_check),
-        ("kernel", kernel, record.kernel_check),
+        ("mask", pack_mask(mask), record.mask_check),
+        ("kernel", checked, record.kernel_check),
     ):
         if file_format.checksum(array) != check:
             raise TicketError(
@@ -177,11 +248,27 @@ def decode_kernel(record: Mask, base: Base | None = None) -> tuple[NDArray[np.ui
     return mask, baked
 
 
-def encode_again(record: Mask, mask: NDArray[np.uint8], base: Base | None) -> Mask:
+def redraw(record: Mask, kernel: NDArray[Any], mask: NDArray[Any]) -> NDArray[Any]:
+    """Returns the kernel of a record's seed with the values of its redraws, if it has any.
+
+    Raises:
+        TicketError: if they are not valid.
+    """
+    if _REDRAWS not in record.arguments:
+        return kernel
+    initializer = _read_initializer(record.initializer)
+    try:
+        return redraws.decode(record.arguments[_REDRAWS], record.values, initializer, kernel, mask != 0, record.fans)
+    except ValueError as error:
+        raise TicketError(f"{record}: {error}") from None
+
+
+def encode_again(record: Mask, mask: NDArray[Any], base: Base | None) -> Mask:
     """Returns a record with the coded mask that `decode_kernel` has decoded."""
     _, starts, weights = _find_values(record, read_base_kernel(record, base))
-    tables, stream = mask_coding.encode(mask, starts, weights)
-    return dataclasses.replace(record, tables=tables, stream=stream)
+    coding = _read_planes(record)[0] if _CODING in record.arguments else None
+    tables, stream, more = _encode_mask(mask, coding, starts, weights)
+    return dataclasses.replace(record, tables=tables, stream=stream, arguments={**record.arguments, **more})
 
 
 def _find_values(record: Mask, of_base: NDArray[Any] | None) -> tuple[NDArray[Any], Any, Any]:
@@ -217,9 +304,11 @@ def _is_magnitude(record: Mask) -> bool:
     return isinstance(serialized, dict) and serialized.get("registered_name") == "keras_popup>Magnitude"
 
 
-def _apply_mask(kernel: NDArray[Any], mask: NDArray[np.uint8], factor: np.float32) -> NDArray[Any]:
+def _apply_mask(kernel: NDArray[Any], mask: NDArray[Any], factor: np.float32) -> NDArray[Any]:
     """Returns kernel * mask * factor, computed in place; -0.0 becomes +0.0. As `MaskedKernel.baked` does."""
     np.copyto(kernel, 0, where=mask == 0)
+    if mask.dtype == np.int8:
+        kernel *= mask.astype(kernel.dtype)
     if factor != 1:
         kernel *= factor.astype(kernel.dtype)
     kernel += np.zeros((), kernel.dtype)
@@ -230,17 +319,22 @@ def find_factor(record: Mask) -> np.float32:
     """Returns the scale that the selector of a record applies to the kept weights."""
     serialized = record.arguments.get("selector")
     parts = serialized if isinstance(serialized, dict) else {}
-    for selector in _SEEDED:
-        known = selectors.serialize(selector)
-        if all(parts.get(name) == known[name] for name in ("registered_name", "class_name", "config")):
-            return selector.factor(record.kept, record.size)
+    kind = _PRODUCTS.get(str(parts.get("registered_name")))
+    if kind is not None and parts.get("class_name") == kind.__name__ and isinstance(parts.get("config"), dict):
+        with contextlib.suppress(TypeError, ValueError):  # of a config that is not one of the class
+            return kind(**parts["config"]).factor(record.kept, record.size)
     raise TicketError(
-        f"{record}: its selector is {str(serialized)[:80]!r}; weights from a seed need a TopK or Bernoulli selector"
+        f"{record}: its selector is {str(serialized)[:80]!r}; weights from a seed need one of the selectors "
+        f"{', '.join(kind.__name__ for kind in _PRODUCTS.values())}"
     )
 
 
 def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, int]], NDArray[np.float32]]:
     """Returns the `values` method of a serialized initializer. It must be one of this library."""
+    return _read_initializer(serialized).values
+
+
+def _read_initializer(serialized: Any) -> initializers.FrozenInitializer:
     parts = serialized if isinstance(serialized, dict) else {}
     name, config = parts.get("registered_name"), parts.get("config")
     if (
@@ -253,7 +347,7 @@ def _get_initializer(serialized: Any) -> Callable[[tuple[int, ...], tuple[int, i
     k = config["k"]
     if k is not None or config["scaled"]:
         file_format.check_number_k(k)
-    return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k).values
+    return _FROZEN[name](initializers.check_seed(config["seed"]), bool(config["scaled"]), k)
 
 
 # The keys of `Mask.arguments`: arguments of the kernel, arguments of the layer, and the name of the kernel. What is
@@ -264,6 +358,9 @@ _LAYER_ARGUMENTS = ("scores_regularizer", *_TRAINED)
 _KERNEL = "kernel"
 _VALUES = "values_dtype"  # if it is not that of the kernel
 _BASE = "base"  # whether the kernel is in the base
+_CODING = "coding"  # how the mask is coded, if in planes: `mask_planes.describe`, and the numbers of the planes
+_PLANES = "planes"
+_REDRAWS = "redraws"  # of kept weights, if the kernel is not all of one seed: as of `redraws.encode`
 
 NEEDS_BASE = "it holds only what differs from a base model. Pass that model, or its .keras file, as `base`"
 
@@ -302,7 +399,15 @@ def to_mask_arguments(records: dict[str, Mask], custom_objects: dict[str, Any] |
     """
     for record in records.values():
         # Arguments of the stock layer, such as another number of units, are not allowed here.
-        if unknown := set(record.arguments) - {*_KERNEL_ARGUMENTS, *_LAYER_ARGUMENTS, _KERNEL, _VALUES, _BASE}:
+        if unknown := set(record.arguments) - {
+            *_KERNEL_ARGUMENTS,
+            *_LAYER_ARGUMENTS,
+            _KERNEL,
+            _VALUES,
+            _BASE,
+            _CODING,
+            _REDRAWS,
+        }:
             raise TicketError(f"masked layer '{record.layer}' has no arguments {str(sorted(unknown))[:60]}")
         try:
             allowlist.check({**record.arguments, "initializer": record.initializer}, custom_objects, sys.maxsize)

@@ -9,6 +9,7 @@ above.
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from keras_popup import selectors
 from keras_popup.tickets import mask_coding
@@ -26,6 +27,7 @@ _CODER_BITS = 64
 # By how many bytes manifests may differ between values of k and metrics, because their digits compress differently.
 _MANIFEST = 32
 _MANIFEST_OF_LAYER = 8
+_MANIFEST_OF_PLANE = 24
 
 
 class BudgetError(ValueError):
@@ -47,6 +49,9 @@ class TicketSize:
     Attributes:
         sizes: sequence of ints, the number of weights of each masked kernel.
         others: int, an upper limit in bytes for everything in the ticket except the masks.
+        selector: str, the selector as a name with arguments.
+        shapes: sequence of tuples, the shapes of the kernels; needed by selectors whose masks depend on them.
+        axes: sequence of pairs, the axes of inputs and outputs of each kernel, as `shapes`.
 
     Raises:
         ValueError: if `sizes` is empty.
@@ -54,6 +59,9 @@ class TicketSize:
 
     sizes: Sequence[int]
     others: int
+    selector: str = "top_k"
+    shapes: Sequence[tuple[int, ...]] = ()
+    axes: Sequence[Any] = ()
 
     def __post_init__(self) -> None:
         if not self.sizes:
@@ -65,8 +73,22 @@ class TicketSize:
 
     def bytes_of(self, kept: Sequence[int]) -> int:
         """Returns an upper limit for the size of a ticket in bytes, from the number of kept weights of each kernel."""
-        manifest = self.others + _MANIFEST + _MANIFEST_OF_LAYER * len(self.sizes)
-        return manifest + sum(map(_bound_mask_bytes, self.sizes, kept))
+        selector = selectors.get(self.selector)
+        planes = len(selector.levels) - 1
+        manifest = self.others + _MANIFEST + (_MANIFEST_OF_LAYER + _MANIFEST_OF_PLANE * (planes - 1)) * len(self.sizes)
+        return manifest + sum(
+            _bound_mask_bytes(size, self._count_bits(selector, number, kept[number]), planes)
+            for number, size in enumerate(self.sizes)
+        )
+
+    def _count_bits(self, selector: selectors.Selector, number: int, kept: int) -> float:
+        """Returns the bits of a mask that keeps `kept` weights of a kernel, of which nothing else is known."""
+        size = self.sizes[number]
+        if not kept or selector.draws:
+            return selectors.entropy_bits(size, kept)
+        shape = self.shapes[number] if self.shapes else (size,)
+        takes = {"axes": self.axes[number]} if "axes" in selector.takes else {}
+        return selector.mask_bits(shape, kept / size, **takes)
 
     def fitting_k(self, budget: int, branch: str, low: float = 0.0, high: float = 1.0) -> float:
         """Returns the k in [low, high] with the largest ticket that fits into the budget.
@@ -81,7 +103,8 @@ class TicketSize:
             ValueError: if `high` keeps no weight of the smallest kernel.
             BudgetError: if no ticket fits.
         """
-        least = 0.5 / min(self.sizes)  # the smallest k that keeps a weight of every kernel
+        # The smallest k that keeps a weight of every kernel, for each of several coats.
+        least = 0.5 / min(self.sizes) * max(selectors.get(self.selector).levels)
         while not selectors.count_kept(least, min(self.sizes)):
             least = math.nextafter(least, 1.0)
         if least > high:
@@ -111,7 +134,6 @@ class TicketSize:
         return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and is_in_range else best
 
 
-def _bound_mask_bytes(size: int, kept: int) -> int:
+def _bound_mask_bytes(size: int, limit: float, planes: int) -> int:
     blocks = -(-size // mask_coding.BLOCK)
-    bits = selectors.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
-    return math.ceil(bits / 8)
+    return math.ceil((limit * (1 + _CODER_SHARE) + _CODER_BITS * blocks * planes) / 8)

@@ -283,6 +283,11 @@ class TaskMasks(Mapping[str, keras.Model]):
                 weights[record.layer, record.key] = tf.convert_to_tensor(masked_kernel)
             elif record.from_seed or mask_record.is_of_base(record):
                 kernel = self._read_kernel(record)
+                if not mask_record.is_binary(record):
+                    raise TicketError(
+                        f"{record} has other levels than 0 and 1. TaskMasks holds one bit for each weight: use "
+                        "load_ticket for this one"
+                    )
                 bits = tf.convert_to_tensor(np.packbits(mask))
                 masks[record.layer, record.key] = _KernelMask(kernel, bits, float(mask_record.find_factor(record)))
             else:

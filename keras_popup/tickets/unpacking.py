@@ -52,7 +52,7 @@ def unpack(
         store = {name: np.asarray(value) for name, value in stores.pop(path, {}).items()}
         for record in records.get(path, ()):
             mask, store[record.key] = mask_record.decode_kernel(record, base)
-            masks[path, record.key] = np.packbits(mask)
+            masks[path, record.key] = mask_record.pack_mask(mask)
             del mask
             advance(record.size)
         architecture.load(layer, path, store, files.pop(path, {}))

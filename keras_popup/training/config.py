@@ -37,6 +37,11 @@ _WIDTH = Bounds(lambda value: 0.0 < value <= 1000.0, "a positive number up to 1,
 _RATE = between(0.0, 1e6, f"a number from 0 to {MOST:,}")
 _BELOW_ONE = Bounds(lambda value: 0.0 <= value < 1.0, "in [0, 1)")
 _SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "in (0, 1]")
+_SELECTORS = ("top_k", "signed", "multicoat", "n_m", "block", "bernoulli")
+_SELECTOR = Bounds(
+    lambda value: value.partition(":")[0] in _SELECTORS,
+    f"one of {', '.join(_SELECTORS)}, or one with arguments, such as multicoat:coats=3",
+)
 _SEED = Bounds(lambda value: 0 <= value < 2**32, "an integer in [0, 2**32)")
 
 _NOT_FOR = {
@@ -191,11 +196,23 @@ class RunConfig:
     k_schedule_end: float = option(
         1.0, "When k_schedule reaches k, as a share of the training.", bounds=_SHARE, not_for=("dense",)
     )
+    redraw_every: int | None = option(
+        None,
+        "Draw weights that the masks do not keep anew after so many steps (IteRand). The paper's are 300. If left out, "
+        "kernels stay as they are.",
+        bounds=between(1, MOST),
+        not_for=("dense", "random", "finetune", BASE),
+    )
+    redraw_rate: float = option(
+        0.1, "The share of these weights that is drawn anew.", bounds=_SHARE, not_for=("dense", "random", "finetune")
+    )
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
         None,
-        "How weights are chosen by their scores. Default by the method: bernoulli for supermask, else top_k.",
-        ("top_k", "bernoulli"),
+        "How weights are chosen by their scores: top_k, signed, multicoat, n_m, block or bernoulli. Arguments follow "
+        "the name: multicoat:coats=3, n_m:m=8, top_k:pruned=0.5:locked=0.1. docs/methods.md tells when to use which. "
+        "Default by the method: bernoulli for supermask, else top_k.",
+        bounds=_SELECTOR,
     )
     rescale: bool = option(
         False,
@@ -300,6 +317,9 @@ class RunConfig:
         _check(self, "rescale", self.draws or not self.rescale, "false, except for bernoulli (--method supermask)")
         one_k = self.k_schedule is None or not isinstance(self.k, dict)
         _check(self, "k_schedule", one_k, "left out if layers have fractions of their own")
+        _check(
+            self, "redraw_rate", self.redraw_rate == 0.1 or self.redraw_every is not None, "0.1 without redraw_every"
+        )
         end = self.k_schedule_end == 1.0 or self.k_schedule is not None
         _check(self, "k_schedule_end", end, "1 without k_schedule")
         learns = self.method != "random" or not self.learning_rate

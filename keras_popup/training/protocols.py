@@ -52,8 +52,8 @@ _BASE["supermask"] = Protocol(learning_rate=50.0, epochs=20, l2=0.0)
 
 PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("fc", "conv2", "conv4", "conv6", "conv8"), _SMALL),
-    "resnet18": _RESNET_ON_CIFAR,
-    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50"), _IMAGENET),
+    **dict.fromkeys(("resnet8", "resnet18"), _RESNET_ON_CIFAR),
+    **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50", "mobilenet"), _IMAGENET),
     BASE: _BASE,
 }
 """The protocols, by model and method."""

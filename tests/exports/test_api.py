@@ -44,6 +44,21 @@ def test_export_of_every_model(case, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_export_keeps_a_fixed_batch_size_in_litert_files(batch_size, tmp_path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    left, right = (keras.Input((5,), batch_size=batch_size, name=name) for name in ("left", "right"))
+    both = keras.layers.Concatenate()([keras.layers.Dense(4)(left), keras.layers.Dense(4)(right)])
+    model = mask_model(keras.Model({"right": right, "left": left}, both), k=0.5, seed=1)
+    for name in ("litert", "litert_sparse", "litert_int8"):
+        assert keras_popup.export(model, tmp_path / "model.tflite", name).difference <= 1e-5
+        details = Interpreter(str(tmp_path / "model.tflite")).get_signature_runner().get_input_details()
+        signatures = {key: entry["shape_signature"].tolist() for key, entry in details.items()}
+        assert signatures == {key: [batch_size or -1, 5] for key in ("left", "right")}
+
+
+@pytest.mark.integration
 def test_export_wraps_a_subclassed_model(tmp_path):
     model = mask_model(plain_model("subclassed"), k=0.5, seed=1)
     assert not getattr(model, "inputs", None)

@@ -13,12 +13,12 @@ from keras_popup import layers, selectors
 
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("training", [False, True])
-def test_selector_gives_zeros_and_ones(name, training):
+def test_selector_gives_its_levels(name, training):
     scores = np.random.default_rng(1).standard_normal((4, 5)).astype(np.float32)
     mask = selectors.get(name)(scores, 0.4, training, **drawing(selectors.get(name), training))
     assert mask.shape == scores.shape
     assert mask.dtype == tf.float32
-    assert set(np.unique(mask)) == {0.0, 1.0}
+    assert set(np.unique(mask)) == set(selectors.get(name).levels)
 
 
 def test_selector_that_draws_needs_no_more_than_a_call():
@@ -46,17 +46,25 @@ def test_scores_for_must_be_implemented(tmp_path):
 
 @pytest.mark.parametrize("name", SELECTORS)
 @pytest.mark.parametrize("start", ["uniform", "zeros", "constant", "negative zeros"])
-@pytest.mark.parametrize("kept", [1, 5, 96, 97])
-def test_scores_for_a_mask_choose_it_again(name, start, kept):
-    rng = np.random.default_rng(kept)
+@pytest.mark.parametrize("k", [0.25, 0.5, 1])
+def test_scores_for_a_mask_choose_it_again(name, start, k):
+    rng = np.random.default_rng(4)
     starts = {
-        "uniform": rng.uniform(-0.1, 0.1, 97),
-        "zeros": np.zeros(97),
-        "constant": np.full(97, 0.1),
-        "negative zeros": -np.zeros(97),
+        "uniform": rng.uniform(-0.1, 0.1, (12, 8)),
+        "zeros": np.zeros((12, 8)),
+        "constant": np.full((12, 8), 0.1),
+        "negative zeros": -np.zeros((12, 8)),
     }[start].astype(np.float32)
-    mask = rng.permutation(np.arange(97) < kept).astype(np.uint8)
     selector = keras_popup.selectors.get(name)
+    mask = selector(rng.normal(size=(12, 8)).astype(np.float32), k).numpy().astype(np.int8)
     scores = selector.scores_for(mask, starts)
     assert scores.dtype == np.float32
-    np.testing.assert_array_equal(selector(scores, kept / 97), mask)
+    np.testing.assert_array_equal(selector(scores, k), mask)
+
+
+@pytest.mark.parametrize("kept", [1, 5, 96, 97])
+def test_scores_for_masks_of_any_count(kept):
+    rng = np.random.default_rng(kept)
+    mask = rng.permutation(np.arange(97) < kept).astype(np.uint8)
+    scores = selectors.TopK().scores_for(mask, rng.uniform(-0.1, 0.1, 97).astype(np.float32))
+    np.testing.assert_array_equal(selectors.TopK()(scores, kept / 97), mask)

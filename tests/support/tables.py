@@ -205,6 +205,15 @@ def plain_model(name: str) -> keras.Model:
 INITIALIZERS = sorted(initializers.INITIALIZERS)
 SELECTORS = sorted(registry._SELECTORS)
 
+# With arguments too: what does not draw its masks.
+CHOOSING = [
+    *(name for name in SELECTORS if name not in ("bernoulli", "global_top_k")),
+    "top_k:pruned=0.3:locked=0.25",
+    "multicoat:coats=3",
+    "n_m:m=2",
+    "block:size=3",
+]
+
 POLICIES = ["float32", "mixed_bfloat16", "mixed_float16"]
 
 
