@@ -288,16 +288,21 @@ const kerasPopupTicket = (() => {
     Object.hasOwn(NUMBERS, dtype) ? NUMBERS[dtype](bytes.slice().buffer) : fail(`${what} is of ${dtype}`);
 
   function factorOf({ arguments: { selector }, kept, shape }) {
-    // Another kind of mask: its levels and what it multiplies by belong here.
+    // A selector of masks in planes belongs here when they are decoded.
     const name = selector?.registered_name;
     if (name === "keras_popup>TopK") return 1;
     if (name !== "keras_popup>Bernoulli") fail(`its selector is ${name}, which this reader lacks`);
     return selector.config.rescale && kept ? Math.fround(product(shape) / kept) : 1;
   }
 
+  const KNOWN = new Set(["k", "seed", "selector", "scores_initializer", "scores_regularizer", "train_bias",
+    "train_others", "train_scores", "train_kernel", "kernel", "values_dtype", "base"]); // arguments of a mask
+
   async function readKernel(record, [tables, stream, values], base) {
     const { shape, dtype, kept, fans, arguments: given } = record, size = product(shape);
     const masked = new Float32Array(size), packed = new Uint8Array(Math.ceil(size / 8));
+    for (const name of Object.keys(given))
+      if (!KNOWN.has(name)) fail(`it has '${name}', which this reader lacks`); // it may change what the bytes mean
     const factor = record.from_seed || given.base ? factorOf(record) : 1;
     let kernel = null, starts = null, bins = null;
     if ((record.from_seed || given.base) && dtype !== "float32") fail(`its kernel is of ${dtype}, not float32`);

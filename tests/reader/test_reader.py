@@ -231,6 +231,10 @@ def refused():
             edited(lambda m: m["masks"][2]["arguments"]["selector"].update(registered_name="mine>Best")),
             "the mask of layer 'hidden': its selector is mine>Best, which this reader lacks",
         ),
+        "planes": (
+            edited(lambda m: m["masks"][2]["arguments"].update(coding={"levels": [-1, 0, 1], "planes": []})),
+            "the mask of layer 'hidden': it has 'coding', which this reader lacks",
+        ),
         "kept": (mask(kept=4914), "the mask of layer 'hidden': its mask keeps 4915 weights, not 4914"),
         "check": (mask(mask_check="0"), "the mask of layer 'hidden': its mask is not the one that was saved"),
         "kernel_check": (mask(kernel_check="0"), "its kernel is not the one that was saved"),
