@@ -40,7 +40,7 @@ def run(row: Row, places: dict[str, str], more: list[str]) -> bool:
         return False
     folder = RunFolder(row.folder)
     finished = folder.summary()
-    summary = finished or {**folder.read("config.json", "config"), "diverged": True}
+    summary = finished or {**folder.read_content("config.json"), "diverged": True}
     config = {name: value for name, value in summary.pop("config").items() if name not in ("data_dir", *PLACES)}
     place = row.place(places)
     source = _image_files(Path(place)) if place else ""

@@ -39,8 +39,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any], size: int = 0) ->
             the process where it finds no space.
 
     Raises:
+        IsADirectoryError: if a folder of that name is there.
         OSError: if there is not enough space, with how much is needed and how much is there; or what `write` raises.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"Cannot write '{path}': a folder has this name. Move it away.")
     if size and size > (free := _find_space(path.parent)):
         raise _no_space(path, f"About {size:,} bytes are needed, and {free:,} can be written there.")
     temporary = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")  # another process may write the same file

@@ -7,7 +7,7 @@ Keras's `Tracker` lists the variables and sublayers of a layer. A built layer lo
 import contextlib
 import inspect
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +15,8 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional, functional_like_constructor
+from keras.src.ops import nn as nn_operations
+from keras.src.ops import numpy as numpy_operations
 from keras.src.saving.serialization_lib import ObjectSharingScope, SafeModeScope
 from tensorflow.python.eager import record
 from tensorflow.python.framework import ops
@@ -159,12 +161,53 @@ def find_inputs(tensor: Any) -> list[Any]:
     return list(history.operation._inbound_nodes[history.node_index].input_tensors)
 
 
-def run_graph(model: Any, inputs: list[Any]) -> Any:
+def run_graph(model: Any, inputs: list[Any], replace: Callable[[Any], Any] = lambda operation: operation) -> Any:
     """Returns the outputs of a Functional model's layers for other inputs; symbolic inputs make it part of a new model.
 
     Calling the model would do that too, but adds operations of its own around the layers.
+
+    Args:
+        model: a Functional model.
+        inputs: the tensors, in the order of `model.inputs`.
+        replace: function from a layer or operation of the model to the one that is called in its place.
     """
-    return model._run_through_graph(inputs, operation_fn=lambda operation: operation)
+    return model._run_through_graph(inputs, operation_fn=replace)
+
+
+class Call(NamedTuple):
+    """A call of a layer or operation in a Functional or Sequential model, with its symbolic tensors."""
+
+    operation: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+def list_calls(graph: Any) -> list[Call]:
+    """Returns the calls in a built Functional or Sequential model, each after those whose outputs it takes."""
+    function = graph._functional if isinstance(graph, keras.Sequential) else graph
+    by_depth = function._nodes_by_depth
+    return [
+        Call(node.operation, node.arguments.args, node.arguments.kwargs, node.input_tensors, node.outputs)
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if not node.is_input
+    ]
+
+
+ELEMENTWISE_OPERATIONS: frozenset[type] = frozenset(
+    getattr(module, name)
+    for module, names in (
+        (nn_operations, "Relu Relu6 Sigmoid Softplus Silu LeakyRelu HardSigmoid HardSilu Elu Selu Gelu"),
+        (numpy_operations, "Add Subtract Multiply Divide TrueDivide Negative Maximum Minimum Tanh"),
+    )
+    for name in names.split()
+)
+"""What `keras.ops.relu(x)`, `x + y` and the like leave in a graph: functions of each number by itself."""
+
+MULTIPLY = numpy_operations.Multiply
+"""What `x * y` leaves in a graph."""
 
 
 def list_arguments(graph: Any) -> list[Any]:

@@ -45,6 +45,7 @@ def test_example(path, monkeypatch, tmp_path, capsys):
     [
         ("selection.py", "--sizes 5000 --ks 0.5 --inputs fools_the_sample --runs 2"),
         ("deploy.py", "--models fc --runs 2"),
+        ("dead_channels.py", "--models fc --epochs 1 --runs 2"),
         ("train_step.py", "--models fc --precisions mixed_bfloat16 --batch_size 8 --runs 2"),
         ("train_step.py", "--method supermask --models fc --precisions float32 --batch_size 8 --runs 2"),
         ("instruments.py", "--models fc --steps 3 --runs 4"),

@@ -300,3 +300,34 @@ def test_is_recorded_and_is_stateless():
     assert not _keras.is_stateless()
     with keras.StatelessScope():
         assert _keras.is_stateless()
+
+
+def test_list_calls_in_order_with_their_arguments():
+    inputs, dense = keras.Input((4,)), keras.layers.Dense(4)
+    x = dense(inputs)
+    y = keras.layers.Add()([dense(x), x * 2.0])
+    model = keras.Model(inputs, y)
+    calls = _keras.list_calls(model)
+    assert [type(call.operation).__name__ for call in calls][::3] == ["Dense", "Add"]
+    assert calls[0].operation is dense
+    assert calls[0].inputs[0] is model.inputs[0]
+    known = {id(inputs)}
+    for call in calls:
+        assert {id(tensor) for tensor in call.inputs} <= known
+        known |= {id(tensor) for tensor in call.outputs}
+    assert id(model.outputs[0]) in known
+    (times,) = [call for call in calls if type(call.operation) is _keras.MULTIPLY]
+    assert times.args[0] is x
+    assert times.args[1] == 2.0
+    assert times.kwargs == {}
+    assert type(times.operation) in _keras.ELEMENTWISE_OPERATIONS
+    chain = keras.Sequential([keras.Input((4,)), dense])
+    assert [call.operation for call in _keras.list_calls(chain)] == [dense]
+
+
+def test_run_graph_with_other_layers():
+    inputs, dense = keras.Input((4,)), keras.layers.Dense(4)
+    model, other = keras.Model(inputs, dense(inputs)), keras.layers.Dense(2)
+    new = keras.Input((4,))
+    outputs = _keras.run_graph(model, [new], lambda operation: other if operation is dense else operation)
+    assert outputs.shape == (None, 2)

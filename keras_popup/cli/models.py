@@ -18,6 +18,7 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
 
     Raises:
         UsageError: if there is no such file.
+        DamagedError: if the file in a folder is not the one that the run or search has written.
     """
     if path.endswith(".tickets"):
         raise UsageError(
@@ -34,9 +35,19 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
         files, hint = [path], ""
     for file in files:
         if os.path.isfile(file) and file.endswith(suffixes):
+            if file != path:
+                _check_model_file(path, os.path.basename(file))
             return file
     expected = f"the folder of a finished run or search, or a {' or '.join(suffixes)} file"
     raise UsageError(f"MODEL must be {expected}. Received: '{path}'. {hint}".rstrip())
+
+
+def _check_model_file(folder: str, name: str) -> None:
+    """Checks a file by the checksum that the run or search in its folder has of it."""
+    if name.startswith("best."):
+        records.SearchFolder(folder).check_best(name)
+    else:
+        records.RunFolder(folder).check_model(name)
 
 
 def check_data_dir(path: str | None) -> None:

@@ -100,7 +100,7 @@ def _copy_code(layer: Any, copies: Twins, change: Change | None) -> Any:
 def _clone(graph: Any, copies: Twins, change: Change | None) -> Any:
     inputs = None  # Keras clones the inputs of a Sequential model well, but would lose the names of a Functional one's
     if not isinstance(graph, keras.Sequential):
-        inputs = keras.tree.map_structure(lambda x: _make_from_config(_keras.find_operation(x)).output, graph.input)
+        inputs = keras.tree.map_structure(lambda x: make_from_config(_keras.find_operation(x)).output, graph.input)
     with hide_compilation(graph):
         twin = keras.models.clone_model(graph, inputs, clone_function=lambda layer: _copy(layer, copies, change))
     if type(twin) is not type(graph):
@@ -113,7 +113,7 @@ def _clone(graph: Any, copies: Twins, change: Change | None) -> Any:
     return twin
 
 
-def _make_from_config(layer: Any, copies: Twins | None = None, change: Change | None = None) -> Any:
+def make_from_config(layer: Any, copies: Twins | None = None, change: Change | None = None) -> Any:
     """Returns a new layer of the same class and config, with new weights."""
     config = layer.get_config()
     config = change(config) if change else config
@@ -154,7 +154,7 @@ def _reaches_layers(value: Any) -> bool:
 def _copy_from_config(layer: Any, copies: Twins, change: Change | None) -> Any:
     try:
         with hide_compilation(layer):
-            twin = _make_from_config(layer, copies, change)
+            twin = make_from_config(layer, copies, change)
             if isinstance(layer, keras.Model):
                 _build_like(layer, twin)  # a model may make its layers in `build`, and others may share them
     except Exception as error:  # any kind: the code of the layer is not ours

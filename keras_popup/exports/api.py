@@ -40,7 +40,6 @@ FORMATS = tuple(_NEEDS)
 """The formats of `export`."""
 
 _TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
-_EXAMPLES = 4
 
 Array = NDArray[Any]
 
@@ -76,6 +75,7 @@ def export(
     *,
     inputs: Any = None,
     tolerance: float | None = None,
+    remove_dead: bool = False,
 ) -> Export:
     """Exports a model for another runtime, runs the file with that runtime, and compares the outputs.
 
@@ -103,6 +103,8 @@ def export(
             size 32 for each unknown dimension except the batch dimension.
         tolerance: float, 0 or more, the largest difference to accept. It is relative to the largest magnitude in the
             same output. None is 1e-4, or 0.1 if int8 kernels had to be rounded.
+        remove_dead: bool, whether channels that change nothing are left out, as in `strip_masks`. The file is smaller
+            and quicker then.
 
     Returns:
         An `Export` with path, size and difference.
@@ -135,9 +137,10 @@ def export(
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
     if tolerance is not None and not tolerance >= 0:
         raise ValueError(f"`tolerance` must be a number, 0 or more. Received: {tolerance!r}.")
-    batch = _draw_inputs(model) if inputs is None else _check_inputs(model, inputs)
+    batch = _check_inputs(model, conversion.draw_inputs(model) if inputs is None else inputs)
 
     plain = conversion.strip_masks(model) if conversion.masked_layers(model) else model
+    plain = _remove_dead(plain) if remove_dead else plain
     if format != "tf_saved_model":
         plain = _convert_to_float32(plain)
     if format == "onnx":
@@ -150,8 +153,8 @@ def export(
             f"Model '{model.name}' gives outputs that are not finite numbers, so they cannot be compared. Check its "
             "weights, or pass other `inputs`."
         )
-    difference = _compute_difference(original_outputs, expected)
-    if not difference <= (_ROUNDED_TOLERANCE if plain is not model and _uses_16_bits(model) else _TOLERANCE):
+    difference = conversion.compute_difference(original_outputs, expected)
+    if not difference <= (_ROUNDED_TOLERANCE if plain is not model and conversion.uses_16_bits(model) else _TOLERANCE):
         raise ExportError(
             f"The model to export, without masks and in its export dtype, gives other outputs than model "
             f"'{model.name}': they differ by {difference:.3g} of the largest output. Nothing was written."
@@ -167,7 +170,7 @@ def export(
         try:
             with _silence_warnings():
                 outputs = runtimes.RUNTIMES[format](unchecked, [x.name for x in plain.inputs], batch, list(expected))
-            difference = _compute_difference(expected, outputs)
+            difference = conversion.compute_difference(expected, outputs)
         except Exception as error:
             raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
         if not difference <= tolerance:
@@ -211,6 +214,13 @@ def _find_input_dtype(example: Array) -> str:
     return str(keras.config.floatx()) if "float" in dtype else dtype
 
 
+def _remove_dead(plain: keras.Model) -> keras.Model:
+    try:
+        return conversion.remove_dead(plain)
+    except RuntimeError as error:
+        raise ExportError(f"{error} Nothing was written.") from error
+
+
 def _replace(source: Path, target: Path) -> None:
     """Renames a file or folder to `target`. An existing folder is replaced, and put back if that fails."""
     if not target.is_dir():
@@ -248,16 +258,6 @@ def _check_format(target: Path, format: str | None) -> str:
     return format
 
 
-def _draw_inputs(model: keras.Model) -> list[Array]:
-    rng = np.random.default_rng(0)
-    batch = []
-    for x in model.inputs:
-        shape = (x.shape[0] or _EXAMPLES, *(size or 32 for size in x.shape[1:]))
-        numbers = rng.random(shape) if "float" in x.dtype else rng.integers(0, 2, shape)
-        batch.append(numbers.astype(_find_numpy_dtype(x)))
-    return batch
-
-
 def _check_inputs(model: keras.Model, inputs: Any) -> list[Array]:
     batch = [np.asarray(x) for x in keras.tree.flatten(inputs)]
     expected = [tuple(x.shape) for x in model.inputs]
@@ -292,14 +292,9 @@ def _compute_outputs(model: Any, batch: list[Any]) -> dict[str, Array]:
     return {name: np.asarray(tf.cast(output, tf.float32)) for name, output in outputs.items()}
 
 
-def _uses_16_bits(model: keras.Model) -> bool:
-    """Tells whether some layers of a model compute in float16 or bfloat16."""
-    return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in walk(model))
-
-
 def _convert_to_float32(model: keras.Model) -> keras.Model:
     """Returns the model, or a copy in float32 if some of its layers compute in float16 or bfloat16."""
-    if not _uses_16_bits(model):
+    if not conversion.uses_16_bits(model):
         return model
 
     def convert(config: Any) -> Any:
@@ -389,15 +384,3 @@ def _write_saved_model(plain: keras.Model, path: Path) -> None:
     module.tables = [layer.lookup_table for _, layer in walk(plain) if hasattr(layer, "lookup_table")]
     module.serve = serve
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve, "serve": serve})
-
-
-def _compute_difference(expected: dict[str, Array], outputs: dict[str, Array]) -> float:
-    """Returns the largest difference, in units of the largest magnitude of the same expected output."""
-    differences = []
-    for name, x in expected.items():
-        y = np.asarray(outputs[name], np.float64)
-        if x.shape != y.shape:
-            raise ValueError(f"its output '{name}' has shape {y.shape}, not {x.shape}")
-        scale = np.abs(x).max(initial=0.0) or 1.0
-        differences.append((np.abs(x - y) / scale).max(initial=0.0))
-    return float(np.max(differences))  # NaN if there is one: it exceeds every tolerance

@@ -192,7 +192,10 @@ class MaskedKernel:
     def bind_fans(self, initializer: Any, shape: Axes) -> Any:
         """Returns the initializer with the fans of this kernel, and the kernel, as fixed arguments, if it has them."""
         if isinstance(initializer, initializers.Magnitude):
-            return functools.partial(initializer, kernel=self.kernel, fans=self.fans(shape))
+            # A mask with signs begins as one without: all weights keep theirs.
+            signed = min(self.selector.levels) < 0
+            kernel = keras.ops.abs(self.kernel) if signed else self.kernel
+            return functools.partial(initializer, kernel=kernel, fans=self.fans(shape))
         if isinstance(initializer, initializers.FrozenInitializer):
             return functools.partial(initializer, fans=self.fans(shape))
         return initializer

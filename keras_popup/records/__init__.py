@@ -1,5 +1,6 @@
 """Records: the folders of runs and searches, the objects in their files, and pictures of them."""
 
+from keras_popup.records.checksums import DamagedError
 from keras_popup.records.curves import draw_learning_curves as draw_learning_curves
 from keras_popup.records.folder import History as History
 from keras_popup.records.model_file import read_origin as read_origin
@@ -19,4 +20,4 @@ from keras_popup.records.trial_records import TrialRecord as TrialRecord
 from keras_popup.records.trial_records import TrialResult as TrialResult
 from keras_popup.records.trial_records import best_trial as best_trial
 
-__all__ = ["RunFolder", "SearchFolder"]
+__all__ = ["DamagedError", "RunFolder", "SearchFolder"]

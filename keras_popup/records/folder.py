@@ -2,26 +2,63 @@
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import filelock
 
 from keras_popup._files import UNFINISHED, write_atomically
+from keras_popup.records.checksums import (
+    KEY,
+    OVERWRITE,
+    DamagedError,
+    describe,
+    hash_file,
+    hash_object,
+    is_sealed,
+    read_object,
+    seal,
+)
+from keras_popup.records.schemas import parse
+
+_logger = logging.getLogger("keras_popup")
 
 History = list[dict[str, float]]
 """A dict of numbers for each epoch."""
 
 _LOCK = ".lock"
 
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ArgumentsRecord:
+    """The arguments of a run or search: config.json, search.json.
+
+    Attributes:
+        config: dict of the arguments.
+        versions: the versions of libraries.
+        id: str, the same for all files of the run or search: its first arguments, hashed. Empty in older versions.
+    """
+
+    config: dict[str, Any]
+    versions: dict[str, str]
+    id: str = ""
+
 
 class Folder:
     """A folder that belongs to one run or search. Its file of arguments says so.
+
+    Every JSON object in it has a checksum, over its content, the name of its file and the id of the run or search. So
+    what is damaged, or comes from another folder, is found when it is read. Folders of earlier versions have no
+    checksums.
 
     Args:
         path: path of the folder, which need not exist.
@@ -31,9 +68,12 @@ class Folder:
     arguments: ClassVar[str]
     files: ClassVar[tuple[str, ...]]
     """The files that a new start removes. The arguments go last: an interrupted removal still identifies the folder."""
+    folders: ClassVar[tuple[str, ...]]
+    """Those of `files` that are folders."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._own_id: str | None = None  # of the run or search that this process has started
 
     def check(
         self,
@@ -69,7 +109,7 @@ class Folder:
             return
         if self.path.is_dir() and all(file.name.startswith((UNFINISHED, _LOCK)) for file in self.path.iterdir()):
             return
-        if not self.is_one():
+        if not self._read_arguments():
             raise ValueError(
                 f"'{self.path}' exists and is not the folder of a {self.kind}: it has no {self.arguments} of a "
                 f"{self.kind}. Nothing was changed. Use another folder, or move this one away."
@@ -82,6 +122,7 @@ class Folder:
                 "anew, or another folder."
             )
         recorded = read(self.config())
+        self._check_kinds()
         names = [name for name in {**recorded, **config} if name not in but]
         differing = [name for name in names if not _equal(recorded.get(name), config.get(name))]
         if differing:
@@ -92,25 +133,81 @@ class Folder:
             )
 
     def is_one(self) -> bool:
-        """Tells whether the folder holds a run, or a search."""
+        """Tells whether the folder holds a run, or a search. The arguments may be damaged: `config` says it."""
         try:
-            self.read(self.arguments, "config", "versions")
-        except (OSError, ValueError):
-            return False
-        return True
+            return self._read_arguments() is not None
+        except DamagedError:
+            return True
+
+    def _read_arguments(self) -> dict[str, Any] | None:
+        """Returns the content of the file of arguments, unchecked; None if it is absent, or of another program.
+
+        Raises:
+            DamagedError: if it cannot be read. Then nothing tells what the folder is, and nobody may overwrite it.
+        """
+        path = self.path / self.arguments
+        if not os.path.lexists(path):
+            return None
+        remedy = (
+            f"So nothing tells whether the folder is one of a {self.kind}, and nothing was changed. Put the file "
+            "right, or use another folder."
+        )
+        try:
+            content = read_object(path, remedy)
+        except DamagedError as error:
+            if error.wrong.endswith("not a JSON object"):
+                return None
+            raise
+        return content if {"config", "versions"} <= content.keys() else None
 
     def config(self) -> dict[str, Any]:
-        """Returns the recorded arguments. Raises ValueError if they are damaged."""
-        config: dict[str, Any] = self.read(self.arguments, "config")["config"]
-        return config
+        """Returns the recorded arguments. Raises DamagedError if they are missing or damaged."""
+        return self.read(self.arguments, ArgumentsRecord).config
 
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
         """Makes the folder with its arguments. With `overwrite`, its old files are removed, and no others."""
+        self._own_id = None
         if self.path.exists():
             self._remove(self.files if overwrite else (f"{UNFINISHED}*",))
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (self.path / self.arguments).exists():
-            self.write(self.arguments, {"config": config, "versions": versions})
+        if (self.path / self.arguments).exists():
+            self.say_if_unchecked()
+        else:
+            number = hash_object({"config": config, "versions": versions})
+            record = ArgumentsRecord(config=config, versions=versions, id=number)
+            self.write(self.arguments, dataclasses.asdict(record))
+        self._own_id = self._find_id()  # so that damage to the arguments ends no training that goes on
+
+    def change_config(self, config: dict[str, Any]) -> None:
+        """Records other arguments, where the recorded ones are not the same."""
+        record = self.read(self.arguments, ArgumentsRecord)
+        if record.config != config:
+            self.write(self.arguments, dataclasses.asdict(dataclasses.replace(record, config=config)))
+
+    def say_if_unchecked(self) -> None:
+        """Logs that the files cannot be checked, if an earlier version began the run or search."""
+        if self._find_id() is None:
+            _logger.warning(
+                "An earlier version has begun the %s in '%s', without checksums: its files cannot be checked.",
+                self.kind,
+                self.path,
+            )
+
+    def _find_id(self) -> str | None:
+        """Returns the id of the run or search; None if an earlier version began it, or if there is none."""
+        if self._own_id is not None:
+            return self._own_id
+        content = self._read_arguments() or {}
+        return str(content["id"]) if content.get("id") else None
+
+    def _check_kinds(self) -> None:
+        """Checks that no folder is where a file belongs, and the other way round, before work is done for them."""
+        for pattern in (*self.files, _LOCK):
+            expected = pattern in self.folders
+            for path in self.path.glob(pattern):
+                if path.is_dir() != expected:
+                    kinds = ("a file", "a folder") if expected else ("a folder", "a file")
+                    raise DamagedError(path, f"is {kinds[0]}, where {kinds[1]} is expected", "Move it away.")
 
     @contextlib.contextmanager
     def locked(self, seconds: float = 0.0) -> Iterator[None]:
@@ -130,52 +227,98 @@ class Folder:
             raise ValueError(
                 f"Another process is at work on the {self.kind} in '{self.path}'. Wait for it, or stop it."
             ) from None
+        except OSError as error:
+            raise DamagedError(self.path / _LOCK, describe(error), "Remove it.") from None
         try:
             yield
         finally:
             lock.release()
 
-    def _remove(self, patterns: tuple[str, ...], but: Path | None = None) -> None:
+    def _remove(self, patterns: tuple[str, ...], but: Sequence[Path] = ()) -> None:
         for pattern in patterns:
             for path in self.path.glob(pattern):
-                if path.is_dir():
+                if path in but:
+                    continue
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                elif path != but:
+                else:
                     path.unlink()
 
-    def read(self, name: str, *keys: str) -> dict[str, Any]:
-        """Returns the content of a JSON file of the folder.
+    def read(self, name: str, kind: type[R], remedy: str = OVERWRITE) -> R:
+        """Returns the record in a JSON file of the folder.
 
         Args:
             name: the file's name.
-            keys: keys that the file must have.
+            kind: the dataclass of the record.
+            remedy: str, what to do if the file is damaged.
 
         Raises:
-            ValueError: naming the file, if it holds anything else.
+            DamagedError: naming the file, if it is missing, is not what was written, or is no such record.
         """
-        path = self.path / name
+        return self._parse(name, kind, self.read_content(name, remedy), remedy)
+
+    def read_content(self, name: str, remedy: str = OVERWRITE) -> dict[str, Any]:
+        """Returns the JSON object in a file of the folder without its checksum, which is checked. As `read`."""
+        content = read_object(self.path / name, remedy)
         try:
-            content = json.loads(path.read_text())
+            return self._unseal(name, content, self._find_id())
         except ValueError as error:
-            raise ValueError(f"'{path}' is damaged: {error}. Start again with --overwrite.") from None
-        if not isinstance(content, dict) or not set(keys) <= content.keys():
-            raise ValueError(
-                f"'{path}' is damaged: expected an object with {list(keys)}. Start again with --overwrite."
-            )
-        return content
+            raise DamagedError(self.path / name, f"is damaged: {error}", remedy) from None
+
+    def _parse(self, name: str, kind: type[R], content: dict[str, Any], remedy: str = OVERWRITE) -> R:
+        try:
+            return parse(kind, content)
+        except ValueError as error:
+            raise DamagedError(self.path / name, f"is damaged: {error}", remedy) from None
+
+    def _unseal(self, name: str, content: dict[str, Any], number: str | None) -> dict[str, Any]:
+        """Returns a JSON object of a file without its checksum. Raises ValueError if that is wrong."""
+        if KEY in content:
+            if not is_sealed(content, self._salt(name, number)):
+                raise ValueError(f"its checksum differs, or it is of another {self.kind}")
+        elif number is not None:
+            raise ValueError("it has no checksum")
+        return {key: value for key, value in content.items() if key != KEY}
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        text = json.dumps(content, indent=2) + "\n"
+        """Writes a JSON object with its checksum to a file of the folder."""
+        text = json.dumps(self._seal(name, content), indent=2) + "\n"
         write_atomically(self.path / name, lambda path: path.write_text(text))
+
+    def _seal(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
+        return seal(content, self._salt(name, self._find_id()))
+
+    def _salt(self, name: str, number: str | None) -> str:
+        """Returns what a file's checksum is also over. The arguments hold the id themselves."""
+        return name if name == self.arguments else f"{name} {number or ''}"
+
+    def hash_files(self, names: Sequence[str]) -> dict[str, str]:
+        """Returns the SHA-256 of those files that are there, by name."""
+        return {name: hash_file(self.path / name) for name in names if (self.path / name).exists()}
+
+    def check_file(self, name: str, hashes: Mapping[str, str], remedy: str = OVERWRITE) -> None:
+        """Checks that a file is the one whose SHA-256 was recorded. One without a record is not checked.
+
+        Raises:
+            DamagedError: if it is missing, or another.
+        """
+        if name in hashes and hash_file(self.path / name) != hashes[name]:
+            raise DamagedError(self.path / name, "is damaged: its checksum differs", remedy)
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as a CSV file. Its columns are the keys of all rows, in the order in which they appear."""
+    """Writes rows as a CSV file, as `format_csv` makes it."""
+    text = format_csv(rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text))
+
+
+def format_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Returns rows as CSV. Its columns are the keys of all rows, in the order in which they appear."""
     table = io.StringIO()
     writer = csv.DictWriter(table, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, lambda temporary: temporary.write_text(table.getvalue()))
+    return table.getvalue()
 
 
 def _equal(first: Any, second: Any) -> bool:

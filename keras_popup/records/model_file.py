@@ -29,11 +29,23 @@ def read_origin(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns the origin that `write_origin` wrote; {} if the file has none.
 
     Raises:
-        ValueError: if it is no .keras file, or damaged.
+        ValueError: if it is no .keras file, or damaged. All its bytes are checked by the checksums in it.
     """
+    if os.path.isdir(file):
+        raise ValueError(f"'{file}' cannot be read as a Keras model: it is a folder.")
     try:
         with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()
             origin = json.loads(archive.read(_MEMBER)) if _MEMBER in archive.namelist() else {}
+    except OSError:
+        raise
     except zipfile.BadZipFile:
         raise ValueError(f"'{file}' cannot be read as a Keras model: it is empty, cut off or no .keras file.") from None
-    return {name: value for name, value in origin.items() if name in _NAMES}
+    except Exception as error:  # of any type: zipfile, zlib and json have many for what is damaged
+        raise ValueError(f"'{file}' is damaged: {error}. Use another copy of it, or train it again.") from None
+    if damaged:
+        raise ValueError(
+            f"'{file}' is damaged: the checksum of {damaged!r} in it differs. Use another copy of it, or train it "
+            "again."
+        )
+    return {name: value for name, value in origin.items() if name in _NAMES} if isinstance(origin, dict) else {}

@@ -2,24 +2,38 @@
 
 config.json       the full configuration, with the protocol's values, and the versions of libraries
 history.csv       one row per epoch
-checkpoint.json   the last finished epoch, the history up to it and the seconds spent
-checkpoint-*.weights.h5   weights and optimizer of that epoch
+checkpoint.json   the last finished epoch, the history up to it, the seconds spent and the checksum of its weights
+checkpoint-before.json   the same of the epoch before
+checkpoint-*.weights.h5   weights and optimizer of these two epochs
 model.keras       the model after the last epoch
-summary.json      final metrics, kept and total counts, time; it is written last and marks a finished run
+summary.json      final metrics, kept and total counts, time, checksums of the other files; it is written last and marks
+                  a finished run
 curves.png        the learning curves
 tensorboard       statistics of the masks, if they were asked for
 model.ticket      the network as a ticket, for a run of a search
 .lock             held by the process that trains
 """
 
+import contextlib
 import csv
+import dataclasses
+import io
+import logging
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from keras_popup._files import UNFINISHED, write_atomically
-from keras_popup.records.folder import Folder, History, write_csv
+from keras_popup.records.checksums import DamagedError, hash_file, read_bytes
+from keras_popup.records.folder import Folder, History, format_csv, write_csv
+from keras_popup.records.run_records import CheckpointRecord, SummaryRecord
+
+_logger = logging.getLogger("keras_popup")
+
+_CHECKPOINT, _BEFORE = "checkpoint.json", "checkpoint-before.json"
+_HISTORY, _SUMMARY = "history.csv", "summary.json"
+_MODELS = ("model.keras", "model.ticket")
 
 _BESIDES = 1 << 20  # bytes of names and structure, at most
 
@@ -32,8 +46,16 @@ def measure_bytes(model: Any) -> int:
 
 
 def find_model(path: str) -> str:
-    """Returns the path of a model's file: that in the folder of a run, or the path itself."""
-    return str(RunFolder(path).model) if os.path.isdir(path) else path
+    """Returns the path of a model's file: that in the folder of a run, or the path itself.
+
+    Raises:
+        DamagedError: if the file in the folder is not the one that the run has written.
+    """
+    if not os.path.isdir(path):
+        return path
+    run = RunFolder(path)
+    run.check_model()
+    return str(run.model)
 
 
 class RunFolder(Folder):
@@ -45,6 +67,7 @@ class RunFolder(Folder):
         f"{UNFINISHED}*",
         "history.csv",
         "checkpoint.json",
+        "checkpoint-before.json",
         "checkpoint-*.weights.h5",
         "model.keras",
         "model.ticket",
@@ -53,6 +76,7 @@ class RunFolder(Folder):
         "tensorboard",
         "config.json",
     )
+    folders = ("tensorboard",)
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
@@ -62,46 +86,146 @@ class RunFolder(Folder):
         self.ticket = self.path / "model.ticket"
 
     def summary(self) -> dict[str, Any] | None:
-        """Returns the summary of a finished run; None before the end."""
-        return self.read("summary.json", "test") if (self.path / "summary.json").exists() else None
+        """Returns the summary of a finished run; None before the end. Raises DamagedError if it is damaged."""
+        if not os.path.lexists(self.path / _SUMMARY):
+            return None
+        content = self.read_content(_SUMMARY)
+        self._parse(_SUMMARY, SummaryRecord, content)
+        return {name: value for name, value in content.items() if name != "files"}
+
+    def check_finished(self) -> None:
+        """Checks the other files of a finished run: its history, and its model and ticket if they are there.
+
+        Raises:
+            DamagedError: naming the file that is not what was written.
+        """
+        self.history()
+        for name in _MODELS:
+            self.check_model(name)
+
+    def check_model(self, name: str = "model.keras") -> None:
+        """Checks a model or ticket of the folder, if it is there. Before the end of a run, its checksum is unknown.
+
+        Raises:
+            DamagedError: if it is not what was written.
+        """
+        if os.path.lexists(self.path / name):
+            self.check_file(name, self._hashes())
+
+    def _hashes(self) -> dict[str, str]:
+        if not os.path.lexists(self.path / _SUMMARY):
+            return {}
+        return self.read(_SUMMARY, SummaryRecord).files
 
     def write_history(self, history: History) -> None:
         """Writes history.csv: `epoch` counted from 1, then the learning rate and metrics."""
-        write_csv(self.path / "history.csv", history)
+        write_csv(self.path / _HISTORY, history)
 
     def history(self) -> History:
-        """Returns the history that `write_history` wrote."""
-        with open(self.path / "history.csv", newline="", encoding="utf-8") as file:
-            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        return [{**row, "epoch": int(row["epoch"])} for row in rows]
+        """Returns the history that `write_history` wrote.
+
+        Raises:
+            DamagedError: if it is missing, holds anything else than a row of numbers for each epoch, or is another than
+                that of a finished run.
+        """
+        path = self.path / _HISTORY
+        self.check_file(_HISTORY, self._hashes())
+        content = read_bytes(path)
+        try:
+            rows = list(csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True))
+            history = [{name: float(value) for name, value in row.items()} for row in rows]
+            history = [{**row, "epoch": int(row["epoch"])} for row in history]
+            if [row["epoch"] for row in history] != list(range(1, len(history) + 1)):
+                raise ValueError("the epochs are not 1, 2, 3 and so on")
+        except (ValueError, TypeError, KeyError, OverflowError, csv.Error):
+            wrong = "is damaged: it is not a row of numbers for each epoch from 1 on"
+            raise DamagedError(path, wrong) from None
+        return history
 
     def save_checkpoint(self, model: Any, history: History, seconds: float) -> None:
-        """Saves a model and its optimizer after `len(history)` epochs, then removes the checkpoint before."""
-        weights = self._weights(len(history))
+        """Saves a model and its optimizer after `len(history)` epochs. The checkpoint before it is kept."""
+        epoch = len(history)
+        weights = self._weights(epoch)
         write_atomically(weights, model.save_weights, measure_bytes(model))
+        record = CheckpointRecord(epoch=epoch, seconds=seconds, history=history, weights=hash_file(weights))
         self.write_history(history)  # before the checkpoint: whoever sees that finds the history too
-        self.write("checkpoint.json", {"epoch": len(history), "seconds": seconds, "history": history})
-        self._remove(("checkpoint-*.weights.h5",), but=weights)
+        if (self.path / _CHECKPOINT).exists():
+            with contextlib.suppress(DamagedError):  # of this process's own file, with the next one about to be written
+                self.write(_BEFORE, dataclasses.asdict(self.read(_CHECKPOINT, CheckpointRecord)))
+        self.write(_CHECKPOINT, dataclasses.asdict(record))
+        self._remove(("checkpoint-*.weights.h5",), but=(weights, self._weights(epoch - 1)))
 
     def load_checkpoint(self, model: Any) -> tuple[History, float]:
-        """Restores a compiled model and its optimizer, which must be built. Returns the history and seconds so far."""
-        if not (self.path / "checkpoint.json").exists():
-            return [], 0.0
-        state = self.read("checkpoint.json", "epoch", "seconds", "history")
-        weights = self._weights(state["epoch"])
+        """Restores a compiled model and its optimizer, which must be built, from the last checkpoint that is undamaged.
+
+        Returns:
+            The history and seconds so far; [] and 0 if there is no checkpoint.
+
+        Raises:
+            DamagedError: if there are checkpoints and all are damaged.
+        """
+        damage: list[DamagedError] = []
+        for name in (_CHECKPOINT, _BEFORE):
+            if not os.path.lexists(self.path / name):
+                continue
+            try:
+                record = self._load(name, model)
+            except DamagedError as error:
+                damage.append(error)
+                continue
+            if name == _BEFORE:
+                self._go_back(record, damage)
+            self._repair_history(record.history)
+            return record.history, record.seconds
+        if damage:
+            raise DamagedError(
+                damage[0].path,
+                damage[0].wrong,
+                f"There is no undamaged checkpoint before it. {damage[0].remedy}",
+            )
+        if os.path.lexists(self.path / _HISTORY):
+            _logger.warning("There is no checkpoint in '%s': the run begins anew.", self.path)
+        return [], 0.0
+
+    def _load(self, name: str, model: Any) -> CheckpointRecord:
+        """Restores a model from a checkpoint. Raises DamagedError, with nothing restored where there is a checksum."""
+        record = self.read(name, CheckpointRecord)
+        weights = self._weights(record.epoch)
+        self.check_file(weights.name, {weights.name: record.weights} if record.weights else {})
         try:
             model.load_weights(weights)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"The checkpoint '{weights}' is missing or damaged. Start the run again with --overwrite. ({error})"
-            ) from None
-        self.write_history(state["history"])
-        return state["history"], state["seconds"]
+        except Exception as error:  # of any type: HDF5 and Keras have many
+            if weights.exists() and record.weights:
+                raise  # the file is what was written: the model is another
+            wrong = f"is damaged: {' '.join(str(error).split())}" if weights.exists() else "is missing"
+            raise DamagedError(weights, wrong.rstrip(".")) from None
+        return record
+
+    def _go_back(self, record: CheckpointRecord, damage: list[DamagedError]) -> None:
+        """Puts the checkpoint before in the place of a damaged or missing one."""
+        what = f"'{damage[0].path}' {damage[0].wrong}" if damage else f"'{self.path / _CHECKPOINT}' is missing"
+        _logger.warning("%s. The run goes on from the checkpoint before, of epoch %d.", what, record.epoch)
+        self.write(_CHECKPOINT, dataclasses.asdict(record))
+
+    def _repair_history(self, history: History) -> None:
+        """Writes history.csv again where it is not that of a checkpoint. A kill may have left a row more."""
+        path, expected = self.path / _HISTORY, format_csv(history).encode()
+        try:
+            found = read_bytes(path)
+        except DamagedError as error:
+            found, wrong = None, error.wrong
+        else:
+            wrong = "is damaged: it is not the history of the checkpoint"
+        if found == expected:
+            return
+        if found is None or not found.startswith(expected) or found.count(b"\n") != len(history) + 2:
+            _logger.warning("'%s' %s. It is written again from the checkpoint.", path, wrong)
+        self.write_history(history)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Writes the summary and removes the checkpoint: model.keras replaces it."""
-        self.write("summary.json", summary)
-        self._remove(("checkpoint.json", "checkpoint-*.weights.h5"))
+        """Writes the summary and removes the checkpoints: model.keras replaces them."""
+        self.write(_SUMMARY, {**summary, "files": self.hash_files((_HISTORY, *_MODELS))})
+        self._remove((_CHECKPOINT, _BEFORE, "checkpoint-*.weights.h5"))
 
     def _weights(self, epoch: int) -> Path:
         return self.path / f"checkpoint-{epoch:04d}.weights.h5"

@@ -6,9 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 from keras_popup.records.folder import History
+from keras_popup.records.schemas import parse
 
 Metrics = dict[str, float]
 """Numbers by the names that Keras gives them, such as "loss" and "accuracy"."""
+
+
+_MADE_AGAIN = "with --resume, they are taken from their run folders, or trained again."
 
 
 class Record(Protocol):
@@ -16,9 +20,11 @@ class Record(Protocol):
 
     Attributes:
         file: str, the name of the file in the search folder.
+        remedy: str, what to do if line {line} is damaged.
     """
 
     file: ClassVar[str]
+    remedy: ClassVar[str]
 
     def to_json(self) -> dict[str, Any]:
         """Returns the record as a JSON object."""
@@ -26,11 +32,6 @@ class Record(Protocol):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Returns the record that `to_json` wrote. Keys that it does not know are ignored."""
-
-
-def _known(kind: Any, content: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in content.items() if name in names}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class LayerRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,8 +107,7 @@ class Execution:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        layers = tuple(LayerRecord.from_json(layer) for layer in content["layers"])
-        return cls(**{**_known(cls, content), "layers": layers})
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,7 @@ class TrialResult:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        executions = tuple(Execution.from_json(execution) for execution in content["executions"])
-        return cls(**{**_known(cls, content), "executions": executions})
+        return parse(cls, content)
 
     def common(self) -> dict[str, Any]:
         """Returns the fields of a `TrialResult`, which all its subclasses have."""
@@ -167,6 +166,11 @@ class TrialRecord(TrialResult):
     """
 
     file: ClassVar[str] = "trials.jsonl"
+    # The tuner chose each trial by those that had ended before.
+    remedy: ClassVar[str] = (
+        "Delete this line and those after it, and the lines of started.jsonl whose 'after' is {line} or more: "
+        f"{_MADE_AGAIN}"
+    )
 
     trial: int
     status: str
@@ -177,6 +181,10 @@ class TrialRecord(TrialResult):
     started: str
     seconds: float
     same_as: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.score is not None and not self.executions:
+            raise ValueError("it has a score, and no executions")
 
     def to_json(self) -> dict[str, Any]:
         content = super().to_json()
@@ -196,10 +204,16 @@ class BestRecord(TrialRecord):
     """
 
     file: ClassVar[str] = "best.json"
+    remedy: ClassVar[str] = "Delete it: the search, with --resume, writes it again."
 
     execution: int
     test: Metrics | None = None
     refit: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.execution < len(self.executions):
+            raise ValueError(f"execution is {self.execution}, and it has {len(self.executions)}")
 
     @property
     def best_execution(self) -> Execution:
@@ -216,6 +230,7 @@ class BaselineRecord(TrialResult):
     """
 
     file: ClassVar[str] = "baselines.jsonl"
+    remedy: ClassVar[str] = f"Delete this line: {_MADE_AGAIN}"
 
     width: float
     score: float | None
@@ -232,6 +247,9 @@ class StartedRecord:
     """
 
     file: ClassVar[str] = "started.jsonl"
+    remedy: ClassVar[str] = (
+        f"Delete this line and those after it, and the lines of trials.jsonl of trials {{line}} and up: {_MADE_AGAIN}"
+    )
 
     trial: int
     after: int
@@ -242,7 +260,7 @@ class StartedRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -270,7 +288,7 @@ class Heartbeat:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        return cls(**_known(cls, content))
+        return parse(cls, content)
 
 
 def best_trial(ended: Sequence[TrialRecord]) -> TrialRecord | None:

@@ -68,6 +68,7 @@ def search(
     Raises:
         ValueError, FileNotFoundError, FileExistsError, ImportError, ConnectionError: for arguments, data, a folder, an
             installation or a cluster that cannot be used, before the first trial.
+        DamagedError: a ValueError, if a file of the search in `out` is not what was written.
         RuntimeError: if no trial has succeeded.
     """
     on_ray = ray_address is not None or (workers or 1) > 1
@@ -94,8 +95,7 @@ def search(
         with folder.locked():
             _check_folder(config, folder, resume, overwrite)  # another search may have used it meanwhile
             folder.start(config.arguments(), _versions(), overwrite=overwrite)
-            if (recorded := folder.read("search.json"))["config"] != config.arguments():
-                folder.write("search.json", {**recorded, "config": config.arguments()})
+            folder.change_config(config.arguments())
             runner = Runner(pool, config.retries, stall_minutes * 60)
             views = Views(folder, tensorboard)
             trials = Trials(config, folder, runner, proposals, measurement, views)

@@ -184,15 +184,23 @@ class Proposals:
             ended: the trials that have ended, in the order in which they did.
 
         Raises:
-            ValueError: if the oracle proposes no trial where it proposed one before.
+            ValueError: if the oracle proposes no trial where it proposed one before, or if a record is missing.
         """
         told = 0
         if self._oracle.max_trials:  # it may be smaller now
             self._oracle.max_trials = max(self._oracle.max_trials, len(started))
         # The oracle's answers depend on nothing else than how many trials had ended before each question.
         for record in started:
+            if record.trial != len(self._trials) + 1:
+                raise ValueError(_lacks(len(self._trials) + 1))
+            if record.after > len(ended):  # a kill leaves no such files
+                raise ValueError(
+                    f"trials.jsonl lacks trials that had ended before trial {record.trial} began: it has {len(ended)} "
+                    f"lines. Delete the lines of started.jsonl whose 'after' is more than {len(ended)}: with --resume, "
+                    "their trials are taken from their run folders, or trained again."
+                )
             for each in ended[told : record.after]:
-                self.tell(each.trial, each.score, each.error)
+                self._tell_again(each)
             told = max(told, record.after)
             proposal = self._ask()
             if proposal is None:
@@ -204,9 +212,14 @@ class Proposals:
                 _logger.warning("Keras Tuner proposes another trial %d now. The recorded one counts.", proposal.number)
                 self._trials[proposal.number].hyperparameters.values = record.values
         for each in ended[told:]:
-            self.tell(each.trial, each.score, each.error)
+            self._tell_again(each)
         done = {each.trial for each in ended}
         return [self._proposal(number) for number in self._trials if number not in done]
+
+    def _tell_again(self, each: Ended) -> None:
+        if each.trial not in self._trials:
+            raise ValueError(_lacks(each.trial))
+        self.tell(each.trial, each.score, each.error)
 
     def record(self, proposal: Proposal, ended: int) -> StartedRecord:
         """Returns the record from which `replay` repeats this proposal.
@@ -217,3 +230,10 @@ class Proposals:
         """
         values = self._trials[proposal.number].hyperparameters.values
         return StartedRecord(trial=proposal.number, after=ended, values=values)
+
+
+def _lacks(trial: int) -> str:
+    return (
+        f"started.jsonl lacks trial {trial}, though later records need it. Delete the lines of trials {trial} and up "
+        "in started.jsonl and trials.jsonl: with --resume, they are taken from their run folders, or trained again."
+    )

@@ -1,5 +1,6 @@
 """Runs tasks on workers. A task continues after its process was lost, and does not hang forever."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -88,13 +89,14 @@ class Runner:
     def _check_heartbeat(self, number: int, going_on: Callable[[int, Heartbeat], None] | None) -> None:
         try:
             text = (self._tasks[number].folder / ALIVE).read_text()
-        except OSError:
+        except (OSError, ValueError):
             text = ""
         before, since = self._heartbeats[number]
         if text and text != before:
             self._heartbeats[number] = (text, time.monotonic())
             if going_on:
-                going_on(number, Heartbeat.from_json(json.loads(text)))
+                with contextlib.suppress(ValueError):  # a damaged one: another follows
+                    going_on(number, Heartbeat.from_json(json.loads(text)))
         elif not before and self._pool.queues:
             pass  # it may not have begun
         elif time.monotonic() - since > self._stall_seconds and number not in self._hung:

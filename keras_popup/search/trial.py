@@ -13,6 +13,7 @@ import math
 import os
 import pickle
 import queue
+import shutil
 import signal
 import socket
 import sys
@@ -30,7 +31,16 @@ import numpy as np
 from keras_popup import conversion, initializers, tickets, training
 from keras_popup._files import write_atomically
 from keras_popup.datasets import Dataset
-from keras_popup.records import ALIVE, Execution, Heartbeat, LayerRecord, RunFolder, TrialResult
+from keras_popup.records import (
+    ALIVE,
+    DamagedError,
+    Execution,
+    Heartbeat,
+    History,
+    LayerRecord,
+    RunFolder,
+    TrialResult,
+)
 from keras_popup.search.tasks import Measurement, MeasureTask, TrialTask
 from keras_popup.tickets import TicketSize
 from keras_popup.training import RunConfig
@@ -39,6 +49,8 @@ try:
     import resource
 except ImportError:  # Windows does not have it
     resource = None  # type: ignore[assignment]
+
+_logger = logging.getLogger("keras_popup")
 
 _SECONDS_BETWEEN_HEARTBEATS = 2.0
 _LONGEST_LEASE = 120.0  # seconds, of a lock on a network file system
@@ -117,22 +129,35 @@ def _execute(task: TrialTask, number: int) -> Execution:
     keras.backend.clear_session()
     size = (task.size or _measure_size(_with_long_numbers(task.run))) if masked else None
     run_folder = RunFolder(task.folder / str(number))
-    if task.budget and size:
-        # A run that is continued keeps its k: the tickets of another version may be a byte longer.
-        of_budget = run_folder.config()["k"] if run_folder.is_one() else task.budget.find_k(size)
-        config = dataclasses.replace(config, k=of_budget)
     with run_folder.locked(_LONGEST_LEASE):
         pass  # a process on a machine that was lost may still hold it for a while
-    summary = training.train(
-        config,
-        run_folder.path,
-        resume=True,
-        test=task.test,
-        until=task.until,
-        ticket=masked,
-        callbacks=[_Alive(task, number)],
-        data=_load_data(config),
-    )
+
+    def train() -> tuple[RunConfig, dict[str, Any], History]:
+        if task.budget and size:
+            # A run that is continued keeps its k: the tickets of another version may be a byte longer.
+            of_budget = run_folder.config()["k"] if run_folder.is_one() else task.budget.find_k(size)
+            run = dataclasses.replace(config, k=of_budget)
+        else:
+            run = config
+        summary = training.train(
+            run,
+            run_folder.path,
+            resume=True,
+            test=task.test,
+            until=task.until,
+            ticket=masked,
+            callbacks=[_Alive(task, number)],
+            data=_load_data(run),
+        )
+        return run, summary, run_folder.history()
+
+    try:
+        config, summary, history = train()
+    except DamagedError as error:
+        # The folder is the search's own, and the same run gives the same files again.
+        _logger.warning("'%s' %s. The run begins anew.", error.path, error.wrong)
+        shutil.rmtree(run_folder.path)
+        config, summary, history = train()
     layers = tuple(LayerRecord.from_json(layer) for layer in summary["layers"])
     predicted = size.bytes_of([layer.kept for layer in layers]) if size else None
     if task.budget and summary["ticket_bytes"] > task.budget.bytes:
@@ -153,7 +178,7 @@ def _execute(task: TrialTask, number: int) -> Execution:
         validation=summary["validation"],
         test=summary["test"],
         seconds=summary["seconds"],
-        history=run_folder.history(),
+        history=history,
         config=summary["config"],
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keras_popup._files import write_atomically
-from keras_popup.records import BestRecord, RunFolder, SearchFolder, TrialRecord, best_trial
+from keras_popup.records import BestRecord, DamagedError, RunFolder, SearchFolder, TrialRecord, best_trial
 from keras_popup.search.runner import Runner
 from keras_popup.search.tasks import TrialTask
 from keras_popup.training import RunConfig
@@ -21,6 +21,7 @@ def write_winner(folder: SearchFolder, ended: Sequence[TrialRecord]) -> BestReco
 
     Raises:
         RuntimeError: if no trial has succeeded.
+        DamagedError: if the winner's model or ticket is damaged.
     """
     best = best_trial(ended)
     if best is None:
@@ -37,9 +38,22 @@ def write_winner(folder: SearchFolder, ended: Sequence[TrialRecord]) -> BestReco
     for suffix in (".keras", ".ticket"):
         model = source / f"model{suffix}"
         if model.exists():
+            _check_source(RunFolder(source), model.name, best)
             write_atomically(folder.path / f"best{suffix}", functools.partial(shutil.copyfile, model))
     folder.write_best(record)
     return record
+
+
+def _check_source(run: RunFolder, name: str, best: TrialRecord) -> None:
+    """Checks the model or ticket of the winner."""
+    try:
+        run.check_model(name)
+    except DamagedError as error:
+        remedy = (
+            f"Delete the folder '{run.path}' and the line of trial {best.trial} in {best.file}: with --resume, the "
+            "trial is trained again."
+        )
+        raise DamagedError(error.path, error.wrong, remedy) from None
 
 
 def refit(folder: SearchFolder, runner: Runner, best: BestRecord) -> None:

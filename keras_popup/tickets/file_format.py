@@ -1,7 +1,7 @@
 """The bytes of a ticket: a header, a manifest in JSON, the sections that the manifest lists, and a checksum.
 
 A file may come from a stranger. Reading it runs no code of the file, and checks every count before it takes memory for
-it. docs/tickets.md describes the bytes.
+it. docs/ticket-format.md describes the bytes.
 """
 
 import dataclasses

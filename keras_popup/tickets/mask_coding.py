@@ -4,7 +4,7 @@ Of a random mask, only its number of kept weights is known. So it takes log2 C(n
 its scores started at values that follow from the seed, and training has changed most of them little. So weights with a
 large initial score are mostly kept. How much training has changed the scores depends on the row, channel and position.
 The coder gives every weight a context: its initial score, and labels of its indices along the axes of the kernel. It
-codes the weights of each context with their own probability. docs/tickets.md describes the bytes.
+codes the weights of each context with their own probability. docs/ticket-format.md describes the bytes.
 """
 
 import math

@@ -1,6 +1,6 @@
 """The bytes of a pack: a header, a manifest in JSON, complete tickets, and a checksum.
 
-A pack may come from a stranger, as a ticket may. docs/tickets.md describes the bytes.
+A pack may come from a stranger, as a ticket may. docs/ticket-format.md describes the bytes.
 """
 
 import dataclasses

@@ -92,6 +92,7 @@ def _load_finetuned(config: RunConfig, image_shape: tuple[int, int, int], classe
     run = records.RunFolder(config.from_run)
     if not run.is_one() or not run.model.exists():
         raise ValueError(f"`from_run` must be the folder of a finished run. Received: '{run.path}'.")
+    run.check_model()
     source = RunConfig.from_json(run.config())
     for name in ("model", "width", "precision"):
         theirs, given = getattr(source, name), getattr(config, name)

@@ -69,6 +69,7 @@ def train(
     Raises:
         ValueError, FileNotFoundError, FileExistsError, ImportError: for arguments, data, a folder or an
             installation that cannot be used. Nothing is written before.
+        DamagedError: a ValueError, if a file of the run in `out` is not what was written, and cannot be made again.
         ConnectionError, TimeoutError: if another worker is lost, or does not come in time.
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
@@ -106,6 +107,8 @@ def _check_folder(config: ResolvedRunConfig, options: _Options, folder: RunFolde
     folder.check(config.to_json(), resume=options.resume, overwrite=options.overwrite, but=PLACES, read=read_arguments)
     summary = folder.summary() if options.resume else None
     if summary:
+        folder.check_finished()
+        folder.say_if_unchecked()
         _logger.info("The run in '%s' is finished.", folder.path)
     return summary
 

@@ -27,7 +27,7 @@ def test_export_and_summary_of_a_run(tmp_path, capsys, monkeypatch):
         assert os.path.exists(os.path.join(run, file))
     assert cli.main(["export", f"{run}/model.keras", "--format", "onnx", "--out", str(tmp_path / "my.onnx")]) == 0
     assert (tmp_path / "my.onnx").exists()
-    assert cli.main(["export", f"{run}/model.keras", "--out", str(tmp_path / "my.tflite")]) == 0
+    assert cli.main(["export", f"{run}/model.keras", "--remove_dead", "--out", str(tmp_path / "my.tflite")]) == 0
     assert (tmp_path / "my.tflite").is_file()
     (tmp_path / "run" / "model.onnx").unlink()
     monkeypatch.setitem(api._NEEDS, "litert", ("no_such_runtime",))

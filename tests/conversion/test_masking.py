@@ -296,3 +296,10 @@ def test_mask_model_refuses_a_model_that_is_not_built():
     for weights in ("random", "keep"):
         with pytest.raises(ValueError, match="is not built.*Call it on data first, or give it an Input"):
             mask_model(keras.Sequential([blocks.Encoder(2)]), k=0.5, weights=weights, seed=1)
+
+
+def test_signed_masks_of_a_kept_model_begin_with_its_own_signs():
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(7), keras.layers.Dense(3)])
+    masked = mask_model(model, k=1.0, selector="signed", weights="keep", seed=1)
+    inputs = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(masked(inputs), model(inputs))

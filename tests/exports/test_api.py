@@ -10,7 +10,7 @@ from exported import PATHS, conv_net, images, trained_net
 from tables import MODELS, plain_model
 
 import keras_popup
-from keras_popup import exports, mask_model, models, strip_masks
+from keras_popup import conversion, exports, mask_model, models, strip_masks
 from keras_popup.exports import api
 
 FORMATS = pytest.mark.parametrize("name", exports.FORMATS)
@@ -180,13 +180,19 @@ def test_export_leaves_a_link_a_link(tmp_path):
         keras_popup.export(trained_net(), tmp_path / "current")
 
 
-def test_compute_difference_is_on_the_scale_of_each_output():
-    expected = {"box": np.array([640.0]), "share": np.array([0.9, 0.1])}
-    swapped = {"box": np.array([640.0]), "share": np.array([0.1, 0.9])}
-    assert api._compute_difference(expected, swapped) == pytest.approx(0.8 / 0.9)
-    assert np.isnan(api._compute_difference(expected, {**expected, "box": np.array([np.nan])}))
-    with pytest.raises(ValueError, match="'box' has shape"):
-        api._compute_difference(expected, {**expected, "box": np.zeros(2)})
+def test_export_without_dead_channels(tmp_path, monkeypatch):
+    model = mask_model(models.Conv2((8, 8, 3), width=0.2), k=0.05, seed=1)
+    whole = keras_popup.export(model, tmp_path / "whole")
+    smaller = keras_popup.export(model, tmp_path / "smaller", remove_dead=True)
+    assert smaller.bytes < 0.8 * whole.bytes
+    assert smaller.difference <= smaller.tolerance
+
+    def fail(plain):
+        raise RuntimeError("other outputs.")
+
+    monkeypatch.setattr(conversion, "remove_dead", fail)
+    with pytest.raises(exports.ExportError, match="other outputs. Nothing was written"):
+        keras_popup.export(model, tmp_path / "none", remove_dead=True)
 
 
 @pytest.mark.integration

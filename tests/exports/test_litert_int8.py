@@ -1,5 +1,6 @@
 """Kernels of int8 in LiteRT files, in LiteRT's own runtime."""
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -15,6 +16,14 @@ pytestmark = pytest.mark.integration
 @pytest.mark.parametrize("case", [case for case in LAYERS if "bias" not in case.id])
 def test_with_int8_weights_of_every_layer(case, tmp_path):
     model = small_model(case, k=0.5)
+    result = keras_popup.export(model, tmp_path / "model.tflite", "litert_int8")
+    assert result.tolerance == 1e-4  # that of exact kernels
+
+
+@pytest.mark.parametrize("selector", ["signed", "multicoat:coats=3", "n_m", "block"])
+def test_with_int8_weights_of_every_kind_of_mask(selector, tmp_path):
+    stack = [keras.Input((8, 8, 4)), keras.layers.Conv2D(8, 3), keras.layers.Flatten(), keras.layers.Dense(5)]
+    model = keras_popup.mask_model(keras.Sequential(stack), k=0.5, selector=selector, seed=1)
     result = keras_popup.export(model, tmp_path / "model.tflite", "litert_int8")
     assert result.tolerance == 1e-4  # that of exact kernels
 

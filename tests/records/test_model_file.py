@@ -29,3 +29,13 @@ def test_read_origin_takes_what_it_knows_only(tmp_path):
     assert records.read_origin(tmp_path / "a.keras") == ORIGIN
     with pytest.raises(OSError, match="nowhere"):
         records.read_origin(tmp_path / "nowhere.keras")
+
+
+def test_read_origin_finds_every_damaged_byte_of_weights(tmp_path):
+    file = tmp_path / "a.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a.keras' is damaged: .*Use another copy of it, or train it again"):
+        records.read_origin(file)

@@ -142,3 +142,23 @@ def test_proposals_of_bayesian_try_all_of_a_few_values():
     again = proposals("bayesian", **few)
     waiting = again.replay(started[:7], ended[:6])
     assert simulate(again, 1, random.Random(0), waiting, ended[:6]) == (started[7:], ended)
+
+
+@pytest.mark.parametrize("tuner", ["random", "grid"])
+def test_proposals_find_records_that_are_lost(tuner):
+    started, ended = simulate(proposals(tuner), 2, random.Random(0))
+    with pytest.raises(ValueError, match="trials.jsonl lacks .* whose 'after' is more than 3: with --resume"):
+        proposals(tuner).replay(started, ended[:3])
+    with pytest.raises(ValueError, match="started.jsonl lacks trial 4, .* Delete the lines of trials 4 and up in"):
+        proposals(tuner).replay(started[:3] + started[4:], ended)
+    with pytest.raises(ValueError, match="started.jsonl lacks trial"):
+        proposals(tuner).replay(started[:3], ended)
+    # What the messages say to do.
+    for left, done in (
+        ([each for each in started if each.after <= 3], ended[:3]),
+        (started[:3], [each for each in ended if each.trial < 4]),
+    ):
+        oracle = proposals(tuner)
+        waiting = oracle.replay(left, done)
+        _, all_ended = simulate(oracle, 2, random.Random(0), waiting, done)
+        assert sorted(each.trial for each in all_ended) == list(range(1, len(ended) + 1))

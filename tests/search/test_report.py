@@ -1,11 +1,12 @@
 """The page about a search, also in a browser."""
 
 import json
-import os
 import shutil
 import time
 
 import pytest
+from browser import open_browser
+from record_folders import make_older
 from searches import lines
 
 from keras_popup import cli, records
@@ -14,22 +15,9 @@ from keras_popup.search import report
 pytestmark = pytest.mark.integration
 
 
-def browser():
-    if not shutil.which("chromedriver"):
-        assert not os.environ.get("KERAS_POPUP_NEEDS_BROWSER"), "chromedriver is missing"
-        pytest.skip("needs Chromium and ChromeDriver")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1200,4000"):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-
-
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # of selenium's
 def test_write_report_draws_all_of_it_in_a_browser(failing, budgeted):
-    driver = browser()
+    driver = open_browser("window-size=1200,4000")
     try:
         for folder, plots in ((failing[0], 7), (budgeted[0], 7)):
             trials = [record for record in lines(folder) if record["score"] is not None]
@@ -71,6 +59,7 @@ def test_write_report_changes_nothing_of_the_search(failing, tmp_path):
 def test_write_report_lets_no_text_run(failing, tmp_path, capsys):
     folder = tmp_path / "evil"
     shutil.copytree(failing[0], folder)
+    make_older(folder)  # whose texts can be changed
     config = json.loads((folder / "search.json").read_text())
     config["config"]["dataset"] = "<script>alert(1)</script>"
     (folder / "search.json").write_text(json.dumps(config))

@@ -34,3 +34,15 @@ def test_run_reads_the_data_once_for_all_trials(tmp_path, monkeypatch):
     assert read == ["digits"]
     assert not first.error
     assert first.executions[0].validation == second.executions[0].validation
+
+
+def test_run_begins_a_damaged_run_anew(tmp_path):
+    task = TrialTask(run=RunConfig(model="fc", width=0.1, epochs=1, deterministic=False), folder=tmp_path / "a")
+    first = trial.run(task)
+    assert not first.error
+    for name in ("summary.json", "config.json"):
+        (tmp_path / "a" / "0" / name).write_text("{")
+        again = trial.run(task)
+        assert not again.error
+        assert again.executions[0].history == first.executions[0].history
+        assert f"{name}' is damaged: it is not JSON" in (tmp_path / "a" / "log.txt").read_text()

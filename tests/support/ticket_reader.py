@@ -1,4 +1,4 @@
-"""A second reader of tickets, written from docs/tickets.md alone: slow, one number at a time.
+"""A second reader of tickets, written from docs/ticket-format.md alone: slow, one number at a time.
 
 It shares no code with the library. If the library's reading changes, or that of a package it uses, the two differ.
 """

@@ -210,14 +210,15 @@ def test_load_ticket_in_a_process_of_its_own(tmp_path):
         subprocess.run([sys.executable, "-c", textwrap.dedent(each)], cwd=tmp_path, check=True, capture_output=True)
 
 
-def test_load_ticket_of_the_first_version():
-    """A file of version 1, written when that was new. If this fails, tickets that people have shared are lost."""
-    expected = json.loads((GOLDEN / "digits-v1.json").read_text())
-    info = tickets.verify_ticket(GOLDEN / "digits-v1.ticket")
+@pytest.mark.parametrize("name", ["digits-v1", "kinds-v1"])
+def test_load_ticket_of_the_first_version(name):
+    """Files of version 1, written when that was new. If this fails, tickets that people have shared are lost."""
+    expected = json.loads((GOLDEN / f"{name}.json").read_text())
+    info = tickets.verify_ticket(GOLDEN / f"{name}.ticket")
     assert {row.path: row.kept for row in info.layers} == expected["kept"]
     from golden.make import weights_digest
 
-    assert weights_digest(load_ticket(GOLDEN / "digits-v1.ticket")) == expected["weights"]
+    assert weights_digest(load_ticket(GOLDEN / f"{name}.ticket")) == expected["weights"]
 
 
 @pytest.mark.parametrize(

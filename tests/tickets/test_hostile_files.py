@@ -5,7 +5,8 @@ import signal
 
 import keras
 import pytest
-from hostile_tickets import change, damage, edited, weights_of
+from damage import damage
+from hostile_tickets import change, edited, weights_of
 from keras.src.backend.common import global_state
 from keras.src.saving.serialization_lib import in_safe_mode
 from peak_memory import measure_peak_memory

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 from based_tasks import X, network, randomize, task_of
-from hostile_tickets import HEADER, damage, edit, sealed
+from damage import damage, edit
+from hostile_tickets import HEADER, sealed
 
 import keras_popup
 from keras_popup import TaskMasks, TicketError

@@ -13,6 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from record_folders import make_older
 from small_datasets import write_images
 from small_runs import SMALL, history
 
@@ -37,7 +38,7 @@ def test_train_leaves_a_run_folder(finished):
         "model.keras",
         "summary.json",
     ]
-    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert records.RunFolder(folder).summary() == json.loads(json.dumps(summary))
     recorded = json.loads((folder / "config.json").read_text())
     assert RunConfig.from_json(recorded["config"]).with_protocol() == SMALL.with_protocol()
     assert {"tensorflow", "keras", "numpy", "keras_popup", "python"} <= recorded["versions"].keys()
@@ -458,7 +459,7 @@ def test_train_of_a_random_mask_learns_nothing(tmp_path):
 
 @pytest.mark.integration
 def test_train_goes_on_with_a_run_of_fewer_arguments(finished, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "run")
+    make_older(shutil.copytree(finished[0], tmp_path / "run"))
     recorded = json.loads((tmp_path / "run/config.json").read_text())
     for name in ("k_schedule", "k_schedule_end", "mask_statistics", "rescale"):
         del recorded["config"][name]
@@ -475,6 +476,7 @@ def test_train_goes_on_with_a_run_with_fractions_as_text(tmp_path):
     run = dataclasses.replace(SMALL, k={"conv*": 0.3, "dense1": 0.25, "*": 0.6}, epochs=2)
     whole = training.train(run, tmp_path / "whole")
     training.train(run, tmp_path / "old", until=1)
+    make_older(tmp_path / "old")
     recorded = json.loads((tmp_path / "old/config.json").read_text())
     assert recorded["config"]["k"] == run.k
     recorded["config"] |= {"k": 0.6, "layer_k": "conv*=0.3;dense1=0.25"}
