@@ -23,9 +23,19 @@ def build_site(out: Path) -> int:
         pages.write_pages(source)
         reference.write_reference(source / "reference")
         here = str(Path(__file__).parent)
-        arguments = ["-b", "html", "-W", "--keep-going", "-q", "-d", f"{folder}/trees", "-c", here]
-        if (source / "extra").is_dir():
-            arguments += ["-D", f"html_extra_path={source / 'extra'}"]
+        arguments = [
+            "-b",
+            "html",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-d",
+            f"{folder}/trees",
+            "-c",
+            here,
+            "-D",
+            f"html_extra_path={source / 'extra'}",
+        ]
         status = build.main([*arguments, str(source), str(made)])
         if status == 0:
             shutil.rmtree(out, ignore_errors=True)

@@ -26,9 +26,6 @@ ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md
 # Pages with other names in the site, where Sphinx has a page of this name.
 RENAMED = {"search.md": "searching.md"}
 
-# Not every branch has these.
-OPTIONAL = ("ticket-format",)
-
 # Folders that the site holds as they are.
 FOLDERS = ("reader",)
 
@@ -53,8 +50,7 @@ def check_order() -> None:
         ValueError: if a page has no place or several, or if a place has no page.
     """
     places = [name for names in ORDER.values() for name in names if not name.startswith("reference/")]
-    there = [name.removesuffix(".md") for name in list_sources()]
-    expected = sorted({*there, *OPTIONAL})
+    expected = sorted(name.removesuffix(".md") for name in list_sources())
     if sorted(places) != expected:
         raise ValueError(
             f"Every page needs one place in ORDER of {Path(__file__).name}. Received: {sorted(places)}; "
@@ -100,8 +96,7 @@ def format_order() -> str:
     """Returns the table of contents, as a directive for the end of the first page."""
     text = ""
     for caption, names in ORDER.items():
-        there = [name for name in names if name not in OPTIONAL or f"{name}.md" in list_sources()]
-        lines = ["What it is <self>" if name == "index" else name for name in there]
+        lines = ["What it is <self>" if name == "index" else name for name in names]
         heading = f":caption: {caption}\n" if caption else ""
         text += f"\n```{{toctree}}\n:hidden:\n{heading}\n" + "\n".join(lines) + "\n```\n"
     return text
@@ -117,8 +112,7 @@ def write_pages(folder: Path) -> None:
     write_examples(folder / "examples")
     shutil.copytree(ROOT / "docs" / "img", folder / "img")
     for name in FOLDERS:
-        if (ROOT / "docs" / name).is_dir():
-            shutil.copytree(ROOT / "docs" / name, folder / "extra" / name)
+        shutil.copytree(ROOT / "docs" / name, folder / "extra" / name)
 
 
 def write_examples(folder: Path) -> None:
