@@ -56,14 +56,23 @@ bench: .venv/installed
 docs: .venv/installed
 	$(BIN)/python docs/site/build.py build/site
 
-# Builds the wheel, installs it in an empty environment and trains with it.
+# Builds the wheel, installs it with all extras in an empty environment, compares it with the source and trains with it.
 wheel: .venv/installed
 	rm -rf build dist .venv-wheel
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv .venv-wheel
-	$(BIN)/uv pip install --quiet --python .venv-wheel "$$(ls dist/*.whl)[datasets]"
+	$(BIN)/uv pip install --quiet --python .venv-wheel "$$(ls dist/*.whl)[all]"
+	.venv-wheel/bin/python -P .ci/check_installed.py keras_popup
 	cd dist && ../.venv-wheel/bin/keras-popup train --model fc --dataset digits --epochs 1 --out wheel-run --overwrite
 	rm -rf .venv-wheel
+
+# Builds the source distribution, and runs the quick tests from what is in it.
+sdist: .venv/installed
+	rm -rf build/sdist dist/*.tar.gz
+	$(BIN)/python -m build --sdist --outdir dist .
+	mkdir -p build/sdist
+	tar xzf dist/*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && PYTHONPATH=$$PWD ../../$(BIN)/pytest
 
 # uv, which is installed by pip, does what pip does, in a fifth of the time.
 .venv/bin/uv:

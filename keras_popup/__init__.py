@@ -13,7 +13,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Set it to tensorflow, or unset it, before importing keras."
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The names of `__init__.pyi`, each imported when it is first used.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
