@@ -27,17 +27,24 @@ def to_rst(text: str) -> str:
 
 
 def convert(lines: list[str]) -> list[str]:
-    """Returns the lines of a docstring in reStructuredText. Examples stay as they are."""
+    """Returns the lines of a docstring in reStructuredText.
+
+    Examples stay as they are. So do formulas, which are indented after an empty line and outside of a section.
+    """
     result: list[str] = []
     paragraph: list[str] = []
-    in_example = False
+    in_section = in_example = False
     for line in [*lines, ""]:
-        in_example = line.strip().startswith(">>> ") or (in_example and bool(line.strip()))
-        if line.strip() and not in_example:
+        if line and not line.startswith(" ") and not paragraph:
+            in_section = False
+        if line.strip() and not (in_example or line.strip().startswith(">>> ")):
             paragraph.append(line)
             continue
         if paragraph:
-            result += to_rst("\n".join(paragraph)).split("\n")
+            is_formula = paragraph[0].startswith("    ") and not in_section
+            in_section = in_section or any(line.startswith(" ") for line in paragraph[1:])
+            result += ["::", "", *paragraph] if is_formula else to_rst("\n".join(paragraph)).split("\n")
             paragraph = []
+        in_example = bool(line.strip())
         result.append(line)
     return result[:-1]

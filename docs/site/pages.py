@@ -103,7 +103,7 @@ def format_order() -> str:
 
 
 def write_pages(folder: Path) -> None:
-    """Writes the pages, the pages of the examples, and the pictures into a folder."""
+    """Writes the pages, those of the examples, the pictures, and what the site holds as it is, into a folder."""
     check_order()
     for name, source in list_sources().items():
         text = rewrite_links(source.read_text(encoding="utf-8"), source.parent)
@@ -113,6 +113,9 @@ def write_pages(folder: Path) -> None:
     shutil.copytree(ROOT / "docs" / "img", folder / "img")
     for name in FOLDERS:
         shutil.copytree(ROOT / "docs" / name, folder / "extra" / name)
+        for page in (folder / "extra" / name).rglob("*.html"):
+            text = re.sub(r'(href="\.\./[\w-]+)\.md\b', r"\1.html", page.read_text(encoding="utf-8"))
+            page.write_text(text, encoding="utf-8")
 
 
 def write_examples(folder: Path) -> None:

@@ -19,6 +19,8 @@ import docstrings
         ("a_i, b_ and _c", "a_i, b\\_ and _c"),
         ("see [the\n    paper](https://arxiv.org/abs/1)", "see `the paper <https://arxiv.org/abs/1>`__"),
         ("in [0, 2**64)", "in [0, 2\\*\\*64)"),
+        ("In words:\n\n    a = b * c\n    d\n\na * b", "In words:\n\n::\n\n    a = b * c\n    d\n\na \\* b"),
+        ("Args:\n    k: a\n        b\n\n    m: c * d", "Args:\n    k: a\n        b\n\n    m: c \\* d"),
         ("Args:\n    k: of `n`\n\n>>> 2 * 3\n6\n\na * b", "Args:\n    k: of ``n``\n\n>>> 2 * 3\n6\n\na \\* b"),
     ],
 )

@@ -12,7 +12,10 @@ sys.path.insert(0, str(ROOT / "docs" / "site"))
 import draw_edge_popup  # noqa: E402
 import pages  # noqa: E402
 
-PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")),
+]
 
 
 def headings(page):

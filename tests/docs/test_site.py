@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from browser import open_browser
@@ -56,6 +57,23 @@ def test_site_has_every_public_name_with_its_arguments(site):
                 for parameter in inspect.signature(value).parameters.values():
                     default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
                     assert f"{parameter.name}{default}".replace(" ", "") in entry, (name, entry)
+
+
+def test_links_of_the_site_lead_somewhere(site):
+    ids, links = {}, []
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<(script|!--).*?(</script>|-->)", "", page.read_text(), flags=re.DOTALL)
+        ids[page] = set(re.findall(r'\bid="([^"]+)"', text))
+        links += [(page, html.unescape(link)) for link in re.findall(r'\b(?:href|src)="([^"]*)"', text)]
+    missing = []
+    for page, link in links:
+        if not re.match(r"[a-z]+:", link):
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path.partition("?")[0]).resolve() if path else page
+            if not target.exists() or (anchor and target in ids and anchor not in ids[target]):
+                missing.append((page.name, link))
+    assert len(links) > 1000
+    assert not missing
 
 
 def check_page(driver, url):
