@@ -19,6 +19,7 @@ version = release = keras_popup.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4  # as GitHub makes them
 highlight_language = "text"  # of blocks that do not say theirs: commands, and what they print
+smartquotes = False  # quotes as they are typed
 
 # What a user types: names and defaults. The docstrings say the types.
 autodoc_typehints = "none"
