@@ -228,6 +228,11 @@ class RunConfig:
     scaled: bool = option(
         False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
     )
+    train_norms: bool = option(
+        False,
+        "Train gamma and beta of normalizations beside the masks. They add their bytes to a ticket.",
+        not_for=("dense", "random", "finetune"),
+    )
     epochs: int | None = option(None, "Passes over the training images.", bounds=between(1, MOST))
     batch_size: int | None = option(
         None, "Images in a step of training, on all devices together.", bounds=between(1, MOST)
