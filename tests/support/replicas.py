@@ -155,9 +155,13 @@ def drawn(strategy):
 
 
 def kinds(strategy):
-    """Masks of every kind, and kernels that are drawn anew."""
+    """Masks of every kind."""
     for selector in ("signed", "multicoat", "block", "top_k:pruned=0.3:locked=0.2"):
         assert_same_steps(lambda selector=selector: network(selector, 4), examples((6, 6, 4)), strategy)
+
+
+def redrawn(strategy):
+    """Kernels that are drawn anew are the same on all devices, and those of one."""
     run(strategy, redraw_every=2, redraw_rate=0.5, epochs=1)
 
 
@@ -341,6 +345,7 @@ CASES = (
     fit,
     drawn,
     kinds,
+    redrawn,
     all_layers,
     converted,
     policies,
