@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup import conversion, selectors
-from keras_popup.layers import MaskedKernel
+from keras_popup.layers import MaskedKernel, pick_one_of_each
 
 __all__ = [
     "SCHEDULES",
@@ -141,7 +141,7 @@ class KSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         masked = [kernel for _, kernel in conversion.masked_kernels(self.model)]
-        self._kernels = [kernel for kernel in masked if not kernel.selector.draws]
+        self._kernels = pick_one_of_each(kernel for kernel in masked if not kernel.selector.draws)
         if not self._kernels:
             reason = "the selectors of its layers draw their masks, and ignore k" if masked else "no layer is masked"
             raise ValueError(

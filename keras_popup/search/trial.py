@@ -199,8 +199,9 @@ def _measure_size(config: RunConfig) -> TicketSize | None:
         info = tickets.save_ticket(model, Path(folder) / "a.ticket", base=base, metrics=metrics, **origin)
     stored = info.tensor_bytes + sum(row.other_bytes for row in info.layers)
     at_most = sum(_most_bytes(weight) for weight in others)
-    sizes = tuple(kernel.size for layer in masked for kernel in layer.masked_kernels.values())
-    return TicketSize(sizes, info.bytes - info.mask_bytes - stored + max(stored, at_most))
+    kernels = [kernel for layer in masked for kernel in layer.masked_kernels.values()]
+    sizes, together = tuple(kernel.size for kernel in kernels), any(kernel.group is not None for kernel in kernels)
+    return TicketSize(sizes, info.bytes - info.mask_bytes - stored + max(stored, at_most), together)
 
 
 def _is_stored(weight: Any, base: tickets.Base) -> bool:

@@ -279,7 +279,7 @@ def _sort_pool(
 
 def _pick(pool: tf.Tensor, wanted: tf.Tensor) -> tf.Tensor:
     """Returns the rank that is the `wanted`-th largest, and the largest there is for 0: floors are all that is kept."""
-    return tf.concat([[tf.int32.max], pool], 0)[wanted]
+    return tf.concat([[tf.int32.max], pool], 0)[tf.maximum(wanted, 0)]
 
 
 def _count_at(ranks: list[tf.Tensor], above: tf.Tensor, rank: tf.Tensor) -> _Counts:

@@ -29,8 +29,9 @@ def get(identifier: Any) -> Selector:
     """Retrieves a selector.
 
     Args:
-        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"global_top_k"`, `"bernoulli"`), a
-            serialized config, or a `Selector`. A name may have arguments: `"multicoat:coats=3"`, `"top_k:pruned=0.5:locked=0.1"`.
+        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"global_top_k"`,
+            `"bernoulli"`), a serialized config, or a `Selector`. A name may have arguments: `"multicoat:coats=3"`,
+            `"top_k:pruned=0.5:locked=0.1"`.
 
     Raises:
         ValueError: if there is no such selector, or if it has no such arguments.

@@ -47,6 +47,8 @@ class TicketSize:
     Attributes:
         sizes: sequence of ints, the number of weights of each masked kernel.
         others: int, an upper limit in bytes for everything in the ticket except the masks.
+        together: bool, whether k is for all kernels together, as of `GlobalTopK`. The scores then decide how many
+            weights each kernel keeps, and the limit is that of one mask over all of them: no other split takes more.
 
     Raises:
         ValueError: if `sizes` is empty.
@@ -54,6 +56,7 @@ class TicketSize:
 
     sizes: Sequence[int]
     others: int
+    together: bool = False
 
     def __post_init__(self) -> None:
         if not self.sizes:
@@ -61,12 +64,17 @@ class TicketSize:
 
     def ticket_bytes(self, k: float) -> int:
         """Returns an upper limit for the size of a ticket in bytes, from the number of weights that k keeps."""
+        if self.together:
+            size = sum(self.sizes)
+            return self._bound_manifest() + _bound_mask_bytes(size, selectors.count_kept(k, size), len(self.sizes))
         return self.bytes_of([selectors.count_kept(k, size) for size in self.sizes])
 
     def bytes_of(self, kept: Sequence[int]) -> int:
         """Returns an upper limit for the size of a ticket in bytes, from the number of kept weights of each kernel."""
-        manifest = self.others + _MANIFEST + _MANIFEST_OF_LAYER * len(self.sizes)
-        return manifest + sum(map(_bound_mask_bytes, self.sizes, kept))
+        return self._bound_manifest() + sum(map(_bound_mask_bytes, self.sizes, kept))
+
+    def _bound_manifest(self) -> int:
+        return self.others + _MANIFEST + _MANIFEST_OF_LAYER * len(self.sizes)
 
     def fitting_k(self, budget: int, branch: str, low: float = 0.0, high: float = 1.0) -> float:
         """Returns the k in [low, high] with the largest ticket that fits into the budget.
@@ -81,8 +89,10 @@ class TicketSize:
             ValueError: if `high` keeps no weight of the smallest kernel.
             BudgetError: if no ticket fits.
         """
-        least = 0.5 / min(self.sizes)  # the smallest k that keeps a weight of every kernel
-        while not selectors.count_kept(least, min(self.sizes)):
+        # The smallest k that keeps a weight of every kernel.
+        needed, size = (len(self.sizes), sum(self.sizes)) if self.together else (1, min(self.sizes))
+        least = (needed - 0.5) / size
+        while selectors.count_kept(least, size) < needed:
             least = math.nextafter(least, 1.0)
         if least > high:
             raise ValueError(
@@ -111,7 +121,8 @@ class TicketSize:
         return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and is_in_range else best
 
 
-def _bound_mask_bytes(size: int, kept: int) -> int:
-    blocks = -(-size // mask_coding.BLOCK)
+def _bound_mask_bytes(size: int, kept: int, kernels: int = 1) -> int:
+    """Returns an upper limit for the bytes of a mask, or of the masks of several kernels that have `size` weights."""
+    blocks = -(-size // mask_coding.BLOCK) + kernels - 1
     bits = selectors.entropy_bits(size, kept) * (1 + _CODER_SHARE) + _CODER_BITS * blocks
-    return math.ceil(bits / 8)
+    return math.ceil(bits / 8) + kernels - 1
