@@ -18,6 +18,7 @@ from keras_popup.layers import (
     KernelArguments,
     MaskArguments,
     MaskedLayer,
+    begin_anew,
     drop,
     freeze_layer,
     freeze_weights,
@@ -140,7 +141,7 @@ def mask_model(
         masked, twins = copy_model(model)
     else:
         masked, twins = model, {id(layer): layer for layer in plan.layers}
-    with contextlib.nullcontext() if copy else undo_on_failure(plan.layers, values=not settings.keep):
+    with begin_anew(), contextlib.nullcontext() if copy else undo_on_failure(plan.layers, values=not settings.keep):
         _apply(plan, twins, settings)
         remember_parts(masked)
     _keras.drop_compiled_functions(masked)

@@ -5,9 +5,10 @@ of places, and a kernel that is made with such a selector joins the group of thi
 yet. Layers that are made again, from configs or files, thus form a group of their own.
 """
 
+import contextlib
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -28,10 +29,12 @@ class KernelGroup:
 
     Args:
         selector: the selector of one of its kernels, which has `check_group` and `find_thresholds`.
+        k: float in (0, 1], the fraction of all their weights that is kept.
     """
 
-    def __init__(self, selector: Any) -> None:
+    def __init__(self, selector: Any, k: float) -> None:
         self._selector = selector
+        self._k = k  # that of kernels to come
         self._kernels: dict[int, Any] = {}
         self._kept: _Kept | None = None
         self._is_checked = False
@@ -44,7 +47,7 @@ class KernelGroup:
     @property
     def is_complete(self) -> bool:
         """Whether there is a kernel at each place."""
-        return len(self._kernels) == self._selector.members
+        return bool(len(self._kernels) == self._selector.members)
 
     @property
     def size(self) -> int:
@@ -53,10 +56,12 @@ class KernelGroup:
         return sum(kernel.size for kernel in self._kernels.values())
 
     def takes(self, kernel: Any) -> bool:
-        """Tells whether a kernel can join: if its place is free, or taken by one that was never built."""
+        """Tells whether a kernel can join: k is the same, and its place is free or taken by one that was never built."""
         first, second = ({**each.get_config(), "place": 0} for each in (self._selector, kernel.selector))
         other = self._kernels.get(kernel.selector.place)
-        return bool(first == second) and (other is None or other.scores is None)
+        if first != second or kernel.k != self._k:
+            return False
+        return other is None or other.scores is None
 
     def add(self, kernel: Any) -> None:
         """Adds a kernel."""
@@ -72,6 +77,7 @@ class KernelGroup:
             self._selector.check_group([kernel.size for kernel in self.kernels], k)
         for kernel in self._kernels.values():
             kernel.assign_k(k)
+        self._k = k
 
     def list_variables(self) -> list[Any]:
         """Returns the variables that the masks follow from: all scores, and k."""
@@ -147,7 +153,7 @@ class KernelGroup:
             waiting = [kernel.layer.name for kernel in self.kernels if kernel.scores is None]
             raise ValueError(
                 f"Layers with the selector {type(self._selector).__name__} choose together with all others of their "
-                f"network: {self._selector.members} kernels. Received: the layers {built}"
+                f"network, with one k: {self._selector.members} kernels. Received: the layers {built}"
                 + (f"; not built: {waiting}" if waiting else "")
                 + ". Build the whole network before a part of it is used. For a part of it alone, mask that part with "
                 "mask_model, or use strip_masks on the whole network and take the part from the result."
@@ -168,23 +174,24 @@ class _Open(threading.local):
 _open = _Open()
 
 
-def join(kernel: Any) -> KernelGroup | None:
-    """Returns the group of a new masked kernel, which has joined it; None if its selector is for each kernel alone.
+@contextlib.contextmanager
+def begin_anew() -> Iterator[None]:
+    """Has kernels that are made inside join no group that lacked kernels before, such as that of one copied layer."""
+    before, _open.groups = _open.groups, weakref.WeakValueDictionary()
+    try:
+        yield
+    finally:
+        _open.groups = before
 
-    Raises:
-        ValueError: if the kernels that are there have another k.
-    """
+
+def join(kernel: Any) -> KernelGroup | None:
+    """Returns the group of a new masked kernel, which has joined it; None if its selector is for each kernel alone."""
     key = getattr(kernel.selector, "group", None)
     if key is None:
         return None
     group = _open.groups.get(key)
     if group is None or not group.takes(kernel):
-        group = _open.groups[key] = KernelGroup(kernel.selector)
-    if others := {other.k for other in group.kernels if other.selector.place != kernel.selector.place} - {kernel.k}:
-        raise ValueError(
-            f"Layers with the selector {type(kernel.selector).__name__} have one k for the whole network. Received: "
-            f"k={kernel.k} for layer '{kernel.layer.name}', and {sorted(others)} for others."
-        )
+        group = _open.groups[key] = KernelGroup(kernel.selector, kernel.k)
     group.add(kernel)
     if group.is_complete:
         del _open.groups[key]

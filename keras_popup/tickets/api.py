@@ -18,6 +18,7 @@ from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import (
     MaskedKernel,
     MaskedLayer,
+    begin_anew,
     freeze_layer,
     freeze_weights,
     mask_layer,
@@ -377,6 +378,7 @@ def _check_mask(kernel: MaskedKernel, path: str, mask: NDArray[Any]) -> None:
         raise TicketError(f"the selector of layer '{path}' does not choose the saved mask from new scores")
 
 
+@begin_anew()
 def _mask_plain(
     ticket: file_format.Ticket,
     model: keras.Model,
