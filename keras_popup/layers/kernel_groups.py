@@ -56,7 +56,7 @@ class KernelGroup:
         return sum(kernel.size for kernel in self._kernels.values())
 
     def takes(self, kernel: Any) -> bool:
-        """Tells whether a kernel can join: k is the same, and its place is free or taken by one that was never built."""
+        """Tells whether a kernel can join: k is the same, and its place is free or taken by one never built."""
         first, second = ({**each.get_config(), "place": 0} for each in (self._selector, kernel.selector))
         other = self._kernels.get(kernel.selector.place)
         if first != second or kernel.k != self._k:
