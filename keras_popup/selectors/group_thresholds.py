@@ -121,13 +121,22 @@ def _find(multipliers: tuple[float, ...], *tensors: tf.Tensor) -> tuple[tf.Tenso
     rank = tf.cast(counts[0], tf.int64)
 
     def find_plainly(number: int) -> tuple[tf.Tensor, tf.Tensor]:
-        found = plain.find_threshold(ranks[number], of_each[number], hints[number + 1])
-        end = tf.where(found.whole, tf.size(ranks[number]), found.end)
-        return _convert_rank(tf.cast(found.rank, tf.int64)) * 2**INDEX_BITS + tf.cast(end, tf.int64), found.hint
+        # One function for all kernels: a copy for each would take long to prepare.
+        own: tuple[tf.Tensor, tf.Tensor] = programs.trace_once(_find_of_one)(
+            ranks[number], of_each[number], hints[number + 1]
+        )
+        return own
 
     tied = tf.reduce_sum(counts[2]) > plain.count_sorted(tf.add_n([tf.size(each) for each in ranks]))
     hint = tf.where(tied, tf.cast(plain.TIED, tf.int64), rank)
     return _list_thresholds(ranks, _convert_rank(rank), hint, of_each, *counts[1:], find_plainly)
+
+
+def _find_of_one(ranks: tf.Tensor, kept: tf.Tensor, hint: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the threshold of one kernel and the next hint, by plain operations."""
+    found = plain.find_threshold(ranks, kept, hint)
+    end = tf.where(found.whole, tf.size(ranks), found.end)
+    return _convert_rank(tf.cast(found.rank, tf.int64)) * 2**INDEX_BITS + tf.cast(end, tf.int64), found.hint
 
 
 def _convert_rank(rank: tf.Tensor) -> tf.Tensor:
