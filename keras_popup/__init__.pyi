@@ -22,6 +22,10 @@ from .conversion import strip_masks as strip_masks
 from .draws import evaluate_draws as evaluate_draws
 from .exports import export as export
 from .layers import register_maskable as register_maskable
+from .pictures import plot_mask_flow as plot_mask_flow
+from .pictures import plot_mask_overlap as plot_mask_overlap
+from .pictures import plot_masks as plot_masks
+from .pictures import plot_scores as plot_scores
 from .search import PopupHyperModel as PopupHyperModel
 from .search import Range as Range
 from .search import SearchConfig as SearchConfig

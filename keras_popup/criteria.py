@@ -167,7 +167,7 @@ def mask_trained(
         mask_model(network, k=k, weights="keep", seed=seed, copy=False)
         for _, kernel in masked_kernels(network):
             chosen = masks[id(kernel.kernel)].astype(np.uint8)
-            kernel.scores.assign(kernel.selector.scores_for(chosen, kernel.scores.numpy()))
+            kernel.scores.assign(kernel.make_scores(chosen))
     return network
 
 

@@ -19,7 +19,7 @@ ORDER = (
     ("initializers", "selectors"),
     ("layers",),
     ("conversion",),
-    ("callbacks", "criteria", "draws", "tickets", "exports"),
+    ("callbacks", "criteria", "draws", "pictures", "tickets", "exports"),
     # From here on it is the lab, which the library never imports.
     ("models", "datasets", "distribution", "records"),
     ("training",),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_popup import conversion, selectors
-from keras_popup.layers import MaskedKernel
+from keras_popup.layers import MaskedKernel, pick_one_of_each
 
 _logger = logging.getLogger("keras_popup")
 
@@ -124,7 +124,7 @@ class KSchedule(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         masked = [kernel for _, kernel in conversion.masked_kernels(self.model)]
-        self._kernels = [kernel for kernel in masked if not kernel.selector.draws]
+        self._kernels = pick_one_of_each(kernel for kernel in masked if not kernel.selector.draws)
         if not self._kernels:
             reason = "the selectors of its layers draw their masks, and ignore k" if masked else "no layer is masked"
             raise ValueError(

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from keras_popup import _keras
 from keras_popup.layers import (
+    begin_anew,
     get_parts,
     hide_compilation,
     is_bookkeeping,
@@ -54,7 +55,7 @@ def copy_model(model: keras.Model, change: Change | None = None) -> tuple[keras.
     """
     copies: Twins = {}
     classes = {kind.__name__: kind for kind in {stock_of(layer) for layer in _list_layers(model)}}
-    with _keras.SafeModeScope(False), keras.saving.custom_object_scope(classes):
+    with _keras.SafeModeScope(False), keras.saving.custom_object_scope(classes), begin_anew():
         # Safe mode is off: the configs come from live objects, not from files. The user has run their Lambdas already.
         twin = _copy(model, copies, change)
         _build_like(model, twin)

@@ -18,6 +18,7 @@ from keras_popup.layers import (
     KernelArguments,
     MaskArguments,
     MaskedLayer,
+    begin_anew,
     drop,
     freeze_layer,
     freeze_weights,
@@ -140,7 +141,7 @@ def mask_model(
         masked, twins = copy_model(model)
     else:
         masked, twins = model, {id(layer): layer for layer in plan.layers}
-    with contextlib.nullcontext() if copy else undo_on_failure(plan.layers, values=not settings.keep):
+    with begin_anew(), contextlib.nullcontext() if copy else undo_on_failure(plan.layers, values=not settings.keep):
         _apply(plan, twins, settings)
         remember_parts(masked)
     _keras.drop_compiled_functions(masked)
@@ -213,8 +214,14 @@ def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Se
     chosen = [
         (layer, name) for layer, name in kernels if id(layer) not in reasons_to_skip and (id(layer), name) not in single
     ]
-    fractions = patterns.find_fractions(paths, chosen, k, _count_weights)
-    for layer, name in chosen:
+    places = _find_places(settings, chosen)
+    sizes = [_count_weights(*kernel) for kernel in chosen]
+    # Of a selector for the whole network, k is the fraction of all weights.
+    fractions = patterns.find_fractions(paths, chosen, k, (lambda *_: sum(sizes)) if places else _count_weights)
+    for place in list(places.values())[:1]:
+        patterns.check_one_k(k, list(fractions.values()), place)
+        place.check_group(sizes, next(iter(fractions.values())))
+    for layer, name in chosen if not places else []:
         spec = next(spec for spec in kernels_of(layer) if spec.name == name)
         shape = tuple(spec.plain_variable(layer).shape)
         takes = {"axes": spec.axes(layer, len(shape))} if "axes" in settings.selector.takes else {}
@@ -227,7 +234,7 @@ def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Se
             spec.name: KernelArguments.fill(
                 fractions[id(layer), spec.name],
                 layers.kernel_seed(layer_seed, spec, specs),
-                settings.selector,
+                places.get((id(layer), spec.name), settings.selector),
                 _choose_start(settings, spec.plain_variable(layer)),
                 settings.kernel_initializer,
             )
@@ -267,6 +274,17 @@ def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Se
         for (kind, reason), group in groups.items()
     ]
     return _Plan(everything, masks, norms, excluded, find_in_code(model), not_masked, reasons)
+
+
+def _find_places(settings: _Settings, chosen: list[patterns.Kernel]) -> dict[tuple[int, str], selectors.GlobalTopK]:
+    """Returns the selector of each kernel by (id of the layer, name), if it chooses for the whole network; else {}."""
+    selector = settings.selector
+    if not isinstance(selector, selectors.GlobalTopK):
+        return {}
+    group = initializers.derive_seed(settings.seed, "group")
+    return {
+        (id(layer), name): selector.at_place(group, place, len(chosen)) for place, (layer, name) in enumerate(chosen)
+    }
 
 
 def _choose_start(settings: _Settings, kernel: Any) -> Any:

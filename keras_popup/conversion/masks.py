@@ -10,6 +10,7 @@ import rich.table
 
 from keras_popup._tables import format_table
 from keras_popup.conversion import inspection, patterns
+from keras_popup.layers import pick_one_of_each
 
 
 def set_k(model: keras.Model, k: patterns.Fractions) -> None:
@@ -43,12 +44,17 @@ def set_k(model: keras.Model, k: patterns.Fractions) -> None:
     if isinstance(k, dict):
         paths.check("k", k, chosen)
         chosen = [kernel for kernel in chosen if any(paths.match_kernel(kernel, pattern) for pattern in k)]
-    sizes = {key: kernel.size for key, kernel in kernels.items()}
+    sizes = {key: (kernel.group or kernel).size for key, kernel in kernels.items()}
     fractions = patterns.find_fractions(paths, chosen, k, lambda layer, name: sizes[id(layer), name])
+    groups = {id(kernel.group): kernel for key, kernel in kernels.items() if kernel.group and key in fractions}
+    for group, one in groups.items():
+        of_all = [fractions.get(key, kernel.k) for key, kernel in kernels.items() if id(kernel.group) == group]
+        patterns.check_one_k(k, of_all, one.selector)
     for key, fraction in fractions.items():
-        kernels[key].check_k(fraction)
-    for key, fraction in fractions.items():
-        kernels[key].k = fraction
+        if kernels[key].group is None:
+            kernels[key].check_k(fraction)
+    for kernel in pick_one_of_each(kernels[key] for key in fractions):
+        kernel.k = fractions[id(kernel.layer), kernel.name]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,6 +131,15 @@ def find_unmatched_kernels(model: Any, patterns: Iterable[str]) -> list[str]:
     ]
 
 
+def check_one_k(k: Any, fractions: list[float], selector: selectors.Selector) -> None:
+    """Raises ValueError if a selector that has one k for the whole network is given several."""
+    if len(set(fractions)) > 1:
+        raise ValueError(
+            f"The selector {type(selector).__name__} has one k for the whole network. Received: {k!r}. Use a number, "
+            "or the selector 'top_k' for a k of each layer."
+        )
+
+
 def find_fractions(
     paths: Paths, kernels: list[Kernel], k: Fractions, size: Callable[[Any, str], int]
 ) -> dict[tuple[int, str], float]:
@@ -140,7 +149,7 @@ def find_fractions(
         paths: the paths of the model's layers.
         kernels: the kernels to find `k` for.
         k: as in `mask_model`.
-        size: function that takes a layer and a kernel's name, and returns the number of its weights.
+        size: function that takes a layer and a kernel's name, and returns the number of weights that its k is for.
 
     Returns:
         A dict of checked floats by (id of the layer, name of the kernel).

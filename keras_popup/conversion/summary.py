@@ -126,8 +126,8 @@ _MOST_ROWS = 40
 
 
 def _find_share(kernel: MaskedKernel) -> float:
-    """Returns the fraction that a kernel keeps: `k`, or what the selector has made of the scores without it."""
-    return kernel.kept / kernel.size if kernel.selector.draws else kernel.k
+    """Returns the fraction that a kernel keeps: `k`, or what follows from the scores, of this kernel or of all."""
+    return kernel.kept / kernel.size if kernel.selector.draws or kernel.group is not None else kernel.k
 
 
 def _sum_blocks(rows: list[LayerSummary]) -> tuple[LayerSummary, ...]:

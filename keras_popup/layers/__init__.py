@@ -30,6 +30,9 @@ from keras_popup.layers.frozen_weights import freeze_weights as freeze_weights
 from keras_popup.layers.frozen_weights import take_back as take_back
 from keras_popup.layers.in_place import strip_layer as strip_layer
 from keras_popup.layers.in_place import train_kernels as train_kernels
+from keras_popup.layers.kernel_groups import KernelGroup as KernelGroup
+from keras_popup.layers.kernel_groups import begin_anew as begin_anew
+from keras_popup.layers.kernel_groups import pick_one_of_each as pick_one_of_each
 from keras_popup.layers.maskable import is_constructed as is_constructed
 from keras_popup.layers.maskable import kernels_of as kernels_of
 from keras_popup.layers.maskable import maskable_base as maskable_base

@@ -22,7 +22,8 @@ _MASKED_ARGUMENTS = """
 
     Args:
         k: float in (0, 1], the fraction of the kernel's weights that is kept.
-        selector: a name, object or config as in `keras_popup.selectors.get`.
+        selector: a name, object or config as in `keras_popup.selectors.get`; or a dict of them by the names of the
+            kernels.
         scores_initializer: initializer of the float32 scores, as in `keras_popup.initializers.get`. None uses the
             selector's: "score_uniform" for "top_k", "zeros" for "bernoulli". Scores of "top_k" that start at 0 have
             no gradient and stay 0.
@@ -119,7 +120,10 @@ class Constructed(MaskedLayer):
             is_first = all(other.argument != spec.argument for other in specs if other.name in chosen)
             if not is_first:  # with the same seed, both kernels would have the same values
                 identifier = initializers.without_seed(identifier)
-            arguments = KernelArguments.fill(fractions[spec.name], one_seed, selector, scores_initializer, identifier)
+            one_selector = selector.get(spec.name, selector) if isinstance(selector, dict) else selector
+            arguments = KernelArguments.fill(
+                fractions[spec.name], one_seed, one_selector, scores_initializer, identifier
+            )
             chosen[spec.name] = arguments
             if is_first:
                 stock[argument] = arguments.initializer
@@ -135,7 +139,8 @@ class Constructed(MaskedLayer):
             object.__setattr__(self, name, bool(value))
         if getattr(self, "lora_rank", None) or self.quantization_mode:
             raise ValueError(self._make_bypass_message("LoRA and quantized dtypes"))
-        check_rematerialization(self, selectors.get(selector))
+        for kernel in kernels.values():
+            check_rematerialization(self, kernel.selector)
 
     @property
     def _only_kernel(self) -> MaskedKernel:
@@ -222,13 +227,19 @@ class Constructed(MaskedLayer):
         return {
             **super().get_config(),
             "k": {kernel.name: kernel.k for kernel in kernels} if several else first.k,
-            "selector": selectors.serialize(first.selector),
+            "selector": self._serialize_selectors(),
             "scores_initializer": _keras.without_sharing(initializers.serialize(scores_initializer)),
             "scores_regularizer": keras.regularizers.serialize(first.scores_regularizer),
             "train_bias": self.train_bias,
             **MaskArguments.of(self).describe_training(),
             "seed": {kernel.name: kernel.seed for kernel in kernels} if several else first.seed,
         }
+
+    def _serialize_selectors(self) -> dict[str, Any]:
+        """Returns the config of the selector; a dict by the names of the kernels if these are places of one group."""
+        configs = {name: selectors.serialize(kernel.selector) for name, kernel in self.masked_kernels.items()}
+        first, *others = map(_keras.without_sharing, configs.values())
+        return next(iter(configs.values())) if all(other == first for other in others) else configs
 
     @classmethod
     def to_stock_serialized(cls, config: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from keras_popup import _keras, _workarounds, initializers, selectors
-from keras_popup.layers import strategy_checks
+from keras_popup.layers import kernel_groups, strategy_checks
 from keras_popup.layers.remembered import RememberedKernel
 
 Axes = tuple[int, ...]
@@ -125,6 +125,7 @@ class MaskedKernel:
         scores: float32 variable s of the kernel's shape. None before the layer is built.
         k_variable: float64 variable, the fraction kept. None before the layer is built.
         draws: int64 variable, the number of masks drawn so far. None if the selector draws no masks.
+        group: the `KernelGroup` of the kernels that choose together with this one. None if it chooses alone.
         seed, selector, scores_initializer, initializer: as in `KernelArguments`.
         scores_regularizer: Keras regularizer of the scores, or None.
     """
@@ -146,6 +147,7 @@ class MaskedKernel:
         self._fixed: Any = None
         self._remembered: RememberedKernel | None = None
         self._autocast = True
+        self.group = kernel_groups.join(self)
 
     @property
     def name(self) -> str:
@@ -156,13 +158,27 @@ class MaskedKernel:
         """The words that name the layer in error messages."""
         return f" of layer '{self.layer.name}'"
 
+    @property
+    def hint(self) -> Any:
+        """The int64 variable in which the selector notes where to begin its next choice."""
+        return self._hint
+
     def arguments(self) -> KernelArguments:
         """Returns the arguments of this kernel, with the present value of `k`."""
         return KernelArguments(self.k, self.seed, self.selector, self.scores_initializer, self.initializer)
 
     def takes(self) -> dict[str, Any]:
         """Returns the arguments that the selector takes besides scores, k, training and a seed."""
-        return {**self._find_axes(len(self.scores.shape)), **({} if self._fixed is None else {"fixed": self._fixed})}
+        threshold = {} if self.group is None else {"threshold": self.group.find_threshold(self)}
+        fixed = {} if self._fixed is None else {"fixed": self._fixed}
+        return {**self._find_axes(len(self.scores.shape)), **self._find_fans(), **fixed, **threshold}
+
+    def _find_fans(self) -> dict[str, Any]:
+        return {"fans": self.fans()} if "fans" in self.selector.takes else {}
+
+    def make_scores(self, mask: Any) -> Any:
+        """Returns scores for which the selector chooses `mask`, an array, made from the present scores."""
+        return self.selector.scores_for(mask, self.scores.numpy(), **self._find_fans())
 
     def _find_axes(self, rank: int) -> dict[str, Any]:
         return {"axes": self.spec.axes(self.layer, rank)} if "axes" in self.selector.takes else {}
@@ -284,6 +300,8 @@ class MaskedKernel:
         self._remembered = RememberedKernel(
             lambda dtype: self.masked(dtype=dtype), [self.scores, self.kernel, self.k_variable]
         )
+        if self.group is not None:
+            self._remembered.list_more = self.group.list_variables
 
     def _find_first_position(self) -> int:
         """Returns how many of the layer's variables that are not trainable belong to its kernels so far."""
@@ -365,14 +383,22 @@ class MaskedKernel:
 
     @property
     def k(self) -> float:
-        """The fraction of weights kept, in (0, 1]."""
+        """The fraction of weights kept, in (0, 1]. A new one is set for all kernels of the group, if there is one."""
         return self._k_value if self.k_variable is None else float(self.k_variable.numpy())
 
     @k.setter
     def k(self, value: float) -> None:
         value = selectors.check_k(value)
+        if self.group is not None:
+            self.group.set_k(value)
+            return
         if self.k_variable is not None:
             selectors.check_kept(value, self.size, self.where)
+        self.assign_k(value)
+
+    def assign_k(self, value: float) -> None:
+        """Sets `k` of this kernel alone, to a value that was checked."""
+        if self.k_variable is not None:
             self.k_variable.assign(value)
         self._k_value = value
 
@@ -434,6 +460,8 @@ class MaskedKernel:
             return kernel
         if training and self._remembered is not None:
             self._remembered.forget()
+        if training and self.group is not None:
+            self.group.forget()
         seed = self._make_next_seed(drawn)
         if seed:  # count before the draw: replicas are threads, and another one may run during the draw
             self.draws.assign(self.draws.value + 1)

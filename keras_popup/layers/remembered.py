@@ -24,12 +24,16 @@ class RememberedKernel:
     Args:
         make: function that takes a dtype and returns the masked kernel, from the values that the variables have now.
         variables: the Keras variables that the masked kernel depends on.
+
+    Attributes:
+        list_more: function that returns more such variables, which may not be there yet.
     """
 
     def __init__(self, make: Callable[[str], tf.Tensor], variables: list[Any]) -> None:
         self._make, self._variables = make, variables
         self._shape = tuple(variables[0].shape)
         self._kept: dict[str, _Kept] = {}
+        self.list_more: Callable[[], list[Any]] = list
 
     def read(self, dtype: str) -> tf.Tensor | None:
         """Returns the masked kernel for inference, or None where it must be chosen in the call itself.
@@ -53,7 +57,7 @@ class RememberedKernel:
         return "CPU" in str(self._variables[0].value.device)
 
     def _refresh(self, dtype: str) -> tf.Tensor:
-        values, addresses = zip(*map(_keras.read_memory, self._variables), strict=True)
+        values, addresses = zip(*map(_keras.read_memory, [*self._variables, *self.list_more()]), strict=True)
         if (kept := self._kept.get(dtype)) is not None and kept.addresses == addresses:
             return kept.masked
         masked = self._make(dtype)

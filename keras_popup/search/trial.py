@@ -241,7 +241,7 @@ def _measure_size(config: RunConfig) -> TicketSize | None:
         info.bytes - info.mask_bytes - stored + max(stored, at_most),
         config.selector or "top_k",
         tuple(tuple(kernel.scores.shape) for kernel in kernels),
-        tuple(kernel.takes().get("axes") for kernel in kernels),
+        tuple(kernel.spec.axes(kernel.layer, len(kernel.scores.shape)) for kernel in kernels),
     )
 
 

@@ -34,7 +34,8 @@ class Selector:
             different at each call. A layer with such a selector counts its calls in training, in a weight.
         takes: tuple of strings, more arguments that `__call__` and `masked_kernel` take. "axes": (axes of input
             channels, axes of output channels) of the kernel, two tuples of ints. "fixed": an int8 tensor of the shape
-            of the scores, which `draw_fixed` has drawn.
+            of the scores, which `draw_fixed` has drawn. "threshold": an int64 scalar tensor, from the scores of all
+            kernels of a group; only kernels of a group have one. "fans": (fan_in, fan_out) of the kernel.
         hint_shape: tuple of ints, the shape of a layer's `hint`.
 
     Call arguments:

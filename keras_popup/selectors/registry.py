@@ -8,6 +8,7 @@ import keras
 from keras_popup.selectors.base import Selector
 from keras_popup.selectors.bernoulli import Bernoulli
 from keras_popup.selectors.block import Block
+from keras_popup.selectors.global_top_k import GlobalTopK
 from keras_popup.selectors.multicoat import MultiCoat
 from keras_popup.selectors.n_m import NM
 from keras_popup.selectors.signed import Signed
@@ -19,6 +20,7 @@ _SELECTORS: dict[str, type[Selector]] = {
     "multicoat": MultiCoat,
     "n_m": NM,
     "block": Block,
+    "global_top_k": GlobalTopK,
     "bernoulli": Bernoulli,
 }
 
@@ -27,8 +29,9 @@ def get(identifier: Any) -> Selector:
     """Retrieves a selector.
 
     Args:
-        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"bernoulli"`), a serialized
-            config, or a `Selector`. A name may have arguments: `"multicoat:coats=3"`, `"top_k:pruned=0.5:locked=0.1"`.
+        identifier: a name (`"top_k"`, `"signed"`, `"multicoat"`, `"n_m"`, `"block"`, `"global_top_k"`,
+            `"bernoulli"`), a serialized config, or a `Selector`. A name may have arguments: `"multicoat:coats=3"`,
+            `"top_k:pruned=0.5:locked=0.1"`.
 
     Raises:
         ValueError: if there is no such selector, or if it has no such arguments.

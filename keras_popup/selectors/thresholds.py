@@ -11,6 +11,7 @@ docs/performance.md tells how it works and what it costs.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from keras_popup.selectors import programs
 
 INFINITY_BITS = 0x7F800000
 MAGNITUDE_BITS = 0x7FFFFFFF
-_RANK_END = INFINITY_BITS + 2
+RANK_END = INFINITY_BITS + 2
 INDEX_BITS = 31
 _PART = 1 << 20  # scores that NumPy looks at at once
 
@@ -136,22 +137,22 @@ def _partitioned(scores: Any, kept: int) -> tuple[int, Any]:
 
 
 def _guess(flat: tf.Tensor, left_out: tf.Tensor, hint: tf.Tensor | None) -> tf.Tensor | None:
-    """Returns where to count first, as `_near` does, or None to begin with all ranks."""
+    """Returns where to count first, as `near` does, or None to begin with all ranks."""
     if hint is not None:
-        return _near(hint, programs.static_size(flat))
+        return near(hint, programs.static_size(flat))
     return _sampled(flat, left_out) if programs.static_size(flat) >= _SAMPLE_LEAST else None
 
 
-def _near(hint: tf.Tensor, size: int) -> tf.Tensor:
+def near(hint: tf.Tensor, size: int) -> tf.Tensor:
     """Returns ranks around that of a threshold, int32 `(6,)`: candidates for the first pass, two for the second."""
     around = [round(roots * 2**23 / math.sqrt(size)) for roots in _ROOTS]
     rank = tf.bitwise.right_shift(hint, INDEX_BITS)
     ranks = rank + tf.constant(around, tf.int64) + tf.constant(_UPPER, tf.int64)
-    return tf.cast(tf.clip_by_value(ranks, 0, _RANK_END), tf.int32)
+    return tf.cast(tf.clip_by_value(ranks, 0, RANK_END), tf.int32)
 
 
 def _sampled(flat: tf.Tensor, left_out: tf.Tensor) -> tf.Tensor:
-    """Returns the same as `_near` from a sample. Only time depends on how well the sample does."""
+    """Returns the same as `near` from a sample. Only time depends on how well the sample does."""
     size = programs.static_size(flat)
     stride = size // _SAMPLE_RUNS
     runs = tf.reshape(flat[: _SAMPLE_RUNS * stride], [_SAMPLE_RUNS, stride])[:, :_SAMPLE_RUN]
@@ -177,7 +178,30 @@ def _search(flat: tf.Tensor, left_out: tf.Tensor, guess: tf.Tensor | None) -> tu
     parts = _parts(flat)
     blocks = -(-size // _BLOCK)
     sizes = [_BLOCK] * (blocks - 1) + [size - _BLOCK * (blocks - 1)]
-    ends = tf.constant([[0] * (2 + blocks), [_RANK_END, size, *sizes]])
+    ends = tf.constant([[0] * (2 + blocks), [RANK_END, size, *sizes]])
+
+    def count(candidates: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        counts = _count(parts, candidates, number)
+        return tf.reduce_sum(counts, axis=1), counts
+
+    return narrow(count, ends, left_out, guess)
+
+
+def narrow(
+    count: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]],
+    ends: tf.Tensor,
+    left_out: tf.Tensor,
+    guess: tf.Tensor | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Narrows a bracket of ranks, as `_search` does, by any count that does not fall with the rank.
+
+    Args:
+        count: function that takes four ranks and the number of the pass, and returns how many scores each of them
+            leaves out, int32 `(4,)`, and what is kept of the counts at the ends of the bracket, int32 `(4, m)`.
+        ends: int32 `(2, 2 + m)`, the bracket to begin with.
+        left_out: int32 scalar, how many scores are to be left out.
+        guess: where to count first, or None.
+    """
     first = _candidates(tf.constant(0), ends, left_out, guess)
     early_end = not tf.config.get_visible_devices("GPU")  # where asking for it would make the host wait
 
@@ -185,9 +209,8 @@ def _search(flat: tf.Tensor, left_out: tf.Tensor, guess: tf.Tensor | None) -> tu
         unsure = (ends[1, 0] - ends[0, 0] > 1) & tf.not_equal(ends[0, 1], left_out)
         return unsure if early_end else number < _PASSES
 
-    def narrow(number: tf.Tensor, candidates: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        counts = _count(parts, candidates, number)
-        totals = tf.reduce_sum(counts, axis=1)
+    def count_once(number: tf.Tensor, candidates: tf.Tensor, ends: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        totals, counts = count(candidates, number)
         found = tf.concat([candidates[:, None], totals[:, None], counts], axis=1)
         under = tf.reduce_sum(tf.cast(totals <= left_out, tf.int32))
         # Not by slicing: XLA would compile the program anew for each place.
@@ -195,7 +218,7 @@ def _search(flat: tf.Tensor, left_out: tf.Tensor, guess: tf.Tensor | None) -> tu
         # Made here rather than in the pass that uses them, where XLA would do so for each score.
         return number + 1, _candidates(number + 1, ends, left_out, guess), ends
 
-    passes, _, ends = tf.while_loop(unfinished, narrow, (tf.constant(0), first, ends))
+    passes, _, ends = tf.while_loop(unfinished, count_once, (tf.constant(0), first, ends))
     return passes, ends
 
 
@@ -216,7 +239,7 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
     values = tf.cast(values[0] + places * (values[1] - values[0]), tf.float32)
     candidates = tf.bitcast(values, tf.int32) + 1
     fifths = low + tf.cast(tf.constant([0.2, 0.4, 0.6, 0.8], tf.float64) * tf.cast(high - low, tf.float64), tf.int32)
-    candidates = tf.where((number < _GUIDED_PASSES) & (high < _RANK_END), candidates, fifths)
+    candidates = tf.where((number < _GUIDED_PASSES) & (high < RANK_END), candidates, fifths)
     if guess is not None:
         missed = (low < guess[0]) | (high > guess[3])
         wider = tf.concat([guess[4:5], tf.clip_by_value(candidates[1:3], guess[4], guess[5]), guess[5:]], axis=0)
@@ -226,7 +249,7 @@ def _candidates(number: tf.Tensor, ends: tf.Tensor, left_out: tf.Tensor, guess: 
     settling = tf.concat([[low + 1], candidates[1:3], [high - 1]], axis=0)
     candidates = tf.where(tf.equal(number, _SETTLING_PASS), settling, candidates)
     # Below the end, as what fills the last block up is infinite.
-    return tf.minimum(tf.clip_by_value(candidates, low + 1, tf.maximum(high - 1, low + 1)), _RANK_END - 1)
+    return tf.minimum(tf.clip_by_value(candidates, low + 1, tf.maximum(high - 1, low + 1)), RANK_END - 1)
 
 
 def _end_of_ties(flat: tf.Tensor, rank: tf.Tensor, ties: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
@@ -274,6 +297,12 @@ def _count(parts: list[tf.Tensor], candidates: tf.Tensor, number: tf.Tensor) -> 
     return tf.concat(counts, axis=1)
 
 
+def make_counter(flat: tf.Tensor) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Returns a function that takes four ranks and the number of a pass, and counts the scores below: int32 `(4,)`."""
+    parts = _parts(flat)
+    return lambda candidates, number: tf.reduce_sum(_count(parts, candidates, number), axis=1)
+
+
 def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
     """Returns the elements in blocks `(blocks, 4, 32, 32)`: all whole ones, and the rest filled up with infinity."""
     size = programs.static_size(flat)
@@ -288,6 +317,6 @@ def _parts(flat: tf.Tensor) -> list[tf.Tensor]:
 
 
 def _ranks(scores: tf.Tensor) -> tf.Tensor:
-    """Returns int32 in [0, _RANK_END) that order like the magnitudes: NaN 0, zero 1, infinity the largest."""
+    """Returns int32 in [0, RANK_END) that order like the magnitudes: NaN 0, zero 1, infinity the largest."""
     magnitude = tf.bitwise.bitwise_and(tf.bitcast(scores, tf.int32), MAGNITUDE_BITS)
     return tf.where(magnitude > INFINITY_BITS, 0, magnitude + 1)

@@ -10,11 +10,21 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_popup import _keras, conversion, selectors
 from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
-from keras_popup.layers import MaskedLayer, freeze_layer, freeze_weights, mask_layer, pair_layers, remember_parts
+from keras_popup.layers import (
+    MaskedKernel,
+    MaskedLayer,
+    begin_anew,
+    freeze_layer,
+    freeze_weights,
+    mask_layer,
+    pair_layers,
+    remember_parts,
+)
 from keras_popup.tickets import architecture, file_format, mask_record, pack_format
 from keras_popup.tickets.base import LEAST_BYTES, Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError, bytes_of
@@ -357,6 +367,18 @@ def _freeze(layer: Any, names: list[str]) -> None:
             weight.trainable = False
 
 
+def _check_mask(kernel: MaskedKernel, path: str, mask: NDArray[Any]) -> None:
+    """Raises TicketError if a kernel of the layer at `path` has another mask."""
+    try:
+        with selectors.without_compiling():
+            chosen = kernel.mask().numpy()
+    except ValueError as error:  # of a group of kernels that are not all in the file
+        raise TicketError(f"the selector of layer '{path}' cannot choose: {error}") from error
+    if not np.array_equal(chosen, mask):
+        raise TicketError(f"the selector of layer '{path}' does not choose the saved mask from new scores")
+
+
+@begin_anew()
 def _mask_plain(
     ticket: file_format.Ticket,
     model: keras.Model,
@@ -374,6 +396,7 @@ def _mask_plain(
         base: the base model, whose kernels have all their weights.
     """
     layers = dict(architecture.list_layers(model))
+    masked: list[tuple[MaskedKernel, str, file_format.Mask]] = []
     for path in dict.fromkeys(record.layer for record in ticket.masks):
         layer = layers[path]
         records = mask_record.name_kernels(layer, [record for record in ticket.masks if record.layer == path])
@@ -389,10 +412,10 @@ def _mask_plain(
             else:
                 scale = kernel.selector.factor(record.kept, record.size) * np.where(mask == 0, 1, mask)
                 kernel.kernel.assign(kernel.kernel.numpy() / scale)  # the file has the product
-            kernel.scores.assign(kernel.selector.scores_for(mask, kernel.scores.numpy()))
-            with selectors.without_compiling():
-                if not np.array_equal(kernel.mask().numpy(), mask):
-                    raise TicketError(f"the selector of layer '{path}' does not choose the saved mask from new scores")
+            kernel.scores.assign(kernel.make_scores(mask))
+            masked.append((kernel, path, record))
+    for kernel, path, record in masked:  # when all are there: some selectors choose for the whole network
+        _check_mask(kernel, path, mask_record.unpack_mask(masks[path, record.key], record))
     for path, layer in layers.items():
         _keras.set_trainable(layer, path not in ticket.untrainable)
     in_code = conversion.find_in_code(model)

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from keras_popup import _keras, initializers, selectors
 from keras_popup.layers import KernelArguments, MaskArguments, MaskedKernel, kernels_of, stock_of
-from keras_popup.selectors import NM, Bernoulli, Block, MultiCoat, Signed, TopK
+from keras_popup.selectors import NM, Bernoulli, Block, GlobalTopK, MultiCoat, Signed, TopK
 from keras_popup.tickets import allowlist, file_format, mask_coding, mask_planes, redraws
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import Mask, TicketError
 
 # The selectors whose masked kernel is kernel * mask * factor, so that the kernel may follow from its seed. Others may
 # change a kernel in other ways than by its mask.
-_PRODUCTS = {f"keras_popup>{kind.__name__}": kind for kind in (TopK, Signed, MultiCoat, NM, Block, Bernoulli)}
+_PRODUCTS = {
+    f"keras_popup>{kind.__name__}": kind for kind in (TopK, GlobalTopK, Signed, MultiCoat, NM, Block, Bernoulli)
+}
 
 # The initializers that a ticket may name.
 _FROZEN = {f"keras_popup>{kind.__name__}": kind for kind in initializers.INITIALIZERS.values()}

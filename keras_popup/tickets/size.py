@@ -69,15 +69,18 @@ class TicketSize:
 
     def ticket_bytes(self, k: float) -> int:
         """Returns an upper limit for the size of a ticket in bytes, from the number of weights that k keeps."""
+        if self._together:
+            # The limit is that of one mask over all of them: no other split takes more.
+            size = sum(self.sizes)
+            limit = selectors.entropy_bits(size, selectors.count_kept(k, size))
+            return self._bound_manifest() + _bound_mask_bytes(size, limit, 1, len(self.sizes))
         return self.bytes_of([selectors.count_kept(k, size) for size in self.sizes])
 
     def bytes_of(self, kept: Sequence[int]) -> int:
         """Returns an upper limit for the size of a ticket in bytes, from the number of kept weights of each kernel."""
         selector = selectors.get(self.selector)
-        planes = len(selector.levels) - 1
-        manifest = self.others + _MANIFEST + (_MANIFEST_OF_LAYER + _MANIFEST_OF_PLANE * (planes - 1)) * len(self.sizes)
-        return manifest + sum(
-            _bound_mask_bytes(size, self._count_bits(selector, number, kept[number]), planes)
+        return self._bound_manifest() + sum(
+            _bound_mask_bytes(size, self._count_bits(selector, number, kept[number]), self._planes)
             for number, size in enumerate(self.sizes)
         )
 
@@ -89,6 +92,20 @@ class TicketSize:
         shape = self.shapes[number] if self.shapes else (size,)
         takes = {"axes": self.axes[number]} if "axes" in selector.takes else {}
         return selector.mask_bits(shape, kept / size, **takes)
+
+    def _bound_manifest(self) -> int:
+        return (
+            self.others + _MANIFEST + (_MANIFEST_OF_LAYER + _MANIFEST_OF_PLANE * (self._planes - 1)) * len(self.sizes)
+        )
+
+    @property
+    def _planes(self) -> int:
+        return len(selectors.get(self.selector).levels) - 1
+
+    @property
+    def _together(self) -> bool:
+        """Whether k is for all kernels together. The scores then decide how many weights each kernel keeps."""
+        return isinstance(selectors.get(self.selector), selectors.GlobalTopK)
 
     def fitting_k(self, budget: int, branch: str, low: float = 0.0, high: float = 1.0) -> float:
         """Returns the k in [low, high] with the largest ticket that fits into the budget.
@@ -104,8 +121,9 @@ class TicketSize:
             BudgetError: if no ticket fits.
         """
         # The smallest k that keeps a weight of every kernel, for each of several coats.
-        least = 0.5 / min(self.sizes) * max(selectors.get(self.selector).levels)
-        while not selectors.count_kept(least, min(self.sizes)):
+        needed, size = (len(self.sizes), sum(self.sizes)) if self._together else (1, min(self.sizes))
+        least = (needed - 0.5) / size * self._planes
+        while selectors.count_kept(least / self._planes, size) < needed:
             least = math.nextafter(least, 1.0)
         if least > high:
             raise ValueError(
@@ -134,6 +152,7 @@ class TicketSize:
         return round(rounded, _DIGITS) if self.ticket_bytes(rounded) <= budget and is_in_range else best
 
 
-def _bound_mask_bytes(size: int, limit: float, planes: int) -> int:
-    blocks = -(-size // mask_coding.BLOCK)
-    return math.ceil((limit * (1 + _CODER_SHARE) + _CODER_BITS * blocks * planes) / 8)
+def _bound_mask_bytes(size: int, limit: float, planes: int, kernels: int = 1) -> int:
+    """Returns an upper limit for the bytes of a mask, or of the masks of several kernels that have `size` weights."""
+    blocks = -(-size // mask_coding.BLOCK) + kernels - 1
+    return math.ceil((limit * (1 + _CODER_SHARE) + _CODER_BITS * blocks * planes) / 8) + kernels - 1

@@ -37,7 +37,7 @@ _WIDTH = Bounds(lambda value: 0.0 < value <= 1000.0, "a positive number up to 1,
 _RATE = between(0.0, 1e6, f"a number from 0 to {MOST:,}")
 _BELOW_ONE = Bounds(lambda value: 0.0 <= value < 1.0, "in [0, 1)")
 _SHARE = Bounds(lambda value: 0.0 < value <= 1.0, "in (0, 1]")
-_SELECTORS = ("top_k", "signed", "multicoat", "n_m", "block", "bernoulli")
+_SELECTORS = ("top_k", "signed", "multicoat", "n_m", "block", "global_top_k", "bernoulli")
 _SELECTOR = Bounds(
     lambda value: value.partition(":")[0] in _SELECTORS,
     f"one of {', '.join(_SELECTORS)}, or one with arguments, such as multicoat:coats=3",
@@ -209,8 +209,9 @@ class RunConfig:
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
         None,
-        "How weights are chosen by their scores: top_k, signed, multicoat, n_m, block or bernoulli. Arguments follow "
-        "the name: multicoat:coats=3, n_m:m=8, top_k:pruned=0.5:locked=0.1. docs/methods.md tells when to use which. "
+        "How weights are chosen by their scores: top_k, signed, multicoat, n_m, block, global_top_k or "
+        "bernoulli. Arguments follow the name: multicoat:coats=3, n_m:m=8, top_k:pruned=0.5:locked=0.1. "
+        "docs/methods.md tells when to use which. "
         "Default by the method: bernoulli for supermask, else top_k.",
         bounds=_SELECTOR,
     )
@@ -227,6 +228,11 @@ class RunConfig:
     )
     scaled: bool = option(
         False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
+    )
+    train_norms: bool = option(
+        False,
+        "Train gamma and beta of normalizations beside the masks. They add their bytes to a ticket.",
+        not_for=("dense", "random", "finetune"),
     )
     epochs: int | None = option(None, "Passes over the training images.", bounds=between(1, MOST))
     batch_size: int | None = option(
@@ -320,6 +326,8 @@ class RunConfig:
         _check(
             self, "redraw_rate", self.redraw_rate == 0.1 or self.redraw_every is not None, "0.1 without redraw_every"
         )
+        one_k = not isinstance(self.k, dict) or (self.selector or "").partition(":")[0] != "global_top_k"
+        _check(self, "k", one_k, "one number with the selector global_top_k, which has one k for the whole network")
         end = self.k_schedule_end == 1.0 or self.k_schedule is not None
         _check(self, "k_schedule_end", end, "1 without k_schedule")
         learns = self.method != "random" or not self.learning_rate

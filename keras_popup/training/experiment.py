@@ -76,6 +76,7 @@ def build_model(
             selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
             kernel_initializer=kernel_initializer(config),
             scores_regularizer=l2,
+            train_norms=config.train_norms,
             seed=config.seed,
         )
     finally:
@@ -186,6 +187,7 @@ def _build_on_base(
         # The default is by magnitude, which is not at random.
         scores_initializer=config.scores_initializer or ("score_uniform" if config.method == "random" else None),
         scores_regularizer=l2,
+        train_norms=config.train_norms,
         weights="keep",
         exclude=exclude,
         seed=config.seed,

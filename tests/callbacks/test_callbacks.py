@@ -10,6 +10,7 @@ from tables import LAYERS, small_model
 
 import keras_popup
 from keras_popup import callbacks, layers
+from keras_popup.callbacks import reading, schedules, statistics
 
 STEPS = 6
 
@@ -79,7 +80,7 @@ def test_k_schedule_gives_every_step_its_k(schedule):
 
 def test_to_float_reads_float32_by_its_decimals():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.7, 0.7])
-    assert callbacks._to_float(schedule(0)) == 0.7
+    assert schedules._to_float(schedule(0)) == 0.7
 
 
 def test_k_schedule_with_steps_at_once_and_a_second_fit():
@@ -201,8 +202,8 @@ def test_compute_shares_of_channels(case):
     """The shares average to the share kept, and there is one for each channel."""
     layer = small_model(case).layers[-1]
     kernel = layer.masked_kernels["kernel"]
-    mask = callbacks._read_mask(kernel)
-    shares = callbacks._compute_shares(kernel, mask)
+    mask = reading.read_mask(kernel)
+    shares = statistics._compute_shares(kernel, mask)
     for axes, values in zip(kernel.channel_axes(), shares.values(), strict=True):
         assert values.size == np.prod([mask.shape[axis] for axis in axes])
         assert values.mean() == pytest.approx(layer.kept / mask.size)
@@ -343,7 +344,7 @@ def test_restrict_swaps_refuses_what_has_no_swaps():
     plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
     for model, message in [
         (plain, "has no masked layer"),
-        (keras_popup.mask_model(plain, selector="bernoulli", seed=1), "draws its masks, so they have no swaps"),
+        (keras_popup.mask_model(plain, selector="bernoulli", seed=1), "is for the selector 'top_k'"),
     ]:
         model.compile("sgd", "mse")
         with pytest.raises(ValueError, match=message):

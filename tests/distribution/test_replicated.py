@@ -31,7 +31,7 @@ FOUR = DEVICES if "GPU" in DEVICES else "CPU:0,CPU:1,CPU:2,CPU:3"
 
 TIMEOUT = 300
 QUICK = ("fit", "run", "refused")
-SLOW = ("policies",)
+SLOW = ("kinds", "policies")
 
 
 def marks(name, devices):

@@ -45,7 +45,7 @@ def test_find_threshold_among_many_ties(kind, monkeypatch):
         np.testing.assert_array_equal(first.is_above(ranks), expected)
         again = plain.find_threshold(ranks, tf.constant(kept), first.hint)
         np.testing.assert_array_equal(again.is_above(ranks), expected)
-        if int(first.hint) == plain._TIED:
+        if int(first.hint) == plain.TIED:
             with monkeypatch.context() as patch:
                 patch.setattr(plain, "_find_among", None)
                 plain.find_threshold(ranks, tf.constant(kept), first.hint)

@@ -42,10 +42,10 @@ RUN = RunConfig(
 DENSE = {"method": "dense", "kernel_initializer": RunConfig.kernel_initializer}
 
 
-def network(selector="top_k"):
+def network(selector="top_k", channels=3):
     return keras.Sequential(
         [
-            keras.Input((6, 6, 3)),
+            keras.Input((6, 6, channels)),
             layers.MaskedConv2D(8, 3, k=0.3, seed=1, selector=selector, scores_regularizer=keras.regularizers.L2(0.01)),
             keras.layers.BatchNormalization(synchronized=True),
             keras.layers.ReLU(),
@@ -103,7 +103,7 @@ def assert_replicas_agree(model, strategy):
         first, *others = strategy.experimental_local_results(
             strategy.run(tf.function(lambda layer=layer: layer.mask()))
         )
-        assert int(tf.reduce_sum(first)) == layer.kept
+        assert np.count_nonzero(first) == layer.kept
         assert len(others) == strategy.num_replicas_in_sync - 1
         assert all(np.array_equal(first, other) for other in others), layer.name
 
@@ -152,6 +152,17 @@ def fit(strategy):
 def drawn(strategy):
     """All replicas draw the same masks, those of one device."""
     assert_same_steps(lambda: network(selectors.Bernoulli(rescale=True)), examples((6, 6, 3)), strategy)
+
+
+def kinds(strategy):
+    """Masks of every kind."""
+    for selector in ("signed", "multicoat", "block", "top_k:pruned=0.3:locked=0.2"):
+        assert_same_steps(lambda selector=selector: network(selector, 4), examples((6, 6, 4)), strategy)
+
+
+def redrawn(strategy):
+    """Kernels that are drawn anew are the same on all devices, and those of one."""
+    run(strategy, redraw_every=2, redraw_rate=0.5, epochs=1)
 
 
 def supermask(strategy):
@@ -333,6 +344,8 @@ def refused(strategy):
 CASES = (
     fit,
     drawn,
+    kinds,
+    redrawn,
     all_layers,
     converted,
     policies,
