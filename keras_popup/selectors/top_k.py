@@ -62,6 +62,8 @@ class TopK(ByChoice):
     [0.0, 1.0, 1.0, 0.0]
     """
 
+    pruned = locked = 0.0  # of subclasses with a constructor of their own
+
     def __init__(self, pruned: float = 0.0, locked: float = 0.0) -> None:
         for name, share in (("pruned", pruned), ("locked", locked)):
             if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:

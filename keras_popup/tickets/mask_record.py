@@ -324,7 +324,9 @@ def find_factor(record: Mask) -> np.float32:
     kind = _PRODUCTS.get(str(parts.get("registered_name")))
     if kind is not None and parts.get("class_name") == kind.__name__ and isinstance(parts.get("config"), dict):
         with contextlib.suppress(TypeError, ValueError):  # of a config that is not one of the class
-            return kind(**parts["config"]).factor(record.kept, record.size)
+            selector = kind(**parts["config"])
+            if selector.get_config() == parts["config"]:
+                return selector.factor(record.kept, record.size)
     raise TicketError(
         f"{record}: its selector is {str(serialized)[:80]!r}; weights from a seed need one of the selectors "
         f"{', '.join(kind.__name__ for kind in _PRODUCTS.values())}"

@@ -27,8 +27,8 @@ def counted(monkeypatch):
 
 
 def masked_model(jit_compile=False, **arguments):
-    plain = keras.Sequential([keras.Input((20,)), keras.layers.Dense(30, activation="relu"), keras.layers.Dense(7)])
-    model = keras_popup.mask_model(plain, k=0.4, seed=1, **arguments)
+    plain = keras.Sequential([keras.Input((20,)), keras.layers.Dense(32, activation="relu"), keras.layers.Dense(7)])
+    model = keras_popup.mask_model(plain, **{"k": 0.4, "seed": 1, **arguments})
     model.compile(keras.optimizers.SGD(0.5, momentum=0.9), "mse", jit_compile=jit_compile)
     return model
 
@@ -97,7 +97,7 @@ def test_remembered_kernel_is_right_after_a_change(change, used_model, tmp_path)
 
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_remembered_kernel_is_made_once(selector, counted):
-    model = masked_model(selector=selector)
+    model = masked_model(selector=selector, k=0.5)
     for _ in range(3):
         model.predict(X, batch_size=4, verbose=0)
         model(X)
