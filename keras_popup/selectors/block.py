@@ -10,7 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup.selectors.base import Selector
-from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, make_scores
+from keras_popup.selectors.choices import ByChoice, Choice, choose_largest
 from keras_popup.selectors.counts import check_kept, count_kept, entropy_bits
 from keras_popup.selectors.matrices import Axes, Layout, find_layout
 from keras_popup.selectors.thresholds import count_kept_tensor
@@ -88,10 +88,6 @@ class Block(ByChoice):
     def mask_bits(self, shape: tuple[int, ...], k: float, axes: tuple[Axes, Axes] | None = None, **takes: Any) -> float:
         blocks = self.grid(shape, axes).blocks
         return entropy_bits(blocks, count_kept(k, blocks))
-
-    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`: as those of `TopK`."""
-        return make_scores(mask.astype(np.uint8), start)
 
     def get_config(self) -> dict[str, Any]:
         return {"size": self.size}

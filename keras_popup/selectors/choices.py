@@ -69,6 +69,14 @@ class ByChoice(Selector):
     def kept(self, scores: Any, k: float, **takes: Any) -> int:
         return check_kept(k, programs.static_size(scores))
 
+    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns scores for which this selector chooses `mask`, with the signs of `start` and nearly its distribution.
+
+        With b its largest magnitude, those of each level of the mask are squeezed into a part of [0, b], the higher the
+        level.
+        """
+        return make_scores(mask.astype(np.uint8), start)
+
 
 def _compute_mask(choice: Choice, scores: tf.Tensor, kept: tf.Tensor, *fixed: tf.Tensor) -> tf.Tensor:
     """Returns the mask of scores in float32, of their shape, with the gradient of the choice."""
@@ -131,9 +139,9 @@ def _choose_kernel(
 ) -> tuple[tf.Tensor, ...]:
     hint = more[0] if hints else None
     mask, next_hint = choice.choose(scores, kept, hint, *more[hints:], *choice.options)
-    # Not a product with a mask of zeros and ones, which would take longer.
-    masked = tf.where(mask, kernel, tf.zeros((), kernel.dtype)) if mask.dtype == tf.bool else None
-    if masked is None:
+    if mask.dtype == tf.bool:  # a product would take longer
+        masked = tf.where(mask, kernel, tf.zeros((), kernel.dtype))
+    else:
         masked = kernel * tf.cast(mask, kernel.dtype)
     return (tf.cast(masked, dtype), next_hint) if hints else (tf.cast(masked, dtype),)
 
@@ -174,7 +182,7 @@ def choose_largest(scores: tf.Tensor, kept: tf.Tensor, hint: Any) -> tuple[tf.Te
     return found.is_above(ranks), found.hint
 
 
-def spread_by_sign(upstream: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
+def spread_by_sign(upstream: tf.Tensor, scores: tf.Tensor, *options: Any) -> tf.Tensor:
     """Returns the gradient of scores whose magnitude is chosen: straight through the choice, exact through |.|."""
     return upstream * tf.sign(scores)
 

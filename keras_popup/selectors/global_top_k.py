@@ -112,7 +112,7 @@ class GlobalTopK(ByChoice):
     def choice(self, shape: tuple[int, ...], threshold: Any = None, fans: Any = None, **takes: Any) -> Choice:
         if threshold is None:
             return Choice(choose_largest, spread_by_sign)
-        return Choice(choose_above, _spread, (self._multiplier(fans),))
+        return Choice(choose_above, spread_by_sign, (self._multiplier(fans),))
 
     def count(self, scores: tf.Tensor, k: Any, threshold: Any = None, **takes: Any) -> tf.Tensor:
         return count_kept_of(scores, k) if threshold is None else tf.convert_to_tensor(threshold, tf.int64)
@@ -203,11 +203,6 @@ class GlobalTopK(ByChoice):
 
     def get_config(self) -> dict[str, Any]:
         config: dict[str, Any] = {"floor": self.floor, "scale": self.scale}
-        return config if self.group is None else {**config, **self._describe_place()}
-
-    def _describe_place(self) -> dict[str, Any]:
-        return {"group": self.group, "place": self.place, "members": self.members}
-
-
-def _spread(upstream: tf.Tensor, scores: tf.Tensor, multiplier: float) -> tf.Tensor:
-    return spread_by_sign(upstream, scores)
+        if self.group is None:
+            return config
+        return {**config, "group": self.group, "place": self.place, "members": self.members}

@@ -5,11 +5,9 @@ import math
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, count_kept_of, make_scores
+from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, count_kept_of
 from keras_popup.selectors.counts import check_kept, count_kept, entropy_bits
 
 
@@ -79,13 +77,6 @@ class MultiCoat(ByChoice):
         size = math.prod(shape)
         counts = [size, *(count_kept(k * share, size) for share in self._shares())]
         return sum(entropy_bits(*pair) for pair in itertools.pairwise(counts))
-
-    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`, with the signs of `start` and nearly its distribution.
-
-        With b its largest magnitude, those of each level are squeezed into a part of [0, b].
-        """
-        return make_scores(mask.astype(np.uint8), start)
 
     def get_config(self) -> dict[str, Any]:
         return {"coats": self.coats}

@@ -6,10 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from keras_popup.selectors import plain
-from keras_popup.selectors.choices import ByChoice, Choice, make_scores, spread_by_sign
+from keras_popup.selectors.choices import ByChoice, Choice, spread_by_sign
 from keras_popup.selectors.counts import check_k, count_kept
 from keras_popup.selectors.matrices import Axes, Layout, find_layout
 from keras_popup.selectors.thresholds import count_kept_tensor
@@ -70,7 +69,7 @@ class NM(ByChoice):
         layout = find_layout(shape, axes)
         if layout.matrices[1] % self.m:
             raise ValueError(f"m={self.m} does not divide the {layout.matrices[1]} inputs of scores of shape {shape}.")
-        return Choice(_choose_in_groups, _spread, (self.m, layout))
+        return Choice(_choose_in_groups, spread_by_sign, (self.m, layout))
 
     def count(self, scores: tf.Tensor, k: Any, **takes: Any) -> tf.Tensor:
         if isinstance(k, (int, float, np.number)):
@@ -102,10 +101,6 @@ class NM(ByChoice):
     def mask_bits(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
         return math.prod(shape) // self.m * math.log2(math.comb(self.m, self.count_in_group(k)))
 
-    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`: as those of `TopK`."""
-        return make_scores(mask.astype(np.uint8), start)
-
     def get_config(self) -> dict[str, Any]:
         return {"m": self.m}
 
@@ -127,7 +122,3 @@ def _choose_in_groups(scores: tf.Tensor, kept: tf.Tensor, hint: Any, m: int, lay
     ]
     chosen = tf.reshape(tf.stack(before, axis=1) < kept, layout.matrices)
     return tf.reshape(layout.unstack(chosen), [-1]), hint
-
-
-def _spread(upstream: tf.Tensor, scores: tf.Tensor, m: int, layout: Layout) -> tf.Tensor:
-    return spread_by_sign(upstream, scores)

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, make_scores, spread_by_sign
+from keras_popup.selectors.choices import ByChoice, Choice, choose_largest, spread_by_sign
 from keras_popup.selectors.counts import check_kept, count_kept, entropy_bits
 
 
@@ -124,14 +124,6 @@ class TopK(ByChoice):
         fixed[order[:pruned]] = -1
         fixed[order[size - locked :]] = 1
         return fixed.reshape(shape)
-
-    def scores_for(self, mask: NDArray[Any], start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns scores for which this selector chooses `mask`, with the signs of `start` and nearly its distribution.
-
-        With b its largest magnitude, those of kept weights are squeezed into the upper part of [0, b], those of the
-        others into the part below.
-        """
-        return make_scores(mask.astype(np.uint8), start)
 
     def get_config(self) -> dict[str, Any]:
         # Left out if there are none, so that earlier versions can read the file.
