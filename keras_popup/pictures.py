@@ -98,7 +98,7 @@ def plot_scores(model: keras.Model, layer: str | None = None, *, ax: Any = None)
     path = layer or max(kernels, key=lambda each: kernels[each].size)
     kernel = kernels[path]
     ax = ax or _make_figure(6, 3.4).subplots()
-    scores, kept = kernel.scores.numpy().ravel(), _read_mask(kernel).ravel() != 0
+    scores, kept = kernel.scores.numpy().ravel(), kernel.read_mask().ravel() != 0
     edges = np.histogram_bin_edges(scores[np.isfinite(scores)], 80)
     ax.hist([scores[kept], scores[~kept]], edges, stacked=True, color=[_KEPT, _LEFT_OUT], label=["kept", "not kept"])
     if kept.any() and not kept.all() and not kernel.selector.draws:
@@ -218,12 +218,6 @@ def _find_kernels(model: keras.Model, what: str) -> list[tuple[str, MaskedKernel
     return conversion.find_kernels(model, what)
 
 
-def _read_mask(kernel: MaskedKernel) -> NDArray[Any]:
-    with selectors.without_compiling():
-        mask: NDArray[Any] = kernel.mask().numpy()
-    return mask
-
-
 def _draw_shares(ax: Any, kernels: list[tuple[str, MaskedKernel]], total: int) -> None:
     places = np.arange(len(kernels))
     shares = [kernel.kept / kernel.size for _, kernel in kernels]
@@ -237,7 +231,7 @@ def _draw_shares(ax: Any, kernels: list[tuple[str, MaskedKernel]], total: int) -
 
 def _average_channels(kernel: MaskedKernel) -> NDArray[np.float64]:
     """Returns the share kept between inputs (rows) and outputs (columns), at most 64 of each."""
-    mask = _read_mask(kernel) != 0
+    mask = kernel.read_mask() != 0
     matrices = selectors.find_layout(mask.shape, kernel.channel_axes()).stack(mask).mean(0, dtype=np.float64)
     for axis in (0, 1):
         size = matrices.shape[axis]

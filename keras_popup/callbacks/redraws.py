@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from keras_popup import conversion, initializers
-from keras_popup.callbacks.reading import read_mask
 from keras_popup.layers import MaskedKernel
 
 
@@ -70,7 +69,7 @@ class IterativeRandomization(keras.callbacks.Callback):
 
 
 def _draw_again(kernel: MaskedKernel, redraw: int, rate: float) -> None:
-    mask = read_mask(kernel)
+    mask = kernel.read_mask()
     numbers = np.random.Generator(np.random.Philox(key=initializers.derive_seed(kernel.seed, "redrawn", redraw)))
     chosen = (numbers.random(mask.shape, np.float32) < rate) & (mask == 0)
     values = kernel.initializer.of_redraw(redraw).values(mask.shape, kernel.fans())

@@ -12,7 +12,6 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup import conversion
-from keras_popup.callbacks.reading import read_mask
 from keras_popup.layers import MaskedKernel
 
 _logger = logging.getLogger("keras_popup")
@@ -84,12 +83,14 @@ class MaskStatistics(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._masks:  # not in on_train_begin: only now has a KSchedule set k
-            self._masks = {path: read_mask(kernel) for path, kernel in conversion.masked_kernels(self.model)}
+            self._masks = {
+                path: kernel.read_mask().astype(np.int8) for path, kernel in conversion.masked_kernels(self.model)
+            }
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.latest = {}
         for path, kernel in conversion.masked_kernels(self.model):
-            mask, before = read_mask(kernel), self._masks[path]
+            mask, before = kernel.read_mask().astype(np.int8), self._masks[path]
             self._masks[path] = mask
             kept = mask != 0
             shares = _compute_shares(kernel, kept)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_popup import conversion, selectors
-from keras_popup.callbacks.reading import read_mask
 from keras_popup.layers import MaskedKernel
 
 
@@ -55,7 +54,7 @@ class RestrictSwaps(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         if not self._masks:  # not in on_train_begin: only now has a KSchedule set k
             masks = conversion.masked_kernels(self.model)
-            self._masks = {path: read_mask(kernel).astype(bool) for path, kernel in masks}
+            self._masks = {path: kernel.read_mask().astype(bool) for path, kernel in masks}
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         for path, kernel in conversion.masked_kernels(self.model):
@@ -64,7 +63,7 @@ class RestrictSwaps(keras.callbacks.Callback):
 
 def _undo_swaps(kernel: MaskedKernel, before: NDArray[np.bool_], rate: float) -> NDArray[np.bool_]:
     """Changes scores so that only a part of the swaps since the mask `before` remain. Returns the mask."""
-    after = read_mask(kernel).astype(bool)
+    after = kernel.read_mask().astype(bool)
     entered, left = np.flatnonzero(after & ~before), np.flatnonzero(before & ~after)
     swaps = min(entered.size, left.size)  # the rest follow from another k
     undone = swaps - math.ceil(rate * swaps)

@@ -224,9 +224,8 @@ def _plan(model: keras.Model, k: patterns.Fractions, exclude: Any, settings: _Se
     for layer, name in chosen if not places else []:
         spec = next(spec for spec in kernels_of(layer) if spec.name == name)
         shape = tuple(spec.plain_variable(layer).shape)
-        takes = {"axes": spec.axes(layer, len(shape))} if "axes" in settings.selector.takes else {}
-        where = f" of layer '{paths.of(layer)}'"
-        settings.selector.check(shape, fractions[id(layer), name], where, **takes)
+        axes = spec.find_axes(layer, len(shape), settings.selector)
+        settings.selector.check(shape, fractions[id(layer), name], f" of layer '{paths.of(layer)}'", **axes)
     masks: dict[int, MaskArguments] = {}
     for index, (layer, specs) in enumerate(maskable):
         layer_seed = initializers.derive_seed(settings.seed, index)

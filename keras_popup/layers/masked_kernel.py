@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_popup import _keras, _workarounds, initializers, selectors
 from keras_popup.layers import kernel_groups, strategy_checks
@@ -51,6 +53,10 @@ class KernelSpec:
     def attributes(self) -> tuple[str, ...]:
         """The attributes of a layer by which its code can read the kernel."""
         return tuple(dict.fromkeys((self.name, self.variable or self.name)))
+
+    def find_axes(self, layer: Any, rank: int, selector: selectors.Selector) -> dict[str, Any]:
+        """Returns the axes of channels as an argument, if a selector takes them."""
+        return {"axes": self.axes(layer, rank)} if "axes" in selector.takes else {}
 
     def plain_variable(self, layer: Any) -> Any:
         """Returns the variable of this kernel in a layer that does not mask it, or None if the layer has none."""
@@ -181,7 +187,7 @@ class MaskedKernel:
         return self.selector.scores_for(mask, self.scores.numpy(), **self._find_fans())
 
     def _find_axes(self, rank: int) -> dict[str, Any]:
-        return {"axes": self.spec.axes(self.layer, rank)} if "axes" in self.selector.takes else {}
+        return self.spec.find_axes(self.layer, rank, self.selector)
 
     @property
     def fixed_seed(self) -> int:
@@ -426,6 +432,12 @@ class MaskedKernel:
         self.check_built("mask()")
         k = tf.convert_to_tensor(self.k_variable)
         return self.selector(self.scores.value, k, training, **self.takes(), **self._make_next_seed(training))
+
+    def read_mask(self) -> NDArray[np.float32]:
+        """Returns the mask that is used outside of training, as an array. Nothing is compiled for it."""
+        with selectors.without_compiling():
+            mask: NDArray[np.float32] = self.mask().numpy()
+        return mask
 
     def read(self) -> tf.Tensor:
         """Returns the masked kernel for the code of layers: that of the running call, or a new one outside of calls."""

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_popup import _keras, conversion, selectors
+from keras_popup import _keras, conversion
 from keras_popup._versions import package_versions
 from keras_popup.conversion import find_different_arrays
 from keras_popup.layers import (
@@ -370,8 +370,7 @@ def _freeze(layer: Any, names: list[str]) -> None:
 def _check_mask(kernel: MaskedKernel, path: str, mask: NDArray[Any]) -> None:
     """Raises TicketError if a kernel of the layer at `path` has another mask."""
     try:
-        with selectors.without_compiling():
-            chosen = kernel.mask().numpy()
+        chosen = kernel.read_mask()
     except ValueError as error:  # of a group of kernels that are not all in the file
         raise TicketError(f"the selector of layer '{path}' cannot choose: {error}") from error
     if not np.array_equal(chosen, mask):

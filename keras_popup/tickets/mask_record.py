@@ -42,8 +42,7 @@ def encode_kernel(
     Raises:
         ValueError: if the masked kernel is not 0 where the mask is 0, or if a weight is too large for `values_dtype`.
     """
-    with selectors.without_compiling():
-        mask = kernel.mask().numpy().astype(np.int8)
+    mask = kernel.read_mask().astype(np.int8)
     coding = mask_planes.describe(kernel.selector, mask.shape, kernel.k, kernel.fixed_seed, kernel.takes())
     if coding is None:
         mask = mask.view(np.uint8)

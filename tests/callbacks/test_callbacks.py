@@ -10,7 +10,7 @@ from tables import LAYERS, small_model
 
 import keras_popup
 from keras_popup import callbacks, layers
-from keras_popup.callbacks import reading, schedules, statistics
+from keras_popup.callbacks import schedules, statistics
 
 STEPS = 6
 
@@ -202,7 +202,7 @@ def test_compute_shares_of_channels(case):
     """The shares average to the share kept, and there is one for each channel."""
     layer = small_model(case).layers[-1]
     kernel = layer.masked_kernels["kernel"]
-    mask = reading.read_mask(kernel)
+    mask = kernel.read_mask()
     shares = statistics._compute_shares(kernel, mask)
     for axes, values in zip(kernel.channel_axes(), shares.values(), strict=True):
         assert values.size == np.prod([mask.shape[axis] for axis in axes])
