@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 from small_runs import SMALL
+from tables import SELECTORS
 
 from keras_popup.training import RunConfig, config
 
@@ -117,3 +118,8 @@ def test_run_config_of_a_base_has_a_protocol_and_a_title():
 def test_run_configs_that_are_equal_have_equal_hashes():
     assert hash(RunConfig(k={"*": 0.3})) == hash(RunConfig(k={"*": 0.3}))
     assert RunConfig(k={"*": 0.3}) != RunConfig(k=0.3)
+
+
+def test_selectors_of_runs_are_all_there_are():
+    """Their names stand in a module that loads no TensorFlow, too."""
+    assert sorted(config._SELECTORS) == SELECTORS
