@@ -13,11 +13,13 @@ import os
 import statistics
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import lines
+import numpy as np
 import tensorflow as tf
 from pairs import processor
 
@@ -28,12 +30,34 @@ BATCH = 128
 RATES = (0.1, 0.5, 2.0)
 
 
+class Recycle(keras.callbacks.Callback):
+    """Gives the weights with the lowest scores the values of those with the highest, every 300 steps.
+
+    Gorbett and Whitley, https://arxiv.org/abs/2303.15953. The library does not have it: docs/methods.md says why.
+    """
+
+    def __init__(self, every: int = 300, rate: float = 0.1) -> None:
+        super().__init__()
+        self.every, self.rate = every, rate
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if int(self.model.optimizer.iterations.numpy()) % self.every:
+            return
+        for layer in keras_popup.masked_layers(self.model):
+            for kernel in layer.masked_kernels.values():
+                values = kernel.kernel.numpy()
+                order = np.argsort(kernel.scores.numpy(), axis=None, kind="stable")
+                count = int(self.rate * order.size)
+                values.flat[order[:count]] = values.flat[order[-count:]]
+                kernel.kernel.assign(values)
+
+
 class Method(NamedTuple):
-    """A selector, the fractions kept at which it is compared at equal bytes, and how often weights are redrawn."""
+    """A selector, the fractions kept at which it is compared at equal bytes, and what changes kernels in training."""
 
     selector: str
     fractions: tuple[float, ...]
-    redraw_every: int = 0
+    redraw: Any = None
 
 
 METHODS = {
@@ -42,12 +66,13 @@ METHODS = {
     "signed": Method("signed", (0.3, 0.1)),
     "multicoat, 2 coats": Method("multicoat:coats=2", (0.5, 0.3)),
     "multicoat, 3 coats": Method("multicoat:coats=3", (0.5,)),
-    "IteRand": Method("top_k", (0.5, 0.3), 300),
+    "IteRand": Method("top_k", (0.5, 0.3), keras_popup.callbacks.IterativeRandomization),
+    "weight recycling": Method("top_k", (0.5, 0.3), Recycle),
     "n_m, 2:4": Method("n_m:m=4", (0.5,)),
     "block, 4 x 4": Method("block:size=4", (0.5,)),
 }
 # Those whose k is free, which are compared at equal k too.
-OF_K = ("top_k", "signed", "multicoat, 2 coats", "IteRand")
+OF_K = ("top_k", "signed", "multicoat, 2 coats", "IteRand", "weight recycling")
 
 
 class Network(NamedTuple):
@@ -61,6 +86,11 @@ class Network(NamedTuple):
     budget: int
     seeds: tuple[int, ...]
 
+
+# Learned weights, beside the masks: at these widths, as they are and in Keras's integers.
+LEARNED = {"learned weights, float32": None, "learned weights, int8": "int8", "learned weights, int4": "int4"}
+LEARNED_WIDTHS = (0.0625, 0.125, 0.25, 0.5, 1.0)
+LEARNED_RATES = (0.01, 0.03, 0.1)
 
 NETWORKS = {
     "fc": Network(
@@ -87,7 +117,7 @@ def bytes_at_most(model: keras.Model, method: Method) -> int:
     summary = keras_popup.mask_summary(model, print_fn=lambda text: None)
     with tempfile.TemporaryDirectory() as folder:
         info = keras_popup.save_ticket(model, Path(folder, "a.ticket"))
-    redrawn = summary.kept // 8 if method.redraw_every else 0  # turned signs, a bit for each kept weight
+    redrawn = summary.kept // 8 if method.redraw else 0  # turned signs, a bit for each kept weight
     return info.bytes - info.mask_bytes + summary.entropy_bytes + redrawn
 
 
@@ -106,46 +136,21 @@ def find_width(network: str, method: Method, k: float, shape: Any, classes: int)
 
 
 def train(network: str, name: str, k: float, width: float, rate: float, seed: int, data: Any) -> dict:
-    method, chosen = METHODS[name], NETWORKS[network]
+    method = METHODS[name]
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     model = build(network, method, k, width, seed, data.image_shape, len(data.classes))
-    steps = -(-data.train.size // BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * steps)
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    scale = data.preprocessing()
-
-    def prepare(images, labels):
-        return scale(images), labels
-
-    redraw = keras_popup.callbacks.IterativeRandomization(method.redraw_every) if method.redraw_every else None
-    begin = time.perf_counter()
-    model.fit(
-        data.training_batches(BATCH, seed=seed, epochs=chosen.epochs).map(prepare),
-        epochs=chosen.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=[redraw] if redraw else [],
-    )
-    seconds = time.perf_counter() - begin
-    accuracy = {
-        split: model.evaluate(data.evaluation_batches(split, 1000).map(prepare), verbose=0)[1]
-        for split in ("validation", "test")
-    }
+    seconds = fit(model, network, rate, seed, data, [method.redraw()] if method.redraw else [])
+    accuracy = measure(model, data)
     with tempfile.TemporaryDirectory() as folder:
-        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[scale])
+        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[data.preprocessing()])
     return {
         "network": network,
         "method": name,
         "k": k,
         "width": width,
         "rate": rate,
-        "epochs": chosen.epochs,
+        "epochs": NETWORKS[network].epochs,
         "seed": seed,
         "accuracy": accuracy,
         "ticket_bytes": info.bytes,
@@ -155,28 +160,108 @@ def train(network: str, name: str, k: float, width: float, rate: float, seed: in
     }
 
 
+def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list[dict]:
+    """Trains all weights. Returns a row for the weights as they are, and one for each kind of integers."""
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    model = NETWORKS[network].build(data.image_shape, classes=len(data.classes), width=width)
+    seconds = fit(model, network, rate, seed, data, [])
+    learned, rows = model.get_weights(), []
+    for name, integers in LEARNED.items():
+        if integers:
+            shipped = keras.models.clone_model(model)
+            shipped.set_weights(learned)
+            shipped.quantize(integers)
+            shipped.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        else:
+            shipped = model
+        rows.append(
+            {
+                "network": network,
+                "method": name,
+                "k": 1.0,
+                "width": width,
+                "rate": rate,
+                "epochs": NETWORKS[network].epochs,
+                "seed": seed,
+                "accuracy": measure(shipped, data),
+                # g_idx are numbers from 0 up, which nobody ships.
+                "ticket_bytes": sum(
+                    len(zlib.compress(np.ascontiguousarray(v.numpy()).tobytes(), 9))
+                    for v in shipped.variables
+                    if v.name != "g_idx"
+                ),
+                "weights": sum(array.size for array in learned),
+                "seconds": round(seconds, 1),
+                "machine": f"{os.cpu_count()} cores of {processor()}",
+            }
+        )
+    return rows
+
+
+def fit(model: keras.Model, network: str, rate: float, seed: int, data: Any, callbacks: list[Any]) -> float:
+    """Trains a network. Returns the seconds."""
+    chosen = NETWORKS[network]
+    steps = -(-data.train.size // BATCH)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * steps)
+    model.compile(
+        keras.optimizers.SGD(schedule, momentum=0.9),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    begin = time.perf_counter()
+    model.fit(
+        data.training_batches(BATCH, seed=seed, epochs=chosen.epochs).map(prepare_with(data)),
+        epochs=chosen.epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+    )
+    return time.perf_counter() - begin
+
+
+def measure(model: keras.Model, data: Any) -> dict[str, float]:
+    """Returns the accuracies on the validation and the test images."""
+    return {
+        split: model.evaluate(data.evaluation_batches(split, 1000).map(prepare_with(data)), verbose=0)[1]
+        for split in ("validation", "test")
+    }
+
+
+def prepare_with(data: Any) -> Any:
+    """Returns a function that prepares a batch."""
+    scale = data.preprocessing()
+    return lambda images, labels: (scale(images), labels)
+
+
 def plan(network: str, sizes: dict[tuple[str, float], float]) -> list[tuple[str, str, float, float]]:
     """Returns what is compared: (comparison, method, k, width)."""
     at_k = [("k", name, k, 1.0) for k in NETWORKS[network].fractions for name in OF_K]
     return at_k + [("bytes", name, k, width) for (name, k), width in sizes.items()]
 
 
-def find_rate(network: str, name: str) -> float:
+def find_rate(network: str, name: str, width: float | None = None) -> float:
     """Returns the best learning rate of a method, of those that were tried with the first seed."""
-    tried = [row for row in lines.read(RESULT) if row["network"] == network and row["comparison"] == "rates"]
+    tried = [
+        row
+        for row in lines.read(RESULT)
+        if row["network"] == network and row["comparison"] in ("rates", "learned") and row["seed"] == 1
+        if width in (None, row["width"])
+    ]
     of_it = {row["rate"]: row["accuracy"]["validation"] for row in tried if row["method"] == name}
     return max(of_it, key=lambda rate: of_it[rate])
 
 
 def run(network: str, data: Any) -> None:
     done = {
-        (row["comparison"], row["method"], row["k"], row["rate"], row["seed"])
+        (row["comparison"], row["method"], row["k"], row["width"], row["rate"], row["seed"])
         for row in lines.read(RESULT)
         if row["network"] == network
     }
 
     def run_one(comparison: str, name: str, k: float, width: float, rate: float, seed: int) -> None:
-        if (comparison, name, k, rate, seed) in done:
+        if (comparison, name, k, width, rate, seed) in done:
             return
         row = {"comparison": comparison, **train(network, name, k, width, rate, seed, data)}
         print(f"{comparison}, {name}, k {k}, seed {seed}, rate {rate}: {row['accuracy']['test']:.2%}", flush=True)
@@ -195,6 +280,15 @@ def run(network: str, data: Any) -> None:
     for seed in NETWORKS[network].seeds:
         for comparison, name, k, width in plan(network, sizes):
             run_one(comparison, name, k, width, find_rate(network, name), seed)
+        for width in LEARNED_WIDTHS:
+            # Seed 1 tries all rates; the others use the best.
+            rates = LEARNED_RATES if seed == 1 else (find_rate(network, "learned weights, float32", width),)
+            for rate in rates:
+                if ("learned", "learned weights, float32", 1.0, width, rate, seed) not in done:
+                    for row in learn(network, width, rate, seed, data):
+                        lines.add(RESULT, {"comparison": "learned", **row})
+            best = find_rate(network, "learned weights, float32", width)
+            print(f"learned weights, width {width}, seed {seed}: rate {best}", flush=True)
 
 
 def table(network: str, comparison: str) -> str:
@@ -222,7 +316,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.table:
         for network in NETWORKS:
-            for comparison in ("rates", "k", "bytes"):
+            for comparison in ("rates", "k", "bytes", "learned"):
                 print(f"\n{network}, {comparison}\n\n{table(network, comparison)}")
         return
     chosen = NETWORKS[arguments.network]

@@ -23,6 +23,7 @@ __all__ = [
     "ResNet50",
     "ResNet101",
     "WideResNet50",
+    "binarize",
     "get",
 ]
 
@@ -32,13 +33,16 @@ _KERNEL_INITIALIZER = "he_normal"
 Shape = tuple[int, int, int]
 
 
-def FullyConnected(input_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0) -> keras.Model:
+def FullyConnected(
+    input_shape: Shape = (28, 28, 1), classes: int = 10, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds the MNIST network of the papers: dense 300-100-classes.
 
     Args:
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
         width: float > 0, a factor of the units of every layer except the last: int(units * width).
+        activation: the name of one of Keras's activations, or "binary", which is `binarize`.
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
@@ -52,41 +56,54 @@ def FullyConnected(input_shape: Shape = (28, 28, 1), classes: int = 10, width: f
     inputs, scaled = _start(input_shape, classes, width)
     x = keras.layers.Flatten(name="flatten")(inputs)
     for number, units in enumerate((300, 100), 1):
-        x = _dense(x, scaled(units), f"dense{number}", "relu")
+        x = _dense(x, scaled(units), f"dense{number}", activation)
     return _finish("fc", inputs, x, classes)
 
 
-def Conv2(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+def Conv2(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds Conv2: 3x3 convolutions 64-64, one max-pool, dense 256-256-classes.
 
     Args:
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
         width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
+        activation: the name of one of Keras's activations, or "binary", which is `binarize`.
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
     """
-    return _vgg("conv2", (64,), input_shape, classes, width)
+    return _vgg("conv2", (64,), input_shape, classes, width, activation)
 
 
-def Conv4(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+def Conv4(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds Conv4: like `Conv2`, but with pairs of 3x3 convolutions of 64 and 128 channels."""
-    return _vgg("conv4", (64, 128), input_shape, classes, width)
+    return _vgg("conv4", (64, 128), input_shape, classes, width, activation)
 
 
-def Conv6(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+def Conv6(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds Conv6: like `Conv2`, but with pairs of 3x3 convolutions of 64, 128 and 256 channels."""
-    return _vgg("conv6", (64, 128, 256), input_shape, classes, width)
+    return _vgg("conv6", (64, 128, 256), input_shape, classes, width, activation)
 
 
-def Conv8(input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0) -> keras.Model:
+def Conv8(
+    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds Conv8: like `Conv2`, but with pairs of 3x3 convolutions of 64, 128, 256 and 512 channels."""
-    return _vgg("conv8", (64, 128, 256, 512), input_shape, classes, width)
+    return _vgg("conv8", (64, 128, 256, 512), input_shape, classes, width, activation)
 
 
 def ResNet8(
-    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    width: float = 1.0,
+    stem: str | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds the ResNet of MLPerf Tiny for CIFAR-10: three stages of one basic block, of 16, 32 and 64 channels.
 
@@ -103,11 +120,15 @@ def ResNet8(
     >>> keras_popup.mask_summary(masked, print_fn=lambda text: None).weights
     689808
     """
-    return _resnet("resnet8", _basic_block, (1, 1, 1), input_shape, classes, width, stem, channels=16)
+    return _resnet("resnet8", _basic_block, (1, 1, 1), input_shape, classes, width, stem, activation, channels=16)
 
 
 def ResNet18(
-    input_shape: Shape = (32, 32, 3), classes: int = 10, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (32, 32, 3),
+    classes: int = 10,
+    width: float = 1.0,
+    stem: str | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds ResNet-18.
 
@@ -117,6 +138,7 @@ def ResNet18(
         width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
         stem: "cifar" (a 3x3 convolution), "imagenet" (a 7x7 convolution of stride 2 and a max-pool), or None, which
             chooses "cifar" for images of up to 64 pixels in height, else "imagenet".
+        activation: the name of one of Keras's activations, or "binary", which is `binarize`.
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
@@ -125,7 +147,7 @@ def ResNet18(
         He et al., [arXiv 1512.03385](https://arxiv.org/abs/1512.03385). Bottlenecks have their stride in the 3x3
         convolution, as the networks in the paper on edge-popup do.
     """
-    return _resnet("resnet18", _basic_block, (2, 2, 2, 2), input_shape, classes, width, stem)
+    return _resnet("resnet18", _basic_block, (2, 2, 2, 2), input_shape, classes, width, stem, activation)
 
 
 def ResNet34(
@@ -134,6 +156,7 @@ def ResNet34(
     width: float = 1.0,
     stem: str | None = None,
     fold: bool = False,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds ResNet-34.
 
@@ -154,7 +177,7 @@ def ResNet34(
     >>> plain.count_params(), folded.count_params()
     (1338864, 702960)
     """
-    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem, fold)
+    return _resnet("resnet34", _basic_block, (3, 4, 6, 3), input_shape, classes, width, stem, activation, fold)
 
 
 def ResNet50(
@@ -163,20 +186,29 @@ def ResNet50(
     width: float = 1.0,
     stem: str | None = None,
     fold: bool = False,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds ResNet-50. See `ResNet18` and `ResNet34` for the arguments."""
-    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem, fold)
+    return _resnet("resnet50", _bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem, activation, fold)
 
 
 def ResNet101(
-    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (224, 224, 3),
+    classes: int = 1000,
+    width: float = 1.0,
+    stem: str | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds ResNet-101. See `ResNet18` for the arguments."""
-    return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), input_shape, classes, width, stem)
+    return _resnet("resnet101", _bottleneck, (3, 4, 23, 3), input_shape, classes, width, stem, activation)
 
 
 def WideResNet50(
-    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, stem: str | None = None
+    input_shape: Shape = (224, 224, 3),
+    classes: int = 1000,
+    width: float = 1.0,
+    stem: str | None = None,
+    activation: str = "relu",
 ) -> keras.Model:
     """Builds Wide ResNet-50-2: ResNet-50 with twice the channels inside each block.
 
@@ -185,10 +217,12 @@ def WideResNet50(
     Reference:
         Zagoruyko and Komodakis, [arXiv 1605.07146](https://arxiv.org/abs/1605.07146).
     """
-    return _resnet("wide_resnet50", _wide_bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem)
+    return _resnet("wide_resnet50", _wide_bottleneck, (3, 4, 6, 3), input_shape, classes, width, stem, activation)
 
 
-def MobileNet(input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0) -> keras.Model:
+def MobileNet(
+    input_shape: Shape = (224, 224, 3), classes: int = 1000, width: float = 1.0, activation: str = "relu"
+) -> keras.Model:
     """Builds MobileNet: 13 pairs of a 3x3 depthwise and a 1x1 pointwise convolution.
 
     The layers are named "stem", "block1_depthwise", "block1_pointwise" and so on, "classes". LiteRT has sparse kernels
@@ -198,6 +232,7 @@ def MobileNet(input_shape: Shape = (224, 224, 3), classes: int = 1000, width: fl
         input_shape: (height, width, channels) of the images.
         classes: number of classes, positive.
         width: float > 0, a factor of the channels of every layer except the last: int(channels * width).
+        activation: the name of one of Keras's activations, or "binary", which is `binarize`.
 
     Returns:
         A `keras.Model` from images to logits of shape `(batch, classes)`.
@@ -206,13 +241,50 @@ def MobileNet(input_shape: Shape = (224, 224, 3), classes: int = 1000, width: fl
         Howard et al., [arXiv 1704.04861](https://arxiv.org/abs/1704.04861).
     """
     inputs, scaled = _start(input_shape, classes, width)
-    x = _conv_norm(inputs, scaled(32), 3, "stem", strides=2, activation="relu")
+    x = _conv_norm(inputs, scaled(32), 3, "stem", strides=2, activation=activation)
     halving = (2, 4, 6, 12)  # the blocks of stride 2
     for block, channels in enumerate((64, 128, 128, 256, 256, *6 * (512,), 1024, 1024), 1):
-        x = _depthwise_norm(x, f"block{block}_depthwise", strides=2 if block in halving else 1)
-        x = _conv_norm(x, scaled(channels), 1, f"block{block}_pointwise", activation="relu")
+        x = _depthwise_norm(x, f"block{block}_depthwise", activation, strides=2 if block in halving else 1)
+        x = _conv_norm(x, scaled(channels), 1, f"block{block}_pointwise", activation=activation)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
     return _finish("mobilenet", inputs, x, classes)
+
+
+@keras.saving.register_keras_serializable("keras_popup")
+def binarize(x: Any) -> Any:
+    """Returns 1 where x is at least 0, and -1 elsewhere. The activation of networks with 1-bit activations.
+
+    The gradient is that of x clipped to [-1, 1]: it goes through where |x| is at most 1, and is 0 elsewhere.
+
+    Args:
+        x: float tensor of any shape.
+
+    Returns:
+        Tensor of the shape and dtype of x.
+
+    Reference:
+        Diffenderfer and Kailkhura, [Multi-Prize Lottery Ticket Hypothesis](https://arxiv.org/abs/2103.09377), after
+        Hubara et al., [Binarized Neural Networks](https://arxiv.org/abs/1602.02830).
+
+    Example:
+
+    >>> import keras_popup
+    >>> keras_popup.models.binarize([-3.0, -0.5, 0.0, 2.0]).numpy()
+    array([-1., -1.,  1.,  1.], dtype=float32)
+    """
+    x = keras.ops.convert_to_tensor(x)
+    one = keras.ops.ones_like(x)
+    within = keras.ops.where(keras.ops.abs(x) <= 1, x, keras.ops.zeros_like(x))
+    through = within - keras.ops.stop_gradient(within)  # exactly 0, with the gradient of `within`
+    return keras.ops.where(x >= 0, one, -one) + through
+
+
+def _find_activation(name: str | None) -> Any:
+    return binarize if name == "binary" else keras.activations.get(name)
+
+
+def _activate(x: Any, name: str, activation: str) -> Any:
+    return keras.layers.Activation(_find_activation(activation), name=f"{name}_{activation}")(x)
 
 
 _MODELS: dict[str, Callable[..., keras.Model]] = {
@@ -273,7 +345,11 @@ def _finish(name: str, inputs: Any, x: Any, classes: int) -> keras.Model:
 
 def _dense(x: Any, units: int, name: str, activation: str | None) -> Any:
     return keras.layers.Dense(
-        units, activation=activation, use_bias=False, kernel_initializer=_KERNEL_INITIALIZER, name=name
+        units,
+        activation=_find_activation(activation),
+        use_bias=False,
+        kernel_initializer=_KERNEL_INITIALIZER,
+        name=name,
     )(x)
 
 
@@ -312,14 +388,16 @@ def _conv(
         size,
         strides=strides,
         padding=padding,
-        activation=activation,
+        activation=_find_activation(activation),
         use_bias=False,
         kernel_initializer=_KERNEL_INITIALIZER,
         name=name,
     )(x)
 
 
-def _vgg(name: str, stages: Sequence[int], input_shape: Shape, classes: int, width: float) -> keras.Model:
+def _vgg(
+    name: str, stages: Sequence[int], input_shape: Shape, classes: int, width: float, activation: str
+) -> keras.Model:
     inputs, scaled = _start(input_shape, classes, width)
     smallest = 2 ** len(stages)
     if min(input_shape[:2]) < smallest:
@@ -330,11 +408,11 @@ def _vgg(name: str, stages: Sequence[int], input_shape: Shape, classes: int, wid
     x = inputs
     for stage, channels in enumerate(stages, 1):
         for half in "ab":
-            x = _conv(x, scaled(channels), 3, f"conv{stage}{half}", activation="relu")
+            x = _conv(x, scaled(channels), 3, f"conv{stage}{half}", activation=activation)
         x = keras.layers.MaxPooling2D(2, name=f"pool{stage}")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     for number in (1, 2):
-        x = _dense(x, scaled(256), f"dense{number}", "relu")
+        x = _dense(x, scaled(256), f"dense{number}", activation)
     return _finish(name, inputs, x, classes)
 
 
@@ -346,15 +424,16 @@ def _resnet(
     classes: int,
     width: float,
     stem: str | None,
+    activation: str,
     fold: bool = False,
     channels: int = 64,
 ) -> keras.Model:
     inputs, scaled = _start(input_shape, classes, width)
     stem = stem or ("cifar" if input_shape[0] <= 64 else "imagenet")
     if stem == "cifar":
-        x = _conv_norm(inputs, scaled(channels), 3, "stem", activation="relu")
+        x = _conv_norm(inputs, scaled(channels), 3, "stem", activation=activation)
     elif stem == "imagenet":
-        x = _conv_norm(inputs, scaled(channels), 7, "stem", strides=2, activation="relu")
+        x = _conv_norm(inputs, scaled(channels), 7, "stem", strides=2, activation=activation)
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)  # after a relu, zeros do not change a maximum
         x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     else:
@@ -371,6 +450,7 @@ def _resnet(
                 scaled,
                 strides,
                 f"stage{stage + 1}_block{number + 1}",
+                activation,
                 folded if fold and is_equal else None,
             )
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
@@ -391,10 +471,10 @@ def _conv_norm(
 
 def _norm(x: Any, name: str, activation: str | None) -> Any:
     x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
-    return keras.layers.Activation(activation, name=f"{name}_{activation}")(x) if activation else x
+    return _activate(x, name, activation) if activation else x
 
 
-def _depthwise_norm(x: Any, name: str, strides: int) -> Any:
+def _depthwise_norm(x: Any, name: str, activation: str, strides: int) -> Any:
     padding = "same"
     if strides > 1:
         x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)  # both sides equally, as in _conv
@@ -402,24 +482,30 @@ def _depthwise_norm(x: Any, name: str, strides: int) -> Any:
     x = keras.layers.DepthwiseConv2D(
         3, strides=strides, padding=padding, use_bias=False, depthwise_initializer=_KERNEL_INITIALIZER, name=name
     )(x)
-    return _norm(x, name, "relu")
+    return _norm(x, name, activation)
 
 
-def _add_shortcut(x: Any, branch: Any, strides: int, name: str) -> Any:
+def _add_shortcut(x: Any, branch: Any, strides: int, name: str, activation: str) -> Any:
     if x.shape[-1] != branch.shape[-1] or strides > 1:
         if strides > 1:
             x = take_every_other_pixel(x, strides, f"{name}_shortcut_pixels")
         x = _conv_norm(x, branch.shape[-1], 1, f"{name}_shortcut")
     x = keras.layers.Add(name=f"{name}_add")([branch, x])
-    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
+    return _activate(x, name, activation)
 
 
 def _basic_block(
-    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, folded: _Folded | None
+    x: Any,
+    channels: int,
+    scaled: Callable[[int], int],
+    strides: int,
+    name: str,
+    activation: str,
+    folded: _Folded | None,
 ) -> Any:
-    branch = _conv_norm(x, scaled(channels), 3, f"{name}_conv1", strides, "relu", folded)
+    branch = _conv_norm(x, scaled(channels), 3, f"{name}_conv1", strides, activation, folded)
     branch = _conv_norm(branch, scaled(channels), 3, f"{name}_conv2", folded=folded)
-    return _add_shortcut(x, branch, strides, name)
+    return _add_shortcut(x, branch, strides, name, activation)
 
 
 def _bottleneck(
@@ -428,17 +514,24 @@ def _bottleneck(
     scaled: Callable[[int], int],
     strides: int,
     name: str,
+    activation: str,
     folded: _Folded | None,
     inner_factor: int = 1,
 ) -> Any:
     inner = scaled(channels * inner_factor)
-    branch = _conv_norm(x, inner, 1, f"{name}_conv1", 1, "relu", folded)
-    branch = _conv_norm(branch, inner, 3, f"{name}_conv2", strides, "relu", folded)
+    branch = _conv_norm(x, inner, 1, f"{name}_conv1", 1, activation, folded)
+    branch = _conv_norm(branch, inner, 3, f"{name}_conv2", strides, activation, folded)
     branch = _conv_norm(branch, 4 * scaled(channels), 1, f"{name}_conv3", folded=folded)
-    return _add_shortcut(x, branch, strides, name)
+    return _add_shortcut(x, branch, strides, name, activation)
 
 
 def _wide_bottleneck(
-    x: Any, channels: int, scaled: Callable[[int], int], strides: int, name: str, folded: _Folded | None
+    x: Any,
+    channels: int,
+    scaled: Callable[[int], int],
+    strides: int,
+    name: str,
+    activation: str,
+    folded: _Folded | None,
 ) -> Any:
-    return _bottleneck(x, channels, scaled, strides, name, folded, inner_factor=2)
+    return _bottleneck(x, channels, scaled, strides, name, activation, folded, inner_factor=2)

@@ -5,7 +5,9 @@ import math
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import keras_popup
 from keras_popup import models
 from keras_popup.training import config
 
@@ -72,6 +74,43 @@ def test_models_have_the_stem_for_their_images(name):
     assert sizes == {"cifar": (3, 3), "imagenet": (7, 7)}
     assert build((64, 64, 3), 10, 0.1).get_layer("stem").kernel_size == (3, 3)
     assert build((65, 65, 3), 10, 0.1).get_layer("stem").kernel_size == (7, 7)
+
+
+@pytest.mark.parametrize("name", models._MODELS)
+def test_models_take_an_activation(name):
+    build = models.get(name)
+    plain, binary, gelu = (build((32, 32, 3), 10, 0.1, activation=kind) for kind in ("relu", "binary", "gelu"))
+    for model, function in ((plain, keras.activations.relu), (binary, models.binarize), (gelu, keras.activations.gelu)):
+        used = {layer.activation for layer in model.layers if hasattr(layer, "activation")}
+        assert used == {function, keras.activations.linear}
+    assert [v.shape for v in binary.variables] == [v.shape for v in plain.variables]
+    x = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    assert np.abs(binary(x) - plain(x)).max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_binarize_gives_signs_and_the_gradient_of_clip(dtype):
+    x = tf.constant([-np.inf, -1.5, -1, -0.5, -0.0, 0.0, 1e-6, 0.5, 1, 1.5, np.inf], dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = models.binarize(x)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(tf.cast(y, "float32"), [-1, -1, -1, -1, 1, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_array_equal(tf.cast(tape.gradient(y, x), "float32"), [0, 0, 1, 1, 1, 1, 1, 1, 1, 0, 0])
+
+
+def test_networks_of_binary_activations_are_saved_shipped_and_stripped(tmp_path):
+    masked = keras_popup.mask_model(models.ResNet8((16, 16, 3), 10, 0.25, activation="binary"), k=0.5, seed=1)
+    x = np.random.default_rng(1).normal(size=(4, 16, 16, 3)).astype(np.float32)
+    masked.save(tmp_path / "a.keras")
+    keras_popup.save_ticket(masked, tmp_path / "a.ticket")
+    copies = (
+        keras.models.load_model(tmp_path / "a.keras"),
+        keras_popup.load_ticket(tmp_path / "a.ticket"),
+        keras_popup.strip_masks(masked),
+    )
+    for copy in copies:
+        np.testing.assert_array_equal(copy(x), masked(x))
 
 
 def test_models_give_float32_in_mixed_precision():

@@ -14,7 +14,7 @@ ORDER = {
     "Choosing k and width": ("choosing", "searching", "training"),
     "Shipping": ("using", "deploy", "tickets", "ticket-format"),
     "Many tasks": ("tasks",),
-    "Methods": ("methods", "global", "supermasks", "instruments", "from-other-tools"),
+    "Methods": ("methods", "recipes", "global", "supermasks", "instruments", "from-other-tools"),
     "Several devices": ("distributed",),
     "Results": ("gallery", "results", "performance"),
     "Reference": ("reference/index", "architecture", "contributing", "changelog"),

@@ -175,7 +175,8 @@ def _check_class(value: dict[str, Any], custom_objects: dict[str, Any] | None, t
     found = keras.saving.get_registered_object(registered, custom_objects)
     if found is not None:
         ours = getattr(found, "__module__", "").startswith("keras_popup.")
-        if not ours or (isinstance(found, type) and issubclass(found, (keras.initializers.Initializer, Selector))):
+        allowed = not isinstance(found, type) or issubclass(found, (keras.initializers.Initializer, Selector))
+        if not ours or allowed:
             return
     elif value["class_name"] == "function":
         if module in ("builtins", "keras.activations") and name in _ACTIVATIONS:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from keras_popup._fractions import check_k
-from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, BASE, PROTOCOLS
+from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, BASE, PROTOCOLS, RECIPES, Protocol
 
 _SELECTOR_OF = {"supermask": "bernoulli"}
 
@@ -135,6 +135,12 @@ class RunConfig:
     """
 
     model: str = option("conv4", "The network. 'base' is that of --base.", tuple(PROTOCOLS))
+    recipe: str = option(
+        "paper",
+        "How what is left out below is trained. 'paper' is the protocol of the paper on edge-popup. 'zhou' is that of "
+        "the paper on supermasks. docs/recipes.md has what each part brings.",
+        tuple(RECIPES),
+    )
     dataset: str = option(
         "digits", "'digits', a name of TensorFlow Datasets such as cifar10, or any name for a folder of images."
     )
@@ -173,10 +179,11 @@ class RunConfig:
         "Give the base a new last layer, for the classes of --dataset. It is trained, and has no mask.",
         not_for=("random",),
     )
-    base_pixels: str | None = option(
+    pixels: str | None = option(
         None,
-        "What pixels a base takes that does not prepare images itself: as they are, from 0 to 255; divided by 255; "
-        "from -1 to 1; or standardized by the mean and deviation of --dataset.",
+        "What pixels the network takes: as they are, from 0 to 255; divided by 255; from -1 to 1; or standardized by "
+        "the mean and deviation of --dataset. Default: standardized. A base that prepares images itself has none; for "
+        "another base it must be given.",
         ("0_to_255", "0_to_1", "-1_to_1", "standardized"),
     )
     scores_initializer: str | None = option(
@@ -205,6 +212,12 @@ class RunConfig:
     )
     redraw_rate: float = option(
         0.1, "The share of these weights that is drawn anew.", bounds=_SHARE, not_for=("dense", "random", "finetune")
+    )
+    activation: str = option(
+        "relu",
+        "The activation of the network's layers; 'binary' is -1 or 1 by the sign.",
+        ("relu", "binary"),
+        not_for=(BASE,),
     )
     width: float = option(1.0, "Factor of the channels of every layer but the last.", bounds=_WIDTH, not_for=(BASE,))
     selector: str | None = option(
@@ -337,7 +350,6 @@ class RunConfig:
         has_base = self.model == BASE
         expected = "the .keras file or folder of a run, for the model 'base' alone. Leave `model` out, or give 'base'"
         _check(self, "base", (self.base is not None) == has_base or finetunes, expected)
-        _check(self, "base_pixels", has_base or self.base_pixels is None, "left out without a base")
         _check(self, "new_head", has_base or not self.new_head, "false without a base")
         by_size = self.scores_initializer == "magnitude"
         _check(self, "scores_initializer", has_base or not by_size, "left out without a base: all weights are one size")
@@ -393,7 +405,17 @@ class RunConfig:
     @classmethod
     def from_json(cls, recorded: Mapping[str, Any]) -> "RunConfig":
         """Returns the configuration of recorded arguments, also of those of an earlier version."""
-        return RunConfig(**_with_one_k(recorded))
+        return RunConfig(**_with_new_names(recorded))
+
+    def _find_protocol(self) -> Protocol:
+        recipe, method = RECIPES[self.recipe], "supermask" if self.draws else self.method
+        if protocol := recipe.get(self.model, {}).get(method):
+            return protocol
+        known = [f"{method} of {model}" for model, protocols in recipe.items() for method in protocols]
+        raise ValueError(
+            f"The recipe {self.recipe!r} is for {', '.join(known)}. Received: model={self.model!r}, "
+            f"method={method!r}. Leave `recipe` out, or give 'paper'."
+        )
 
     def with_protocol(self) -> "ResolvedRunConfig":
         """Returns this configuration with the protocol's values in place of None.
@@ -401,7 +423,7 @@ class RunConfig:
         Raises:
             ValueError: if there is no protocol and no learning rate, as for Adam on scores.
         """
-        protocol = PROTOCOLS[self.model]["supermask" if self.draws else self.method]
+        protocol = self._find_protocol()
         if self.optimizer == "adam":
             if protocol == _SMALL["dense"]:
                 protocol = _DENSE_ADAM
@@ -461,12 +483,17 @@ def read_arguments(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
     Earlier versions had fewer arguments: their runs have the defaults of the others.
     """
-    return {**defaults(), **_with_one_k(recorded)}
+    return {**defaults(), **_with_new_names(recorded)}
 
 
-def _with_one_k(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns recorded arguments without `layer_k`, which earlier versions had for patterns: "conv*=0.3;dense*=0.5"."""
+def _with_new_names(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns recorded arguments of an earlier version by the names of this one.
+
+    `layer_k` had patterns, "conv*=0.3;dense*=0.5". `pixels` was for a base alone.
+    """
     arguments = dict(recorded)
+    if "base_pixels" in arguments:
+        arguments["pixels"] = arguments.pop("base_pixels")
     text = arguments.pop("layer_k", None)
     if text is not None and not isinstance(arguments.get("k"), str):  # of a search, a range of k is text
         entries = (entry.partition("=") for entry in text.split(";"))

@@ -64,8 +64,10 @@ def build_model(
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        model = models.get(config.model)(input_shape=image_shape, classes=classes, width=config.width)
-        model = conversion.put_first(preprocessing, model)
+        model = models.get(config.model)(
+            input_shape=image_shape, classes=classes, width=config.width, activation=config.activation
+        )
+        model = conversion.put_first(_preparation(config) or preprocessing, model)
         # Coupled weight decay, as in the reference: of the scores or of the learned kernels.
         l2 = keras.regularizers.L2(config.l2 / 2) if config.l2 else None
         if config.method == "dense":
@@ -124,7 +126,15 @@ def find_base(config: RunConfig) -> str | None:
 
 
 _PIXELS = {"0_to_255": (1.0, 0.0), "0_to_1": (1 / 255, 0.0), "-1_to_1": (1 / 127.5, -1.0)}
-"""Scale and offset of pixels for a base, by the name of what it takes."""
+"""Scale and offset of pixels, by the name of what a network takes."""
+
+
+def _preparation(config: RunConfig) -> list[keras.layers.Layer]:
+    """Returns the layer that prepares pixels, if they are not standardized by the mean of the data."""
+    if config.pixels in (None, "standardized"):
+        return []
+    scale, offset = _PIXELS[config.pixels]
+    return [keras.layers.Rescaling(scale, offset, name="preprocessing")]
 
 
 def _build_on_base(
@@ -152,18 +162,15 @@ def _build_on_base(
             "`image_size`, the pixels that images are resized to, or other data."
         )
     prepares = bool(conversion.find_preprocessing(model))
-    if prepares == (config.base_pixels is not None):
+    if prepares == (config.pixels is not None):
         raise ValueError(
-            f"The base '{path}' begins with layers that prepare images. Leave `base_pixels` out."
+            f"The base '{path}' begins with layers that prepare images. Leave `pixels` out."
             if prepares
             else f"The base '{path}' does not begin with layers that prepare images, such as Rescaling. Say what "
-            "pixels it takes: `base_pixels`, one of 0_to_255, 0_to_1, -1_to_1, standardized."
+            "pixels it takes: `pixels`, one of 0_to_255, 0_to_1, -1_to_1, standardized."
         )
-    if config.base_pixels == "standardized":
-        model = conversion.put_first(preprocessing, model)
-    elif config.base_pixels is not None:
-        scale, offset = _PIXELS[config.base_pixels]
-        model = conversion.put_first([keras.layers.Rescaling(scale, offset, name="preprocessing")], model)
+    if config.pixels is not None:
+        model = conversion.put_first(_preparation(config) or preprocessing, model)
     exclude: list[str] = []
     if config.new_head:
         model = conversion.replace_head(model, classes, seed=config.seed)

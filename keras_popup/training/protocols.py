@@ -19,6 +19,8 @@ class Protocol:
     schedule: str = "cosine"
     warmup_epochs: float = 0
     label_smoothing: float = 0.0
+    augment: str | None = None
+    pixels: str | None = None
 
 
 def _methods(edge_popup: Protocol, dense: Protocol | None = None) -> dict[str, Protocol]:
@@ -56,4 +58,14 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
     **dict.fromkeys(("resnet34", "resnet50", "resnet101", "wide_resnet50", "mobilenet"), _IMAGENET),
     BASE: _BASE,
 }
-"""The protocols, by model and method."""
+"""The protocols of the papers, by model and method."""
+
+# Zhou et al., arXiv 1905.01067, and their code: https://github.com/uber-research/deconstructing-lottery-tickets. Their
+# example trains the fully connected network for 2,000 epochs; of the others the code does not say.
+_ZHOU = Protocol(learning_rate=100.0, batch_size=250, l2=0.0, schedule="constant", augment="none", pixels="0_to_1")
+
+RECIPES: dict[str, dict[str, dict[str, Protocol]]] = {
+    "paper": PROTOCOLS,
+    "zhou": {model: {"supermask": _ZHOU} for model in ("fc", "conv2", "conv4", "conv6")},
+}
+"""The protocols of each recipe, by model and method."""

@@ -84,8 +84,11 @@ OF_BASE = {"base": "b.keras", "model": "base", "width": 1.0}
         ({**OF_BASE, "kernel_initializer": "kaiming_normal"}, "`kernel_initializer` must be left out with a base"),
         ({**OF_BASE, "precision": "mixed_bfloat16"}, "`precision` must be left out with a base"),
         ({**OF_BASE, "optimizer": "sgd", "learning_rate": None}, "`optimizer`='sgd' has no protocol for model='base'"),
-        ({"base_pixels": "0_to_1"}, "`base_pixels` must be left out without a base"),
-        ({**OF_BASE, "base_pixels": "0_to_2"}, "`base_pixels` must be one of 0_to_255, 0_to_1"),
+        ({"activation": "swish"}, "`activation` must be one of relu, binary"),
+        ({**OF_BASE, "activation": "binary"}, "`activation` must be left out with a base"),
+        ({"recipe": "best"}, "`recipe` must be one of paper,"),
+        ({"recipe": "zhou"}, "The recipe 'zhou' is for supermask of fc, .* Received: .*'edge-popup'. Leave `recipe` out"),
+        ({**OF_BASE, "pixels": "0_to_2"}, "`pixels` must be one of 0_to_255, 0_to_1"),
         ({"new_head": True}, "`new_head` must be false without a base"),
         ({**OF_BASE, "new_head": True, "method": "random", "learning_rate": None}, "`new_head` must be left out for"),
         ({"scores_initializer": "magnitude"}, "`scores_initializer` must be left out without a base"),
@@ -104,6 +107,25 @@ def test_resolved_run_config_has_no_gaps(method):
     assert run.with_protocol() == run
     with pytest.raises(TypeError, match=r"A ResolvedRunConfig needs epochs\. Use RunConfig.with_protocol"):
         dataclasses.replace(run, epochs=None)
+
+
+@pytest.mark.parametrize("recipe", config.RECIPES)
+def test_recipes_fill_what_is_left_out(recipe):
+    for model, protocols in config.RECIPES[recipe].items():
+        for method, protocol in protocols.items():
+            if model == "base" or method == "finetune":
+                continue
+            run = RunConfig(recipe=recipe, model=model, method=method).with_protocol()
+            named = {name: getattr(run, name) for name in dataclasses.asdict(protocol)}
+            assert named == dataclasses.asdict(protocol)
+            given = RunConfig(recipe=recipe, model=model, method=method, batch_size=7).with_protocol()
+            assert given == dataclasses.replace(run, batch_size=7)
+
+
+def test_pixels_of_earlier_runs_were_for_bases_alone():
+    recorded = {**RunConfig(model="base", base="b.keras").to_json(), "base_pixels": "0_to_1"}
+    del recorded["pixels"]
+    assert RunConfig.from_json(recorded).pixels == "0_to_1"
 
 
 def test_run_config_of_a_base_has_a_protocol_and_a_title():

@@ -62,7 +62,7 @@ def nested_base(tmp_path):
 
 
 def build_on(path, **arguments):
-    run = RunConfig(model="base", base=str(path), **{"base_pixels": "standardized", **arguments})
+    run = RunConfig(model="base", base=str(path), **{"pixels": "standardized", **arguments})
     return experiment.build_model(run.with_protocol(), (8, 8, 1), 10, [keras.layers.Rescaling(1 / 9, -2)])
 
 
@@ -71,8 +71,16 @@ def build_on(path, **arguments):
     [("0_to_255", [0, 255]), ("0_to_1", [0, 1]), ("-1_to_1", [-1, 1]), ("standardized", [-2, 255 / 9 - 2])],
 )
 def test_build_model_on_a_base_gives_it_the_pixels_that_it_takes(nested_base, pixels, expected):
-    (layer, *_) = conversion.find_preprocessing(build_on(nested_base, base_pixels=pixels))
+    (layer, *_) = conversion.find_preprocessing(build_on(nested_base, pixels=pixels))
     np.testing.assert_allclose(layer(np.array([0.0, 255.0])), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("pixels", ["0_to_1", None])
+def test_build_model_gives_a_network_its_pixels(pixels):
+    run = RunConfig(model="fc", width=0.1, pixels=pixels).with_protocol()
+    model = experiment.build_model(run, (8, 8, 1), 10, [keras.layers.Rescaling(1 / 9, -2)])
+    (layer, *_) = conversion.find_preprocessing(model)
+    np.testing.assert_allclose(layer(np.array([0.0, 255.0])), [0, 1] if pixels else [-2, 255 / 9 - 2], atol=1e-5)
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.1])

@@ -153,11 +153,11 @@ def test_train_refuses_a_base_that_does_not_fit(base, finished, tmp_path):
         ({"base": str(tmp_path / "nowhere")}, "`base` must be a .keras file, or the folder of a finished run"),
         ({"base": str(finished[0])}, "has masks. A base is a plain network"),
         (
-            {"base": str(tmp_path / "softmax.keras"), "base_pixels": "0_to_1"},
+            {"base": str(tmp_path / "softmax.keras"), "pixels": "0_to_1"},
             "must give a logit for each of the 10 classes.*are probabilities",
         ),
-        ({"base": str(tmp_path / "softmax.keras")}, "Say what pixels it takes: `base_pixels`, one of 0_to_255"),
-        ({"base_pixels": "0_to_1"}, "begins with layers that prepare images. Leave `base_pixels` out"),
+        ({"base": str(tmp_path / "softmax.keras")}, "Say what pixels it takes: `pixels`, one of 0_to_255"),
+        ({"pixels": "0_to_1"}, "begins with layers that prepare images. Leave `pixels` out"),
         ({"base": str(tmp_path / "other.keras")}, r"takes inputs of shape \(5, 5, 3\). The data have images of \(8, 8"),
         ({"dataset": "pets", "data_dir": str(photos), "image_size": 8}, "takes inputs of shape"),
     ]:
@@ -166,7 +166,7 @@ def test_train_refuses_a_base_that_does_not_fit(base, finished, tmp_path):
             training.train(config, tmp_path / "no")
     assert not (tmp_path / "no").exists()
     config = RunConfig(model="base", base=str(tmp_path / "softmax.keras"), new_head=True, epochs=1, seed=3)
-    config = dataclasses.replace(config, base_pixels="standardized")
+    config = dataclasses.replace(config, pixels="standardized")
     training.train(config, tmp_path / "yes")  # pixels are scaled before a base that does not do it
     model = keras.models.load_model(tmp_path / "yes" / "model.keras")
     assert [layer.name for layer in model.layers][:2] == [model.layers[0].name, "preprocessing"]

@@ -1,0 +1,217 @@
+"""Changes the protocol of edge-popup one part at a time, and all good parts together.
+
+Each run leaves a line in benchmarks/results/recipe.jsonl. Runs that have a line are skipped. docs/recipe.md shows them.
+
+python benchmarks/recipe.py --data_dir cifar10                      all runs of ResNet8
+python benchmarks/recipe.py --data_dir cifar10 --network conv4      those of Conv4
+python benchmarks/recipe.py --data_dir cifar10 --part 0/2           every second run: two processes share the work
+python benchmarks/recipe.py --table
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import lines
+import tensorflow as tf
+from pairs import processor
+
+import keras_popup
+
+RESULT = Path(__file__).parent / "results" / "recipe.jsonl"
+
+PAPER: dict[str, Any] = {
+    "selector": "top_k",
+    "k": 0.5,
+    "optimizer": "sgd",
+    "rate": 0.1,
+    "momentum": 0.9,
+    "l2": 1e-4,
+    "batch": 128,
+    "warmup": 0,
+    "smoothing": 0.0,
+    "scale": 1.0,
+    "ema": 0.0,
+    "k_schedule": None,
+    "train_norms": False,
+}
+"""The paper's protocol for small networks; `scale` multiplies the scores at the start."""
+
+
+class Network(NamedTuple):
+    """A network, its width, and the parts of the protocol that are changed."""
+
+    build: Any
+    width: float
+    epochs: int
+    changes: dict[str, dict[str, Any]]
+
+
+_BETTER = {"rate": 0.5, "l2": 0.0}
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "rate 0.5": {"rate": 0.5},
+    "no l2": {"l2": 0.0},
+    "rate 0.5, no l2": _BETTER,
+    "rate 2, no l2": {**_BETTER, "rate": 2.0},
+    "warm-up of an epoch": {**_BETTER, "warmup": 1},
+    "label smoothing 0.1": {**_BETTER, "smoothing": 0.1},
+    "scores begin 10 times as large": {**_BETTER, "scale": 10.0},
+    "momentum 0.95": {**_BETTER, "momentum": 0.95},
+    "mean of the scores, 0.998": {**_BETTER, "ema": 0.998},
+    "k falls, cubic": {**_BETTER, "k_schedule": "cubic"},
+    "Adam 3e-3": {**_BETTER, "optimizer": "adam", "rate": 3e-3},
+    "signed": {**_BETTER, "selector": "signed"},
+    "multicoat": {**_BETTER, "selector": "multicoat:coats=2"},
+}
+_OF_NORMS = {"trained norms": {**_BETTER, "train_norms": True}}
+
+NETWORKS = {
+    "resnet8": Network(keras_popup.models.ResNet8, 1.0, 8, {**_CHANGES, **_OF_NORMS}),
+    "conv4": Network(keras_popup.models.Conv4, 0.5, 8, _CHANGES),
+}
+
+
+class ScaleScores(keras.initializers.Initializer):
+    """The usual scores times a number."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        return self.scale * keras_popup.initializers.ScoreUniform(seed=1)(shape, dtype)
+
+
+def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: float, epochs: int) -> dict[str, Any]:
+    """Trains one network. Returns its accuracies and the bytes of its ticket."""
+    chosen = NETWORKS[network]
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    l2 = keras.regularizers.L2(recipe["l2"] / 2) if recipe["l2"] else None
+    more = {} if recipe["scale"] == 1 else {"scores_initializer": ScaleScores(recipe["scale"])}
+    model = keras_popup.mask_model(
+        chosen.build(data.image_shape, classes=len(data.classes), width=width),
+        k=recipe["k"],
+        selector=recipe["selector"],
+        train_norms=recipe["train_norms"],
+        scores_regularizer=l2,
+        seed=seed,
+        **more,
+    )
+    batch = recipe["batch"]
+    steps = -(-data.train.size // batch)
+    warmup = recipe["warmup"] * steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else recipe["rate"],
+        epochs * steps - warmup,
+        warmup_target=recipe["rate"] if warmup else None,
+        warmup_steps=warmup,
+    )
+    mean = {"use_ema": True, "ema_momentum": recipe["ema"]} if recipe["ema"] else {}
+    optimizer = (
+        keras.optimizers.Adam(schedule, **mean)
+        if recipe["optimizer"] == "adam"
+        else keras.optimizers.SGD(schedule, momentum=recipe["momentum"], **mean)
+    )
+    model.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe["smoothing"]),
+        metrics=["accuracy"],
+    )
+    scale = data.preprocessing()
+
+    def prepare(images: Any, labels: Any) -> tuple[Any, Any]:
+        return scale(images), labels
+
+    callbacks = []
+    if recipe["k_schedule"]:
+        callbacks.append(keras_popup.callbacks.KSchedule(recipe["k_schedule"], end=0.7))
+    begin = time.perf_counter()
+    history = model.fit(
+        data.training_batches(batch, seed=seed, epochs=epochs).map(prepare),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+        validation_data=data.evaluation_batches("validation", 500).map(prepare),
+    ).history
+    seconds = time.perf_counter() - begin
+    if recipe["ema"]:
+        optimizer.finalize_variable_values(model.trainable_variables)
+    accuracy = {
+        split: model.evaluate(data.evaluation_batches(split, 500).map(prepare), verbose=0)[1]
+        for split in ("validation", "test")
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[scale])
+    return {
+        "network": network,
+        "width": width,
+        "epochs": epochs,
+        "seed": seed,
+        "recipe": recipe,
+        "accuracy": accuracy,
+        "history": [round(value, 4) for value in history["val_accuracy"]],
+        "training": round(history["accuracy"][-1], 4),
+        "ticket_bytes": info.bytes,
+        "seconds": round(seconds),
+        "machine": f"{os.cpu_count()} cores of {processor()}",
+    }
+
+
+def table(network: str) -> str:
+    """Returns a table of the runs of a network, in Markdown."""
+    rows = [row for row in lines.read(RESULT) if row["network"] == network]
+    text = ["| change | seeds | validation accuracy, % | test accuracy, % | ticket, kB |", "|---|---:|---:|---:|---:|"]
+    for name, width, epochs in dict.fromkeys((row["name"], row["width"], row["epochs"]) for row in rows):
+        of_it = [row for row in rows if (row["name"], row["width"], row["epochs"]) == (name, width, epochs)]
+        cells = []
+        for split in ("validation", "test"):
+            values = [100 * row["accuracy"][split] for row in of_it]
+            cells.append(
+                f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if values[1:] else "")
+            )
+        size = statistics.mean(row["ticket_bytes"] for row in of_it) / 1000
+        text.append(f"| {name} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |")
+    return "\n".join(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", help="the directory of CIFAR-10")
+    parser.add_argument("--network", default="resnet8", choices=NETWORKS)
+    parser.add_argument("--only", nargs="*", default=[], help="the changes to train")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1])
+    parser.add_argument("--part", default="0/1", help="which of how many parts of the runs")
+    parser.add_argument("--table", action="store_true", help="print the stored results, train nothing")
+    arguments = parser.parse_args()
+    if arguments.table:
+        for network in NETWORKS:
+            print(f"\n{network}\n\n{table(network)}")
+        return
+    chosen = NETWORKS[arguments.network]
+    part, parts = map(int, arguments.part.split("/"))
+    data = keras_popup.datasets.load(
+        "cifar10", data_dir=arguments.data_dir, validation=0.1, augment="crop_flip", seed=1
+    )
+    runs = [(name, seed) for seed in arguments.seeds for name in arguments.only or chosen.changes]
+    done = {(row["network"], row["name"], row["seed"]) for row in lines.read(RESULT)}
+    for name, seed in runs[part::parts]:
+        if (arguments.network, name, seed) in done:
+            continue
+        recipe = {**PAPER, **chosen.changes[name]}
+        row = train(arguments.network, recipe, seed, data, chosen.width, chosen.epochs)
+        print(f"{name}, seed {seed}: {row['accuracy']['validation']:.2%}, {row['seconds']} s", flush=True)
+        lines.add(RESULT, {"name": name, **row})
+
+
+if __name__ == "__main__":
+    main()
