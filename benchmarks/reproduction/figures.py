@@ -10,40 +10,89 @@ import trained_masks
 
 from keras_popup.criteria import CRITERIA, TREATMENTS
 from reproduction.results import Results
-from reproduction.rows import FRACTIONS, GROUPS, TRIED_ON_CIFAR, WIDTHS, fashion, fashion_seeds
+from reproduction.rows import (
+    FRACTIONS,
+    GROUPS,
+    INITIALIZERS,
+    RATES_OF_EDGE_POPUP,
+    TRIED_ON_CIFAR,
+    WIDTHS,
+    Row,
+    fashion,
+    fashion_seeds,
+)
 
 
 def draw_all(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     accuracy_over_k(results, folder / "k.png")
     accuracy_over_width(results, folder / "widths.png")
+    initializers(results, folder / "initializers.png")
     mask_change(results, folder / "mask-change.png")
     criteria(results, folder / "criteria.png")
 
 
 def accuracy_over_k(results: Results, picture: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
-    _curve(axes, {k: results.accuracies(fashion_seeds(k=k)) for k in FRACTIONS}, "edge-popup")
-    others = {
-        "learned weights": results.accuracies(fashion_seeds("learned weights")),
-        "the best supermask, no k": results.best_supermask(),
-    }
-    for (label, values), (color, line) in zip(others.items(), (("k", "--"), ("r", ":")), strict=True):
-        if values:
-            axes.axhline(statistics.mean(values), color=color, linestyle=line, label=label)
-    axes.set(xlabel="k, the fraction of weights kept", ylabel="test accuracy, %")
-    axes.legend(loc="lower center")
+    """Draws two networks: the dense one in whole and where the methods differ, and Conv2 if its rows were run."""
+    fashion_curve = {k: results.accuracies(fashion_seeds(k=k)) for k in FRACTIONS}
+    convolutions = {row.config.k: results.accuracies([row]) for row in rows_over_k("conv2")}
+    has_convolutions = any(convolutions.values())
+    figure, several = plt.subplots(1, 2 + has_convolutions, figsize=(10, 3.5), layout="constrained")
+    for axes in several[:2]:
+        _curve(axes, fashion_curve, "edge-popup")
+        others = {
+            "learned weights": results.accuracies(fashion_seeds("learned weights")),
+            "the best supermask, no k": results.best_supermask(),
+        }
+        for (label, values), (color, line) in zip(others.items(), (("k", "--"), ("r", ":")), strict=True):
+            if values:
+                axes.axhline(statistics.mean(values), color=color, linestyle=line, label=label)
+    several[0].set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
+    several[1].set(title="the same, enlarged", ylim=(83, 90.5))
+    several[0].legend(loc="lower center", fontsize=8)
+    if has_convolutions:
+        _curve(several[2], convolutions, "edge-popup, one seed")
+        several[2].set(title="CIFAR-10, Conv2, 15 epochs", ylim=(50, None))
+        several[2].legend(loc="lower center")
+    for axes in several:
+        axes.set(xlabel="k, the fraction of weights kept")
     _save(figure, picture)
 
 
+def rows_over_k(model: str) -> list[Row]:
+    """Returns the rows of a network on CIFAR-10 that differ in k only."""
+    return [row for row in GROUPS[f"{model}-15"] if row.config.kernel_initializer == "signed_constant"]
+
+
 def accuracy_over_width(results: Results, picture: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+    """Draws the accuracy over the width, and over the number of weights that are kept or learned."""
+    figure, (by_width, by_weights) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained", sharey=True)
     for method in ("edge-popup", "learned weights"):
-        _curve(axes, {width: results.accuracies(fashion_seeds(method, width=width)) for width in WIDTHS}, method)
-    axes.set(xscale="log", xlabel="width", ylabel="test accuracy, %")
-    axes.set_xticks(WIDTHS, [f"{width:g}" for width in WIDTHS])
-    axes.minorticks_off()
-    axes.legend()
+        rows = {width: fashion_seeds(method, width=width) for width in WIDTHS}
+        _curve(by_width, {width: results.accuracies(seeds) for width, seeds in rows.items()}, method)
+        kept = {width: found[0]["kept"] for width, seeds in rows.items() if (found := results.found(seeds))}
+        _curve(by_weights, {kept[width]: results.accuracies(rows[width]) for width in kept}, method)
+    by_width.set(xscale="log", xlabel="width", ylabel="test accuracy, %")
+    by_width.set_xticks(WIDTHS, [f"{width:g}" for width in WIDTHS])
+    by_weights.set(xscale="log", xlabel="weights that are kept, or learned")
+    for axes in (by_width, by_weights):
+        axes.minorticks_off()
+        axes.legend()
+    _save(figure, picture)
+
+
+def initializers(results: Results, picture: Path) -> None:
+    """Draws the accuracy of each kind of kernel."""
+    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    for number, rate in enumerate(RATES_OF_EDGE_POPUP):
+        values = [results.accuracies(fashion_seeds(kernel_initializer=n, learning_rate=rate)) for n in INITIALIZERS]
+        means = [statistics.mean(several) if several else float("nan") for several in values]
+        deviations = [statistics.stdev(several) if len(several) > 1 else 0.0 for several in values]
+        places = [place + 0.1 * (2 * number - 1) for place in range(len(INITIALIZERS))]
+        axes.errorbar(places, means, deviations, fmt="o", capsize=3, label=f"learning rate {rate:g}")
+    axes.set_xticks(range(len(INITIALIZERS)), INITIALIZERS, fontsize=8)
+    axes.set(title="Fashion-MNIST, fc, k = 0.5", ylabel="test accuracy, %")
+    axes.legend(loc="lower left")
     _save(figure, picture)
 
 

@@ -87,7 +87,7 @@ OF_BASE = {"base": "b.keras", "model": "base", "width": 1.0}
         ({"activation": "swish"}, "`activation` must be one of relu, binary"),
         ({**OF_BASE, "activation": "binary"}, "`activation` must be left out with a base"),
         ({"recipe": "best"}, "`recipe` must be one of paper,"),
-        ({"recipe": "zhou"}, "The recipe 'zhou' is for supermask of fc, .* Received: .*'edge-popup'. Leave `recipe` out"),
+        ({"recipe": "zhou"}, "The recipe 'zhou' is for supermask of fc, .* Received: .*'edge-popup'. Leave"),
         ({**OF_BASE, "pixels": "0_to_2"}, "`pixels` must be one of 0_to_255, 0_to_1"),
         ({"new_head": True}, "`new_head` must be false without a base"),
         ({**OF_BASE, "new_head": True, "method": "random", "learning_rate": None}, "`new_head` must be left out for"),

@@ -1,0 +1,68 @@
+"""Draws accuracy over bytes, of the rows that methods.py stored.
+
+python benchmarks/plot_bytes.py docs/img/bytes.png
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+import lines
+from matplotlib.figure import Figure
+from methods import LEARNED, RESULT
+
+LABELS = {"top_k": "edge-popup"}
+
+
+def find_points(network: str) -> dict[str, list[tuple[float, float, float]]]:
+    """Returns (bytes, accuracy, standard deviation) of each method, as means over seeds, in the order of the bytes."""
+    rows = [row for row in lines.read(RESULT) if row["network"] == network and row["comparison"] != "rates"]
+    best: dict = {}
+    for row in rows:
+        key = (row["method"], row["comparison"], row["k"], row["width"])
+        best.setdefault(key, {}).setdefault(row["rate"], []).append(row)
+    points: dict[str, list[tuple[float, float, float]]] = {}
+    for (method, *_), rates in best.items():
+        # Of learned weights all rates are stored; the validation images choose one.
+        chosen = max(rates.values(), key=lambda of_rate: (len(of_rate), of_rate[0]["accuracy"]["validation"]))
+        accuracies = [100 * row["accuracy"]["test"] for row in chosen]
+        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        size = statistics.mean(row["ticket_bytes"] for row in chosen)
+        points.setdefault(method, []).append((size, statistics.mean(accuracies), spread))
+    return {method: sorted(of_it) for method, of_it in points.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("picture", type=Path, help="the PNG file to write")
+    parser.add_argument("--network", default="fc")
+    parser.add_argument("--least", type=float, default=75.0, help="the lowest accuracy drawn (default: %(default)s)")
+    arguments = parser.parse_args()
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for number, (method, points) in enumerate(find_points(arguments.network).items()):
+        sizes, accuracies, spreads = zip(*points, strict=True)
+        style = "--" if method in LEARNED else "-"
+        axes.errorbar(
+            [size / 1000 for size in sizes],
+            accuracies,
+            spreads,
+            label=LABELS.get(method, method),
+            linestyle=style if len(points) > 2 else "",
+            marker="sovD^<>P*X"[number % 10],
+            markersize=5,
+            color=f"C{number % 10}" if method not in LEARNED else str(0.2 + 0.25 * list(LEARNED).index(method)),
+            capsize=2,
+        )
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=arguments.least)
+    axes.set_xlabel("kB, of a ticket or of zipped weights")
+    axes.set_ylabel("test accuracy, %")
+    axes.grid(color="0.9")
+    axes.legend(fontsize=8, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(arguments.picture, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
