@@ -9,10 +9,8 @@ python benchmarks/methods.py --table
 """
 
 import argparse
-import os
 import statistics
 import tempfile
-import time
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ import keras
 import lines
 import numpy as np
 import tensorflow as tf
-from pairs import processor
+from fitting import count_steps, describe_run, fit, measure, ship, spread
 
 import keras_popup
 
@@ -63,6 +61,7 @@ class Method(NamedTuple):
 METHODS = {
     "top_k": Method("top_k", (0.5, 0.3, 0.1)),
     "half of the weights pruned by the seed": Method("top_k:pruned=0.5", (0.25,)),
+    "global_top_k": Method("global_top_k", (0.5, 0.3, 0.1)),
     "signed": Method("signed", (0.3, 0.1)),
     "multicoat, 2 coats": Method("multicoat:coats=2", (0.5, 0.3)),
     "multicoat, 3 coats": Method("multicoat:coats=3", (0.5,)),
@@ -72,7 +71,7 @@ METHODS = {
     "block, 4 x 4": Method("block:size=4", (0.5,)),
 }
 # Those whose k is free, which are compared at equal k too.
-OF_K = ("top_k", "signed", "multicoat, 2 coats", "IteRand", "weight recycling")
+OF_K = ("top_k", "global_top_k", "signed", "multicoat, 2 coats", "IteRand", "weight recycling")
 
 
 class Network(NamedTuple):
@@ -140,10 +139,8 @@ def train(network: str, name: str, k: float, width: float, rate: float, seed: in
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     model = build(network, method, k, width, seed, data.image_shape, len(data.classes))
-    seconds = fit(model, network, rate, seed, data, [method.redraw()] if method.redraw else [])
-    accuracy = measure(model, data)
-    with tempfile.TemporaryDirectory() as folder:
-        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[data.preprocessing()])
+    seconds = fit_by_rate(model, network, rate, seed, data, [method.redraw()] if method.redraw else [])
+    info = ship(model, data)
     return {
         "network": network,
         "method": name,
@@ -152,12 +149,19 @@ def train(network: str, name: str, k: float, width: float, rate: float, seed: in
         "rate": rate,
         "epochs": NETWORKS[network].epochs,
         "seed": seed,
-        "accuracy": accuracy,
+        "accuracy": measure(model, data),
         "ticket_bytes": info.bytes,
         "weights": sum(row.weights for row in info.layers),
-        "seconds": round(seconds, 1),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        **describe_run(seconds),
     }
+
+
+def fit_by_rate(model: keras.Model, network: str, rate: float, seed: int, data: Any, callbacks: list[Any]) -> float:
+    """Trains a network with a learning rate that falls by a cosine. Returns the seconds."""
+    epochs = NETWORKS[network].epochs
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * count_steps(data, BATCH))
+    optimizer = keras.optimizers.SGD(schedule, momentum=0.9)
+    return fit(model, data, optimizer, batch=BATCH, epochs=epochs, seed=seed, callbacks=callbacks)[0]
 
 
 def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list[dict]:
@@ -165,7 +169,7 @@ def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     model = NETWORKS[network].build(data.image_shape, classes=len(data.classes), width=width)
-    seconds = fit(model, network, rate, seed, data, [])
+    seconds = fit_by_rate(model, network, rate, seed, data, [])
     learned, rows = model.get_weights(), []
     for name, integers in LEARNED.items():
         if integers:
@@ -192,47 +196,10 @@ def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list
                     if v.name != "g_idx"
                 ),
                 "weights": sum(array.size for array in learned),
-                "seconds": round(seconds, 1),
-                "machine": f"{os.cpu_count()} cores of {processor()}",
+                **describe_run(seconds),
             }
         )
     return rows
-
-
-def fit(model: keras.Model, network: str, rate: float, seed: int, data: Any, callbacks: list[Any]) -> float:
-    """Trains a network. Returns the seconds."""
-    chosen = NETWORKS[network]
-    steps = -(-data.train.size // BATCH)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, chosen.epochs * steps)
-    model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    begin = time.perf_counter()
-    model.fit(
-        data.training_batches(BATCH, seed=seed, epochs=chosen.epochs).map(prepare_with(data)),
-        epochs=chosen.epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=0,
-        callbacks=callbacks,
-    )
-    return time.perf_counter() - begin
-
-
-def measure(model: keras.Model, data: Any) -> dict[str, float]:
-    """Returns the accuracies on the validation and the test images."""
-    return {
-        split: model.evaluate(data.evaluation_batches(split, 1000).map(prepare_with(data)), verbose=0)[1]
-        for split in ("validation", "test")
-    }
-
-
-def prepare_with(data: Any) -> Any:
-    """Returns a function that prepares a batch."""
-    scale = data.preprocessing()
-    return lambda images, labels: (scale(images), labels)
 
 
 def plan(network: str, sizes: dict[tuple[str, float], float]) -> list[tuple[str, str, float, float]]:
@@ -295,15 +262,15 @@ def table(network: str, comparison: str) -> str:
     rows = [row for row in lines.read(RESULT) if (row["network"], row["comparison"]) == (network, comparison)]
     text = ["| method | k | width | learning rate | weights | ticket, bytes | test accuracy, % |"]
     text.append("|---|---:|---:|---:|---:|---:|---:|")
-    for name, k in dict.fromkeys((row["method"], row["k"]) for row in rows):
-        of_it = [row for row in rows if (row["method"], row["k"]) == (name, k)]
-        accuracies = [100 * row["accuracy"]["test"] for row in of_it]
-        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(of_it) > 1 else " (one seed)"
+    groups: dict[tuple[str, float, float, float], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["method"], row["k"], row["width"], row["rate"]), []).append(row)
+    for (name, k, _, _), of_it in groups.items():
         size = round(statistics.mean(row["ticket_bytes"] for row in of_it))
         first = of_it[0]
         text.append(
             f"| {name} | {k:g} | {first['width']:g} | {first['rate']:g} | {first['weights']:,} | {size:,} | "
-            f"{statistics.mean(accuracies):.2f}{spread} |"
+            f"{spread([row['accuracy']['test'] for row in of_it])} |"
         )
     return "\n".join(text)
 

@@ -8,16 +8,13 @@ python benchmarks/optimizers.py --table
 """
 
 import argparse
-import os
 import statistics
-import tempfile
-import time
 from pathlib import Path
 
 import keras
 import lines
 import tensorflow as tf
-from pairs import processor
+from fitting import count_steps, describe_run, fit, measure, ship, spread
 
 import keras_popup
 
@@ -68,26 +65,10 @@ def train(network: str, name: str, seed: int, data: keras_popup.datasets.Dataset
     plain = build(data.image_shape, classes=len(data.classes), width=width)
     regularizer = keras.regularizers.L2(decay / 2) if decay else None
     model = keras_popup.mask_model(plain, k=K, seed=seed, scores_regularizer=regularizer)
-    steps = epochs * -(-data.train.size // BATCH)
+    steps = epochs * count_steps(data, BATCH)
     schedule = keras.optimizers.schedules.CosineDecay(rate, steps) if falls else rate
-    model.compile(make(schedule), keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    scale = data.preprocessing()
-
-    def prepare(images, labels):
-        return scale(images), labels
-
-    begin = time.perf_counter()
-    model.fit(
-        data.training_batches(BATCH, seed=seed, epochs=epochs).map(prepare),
-        epochs=epochs,
-        steps_per_epoch=steps // epochs,
-        shuffle=False,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - begin
-    accuracy = model.evaluate(data.evaluation_batches("test", 1000).map(prepare), verbose=0)[1]
-    with tempfile.TemporaryDirectory() as folder:
-        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[scale])
+    seconds, _ = fit(model, data, make(schedule), batch=BATCH, epochs=epochs, seed=seed)
+    info = ship(model, data)
     return {
         "network": network,
         "width": width,
@@ -95,11 +76,10 @@ def train(network: str, name: str, seed: int, data: keras_popup.datasets.Dataset
         "optimizer": name,
         "cosine": falls,
         "seed": seed,
-        "accuracy": accuracy,
+        "accuracy": measure(model, data, ["test"])["test"],
         "ticket_bytes": info.bytes,
         "of_limit": info.mask_bytes / info.limit_bytes,
-        "seconds": round(seconds, 1),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        **describe_run(seconds),
     }
 
 
@@ -111,10 +91,8 @@ def table(network: str) -> str:
         of_it = [row for row in rows if row["optimizer"] == name]
         if not of_it:
             continue
-        accuracies = [100 * row["accuracy"] for row in of_it]
-        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(of_it) > 1 else " (one seed)"
         size, share = (statistics.mean(row[key] for row in of_it) for key in ("ticket_bytes", "of_limit"))
-        accuracy = f"{statistics.mean(accuracies):.2f}{spread}"
+        accuracy = spread([row["accuracy"] for row in of_it])
         falls = "yes" if RUNS[name][2] else "no"
         text.append(f"| `{name}` | {falls} | {accuracy} | {size / 1000:.1f} | {share:.1%} |")
     return "\n".join(text)

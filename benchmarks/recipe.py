@@ -9,17 +9,14 @@ python benchmarks/recipe.py --table
 """
 
 import argparse
-import os
 import statistics
-import tempfile
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
 import lines
 import tensorflow as tf
-from pairs import processor
+from fitting import count_steps, describe_run, fit, measure, ship, spread
 
 import keras_popup
 
@@ -105,8 +102,7 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
         seed=seed,
         **more,
     )
-    batch = recipe["batch"]
-    steps = -(-data.train.size // batch)
+    steps = count_steps(data, recipe["batch"])
     warmup = recipe["warmup"] * steps
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else recipe["rate"],
@@ -120,50 +116,34 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
         if recipe["optimizer"] == "adam"
         else keras.optimizers.SGD(schedule, momentum=recipe["momentum"], **mean)
     )
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe["smoothing"]),
-        metrics=["accuracy"],
-    )
-    scale = data.preprocessing()
-
-    def prepare(images: Any, labels: Any) -> tuple[Any, Any]:
-        return scale(images), labels
-
     callbacks = []
     if recipe["k_schedule"]:
         callbacks.append(keras_popup.callbacks.KSchedule(recipe["k_schedule"], end=0.7))
-    begin = time.perf_counter()
-    history = model.fit(
-        data.training_batches(batch, seed=seed, epochs=epochs).map(prepare),
+    seconds, history = fit(
+        model,
+        data,
+        optimizer,
+        batch=recipe["batch"],
         epochs=epochs,
-        steps_per_epoch=steps,
-        shuffle=False,
-        verbose=0,
+        seed=seed,
+        smoothing=recipe["smoothing"],
+        validate=True,
         callbacks=callbacks,
-        validation_data=data.evaluation_batches("validation", 500).map(prepare),
-    ).history
-    seconds = time.perf_counter() - begin
+    )
     if recipe["ema"]:
         optimizer.finalize_variable_values(model.trainable_variables)
-    accuracy = {
-        split: model.evaluate(data.evaluation_batches(split, 500).map(prepare), verbose=0)[1]
-        for split in ("validation", "test")
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        info = keras_popup.save_ticket(model, Path(folder, "a.ticket"), preprocess=[scale])
+    info = ship(model, data)
     return {
         "network": network,
         "width": width,
         "epochs": epochs,
         "seed": seed,
         "recipe": recipe,
-        "accuracy": accuracy,
+        "accuracy": measure(model, data),
         "history": [round(value, 4) for value in history["val_accuracy"]],
         "training": round(history["accuracy"][-1], 4),
         "ticket_bytes": info.bytes,
-        "seconds": round(seconds),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        **describe_run(seconds),
     }
 
 
@@ -173,12 +153,7 @@ def table(network: str) -> str:
     text = ["| change | seeds | validation accuracy, % | test accuracy, % | ticket, kB |", "|---|---:|---:|---:|---:|"]
     for name, width, epochs in dict.fromkeys((row["name"], row["width"], row["epochs"]) for row in rows):
         of_it = [row for row in rows if (row["name"], row["width"], row["epochs"]) == (name, width, epochs)]
-        cells = []
-        for split in ("validation", "test"):
-            values = [100 * row["accuracy"][split] for row in of_it]
-            cells.append(
-                f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if values[1:] else "")
-            )
+        cells = [spread([row["accuracy"][split] for row in of_it]) for split in ("validation", "test")]
         size = statistics.mean(row["ticket_bytes"] for row in of_it) / 1000
         text.append(f"| {name} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |")
     return "\n".join(text)
