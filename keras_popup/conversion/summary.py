@@ -191,8 +191,7 @@ def mask_summary(
         if isinstance(layer, MaskedLayer):
             several = len(layer.masked_kernels) > 1
             for name, kernel in layer.masked_kernels.items():
-                # Subtract the kernel, its scores, k and the count of draws.
-                weights -= 2 * kernel.size + 1 + kernel.selector.draws
+                weights -= sum(math.prod(variable.shape) for variable in kernel.variables().values())
                 seed = kernel.seed if isinstance(kernel.initializer, initializers.FrozenInitializer) else None
                 kernel_path = paths.of_kernel(layer, name, several) or model.name
                 limit = kernel.selector.mask_bits(tuple(kernel.scores.shape), _find_share(kernel), **kernel.takes())

@@ -132,7 +132,7 @@ class KernelGroup:
         hints = [tf.convert_to_tensor(kernel.hint) for kernel in kernels]
         thresholds, found = self._selector.find_thresholds(
             [kernel.scores.value for kernel in kernels],
-            tf.convert_to_tensor(kernels[0].k_variable),
+            kernels[0].read_k(),
             [kernel.fans() for kernel in kernels],
             tf.concat([hints[0][:1], [hint[1] for hint in hints]], 0),
         )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup import _keras, _workarounds, initializers, selectors
-from keras_popup.layers import kernel_groups, strategy_checks
+from keras_popup.layers import exact_k, kernel_groups, strategy_checks
 from keras_popup.layers.remembered import RememberedKernel
 
 Axes = tuple[int, ...]
@@ -129,7 +129,8 @@ class MaskedKernel:
         spec: the `KernelSpec` of the kernel.
         kernel: variable w, frozen. None before the layer is built.
         scores: float32 variable s of the kernel's shape. None before the layer is built.
-        k_variable: float64 variable, the fraction kept. None before the layer is built.
+        k_variable: float32 variable of shape (3,): numbers whose sum is the fraction kept, exactly. None before the
+            layer is built. `read_k` adds them up.
         draws: int64 variable, the number of masks drawn so far. None if the selector draws no masks.
         group: the `KernelGroup` of the kernels that choose together with this one. None if it chooses alone.
         seed, selector, scores_initializer, initializer: as in `KernelArguments`.
@@ -193,6 +194,11 @@ class MaskedKernel:
     def fixed_seed(self) -> int:
         """The seed from which the selector draws which parts of the mask are fixed."""
         return initializers.derive_seed(self.seed, "fixed")
+
+    def variables(self) -> dict[str, Any]:
+        """Returns the variables of this kernel by name: those that are there."""
+        variables = {"kernel": self.kernel, "scores": self.scores, "k": self.k_variable, "draws": self.draws}
+        return {name: variable for name, variable in variables.items() if variable is not None}
 
     # Creating and removing the variables
 
@@ -262,10 +268,9 @@ class MaskedKernel:
             name="scores",
         )
         self.k_variable = keras.Variable(
-            # Not keras.initializers.Constant, which rounds to float32.
-            lambda shape, dtype: tf.constant(self._k_value, dtype),
-            shape=(),
-            dtype="float64",  # in float32, k = 0.7 keeps 3 of 5 weights instead of 4
+            lambda shape, dtype: tf.constant(exact_k.split(self._k_value), dtype),
+            shape=(exact_k.PARTS,),
+            dtype="float32",
             autocast=False,
             trainable=False,
             name="k",
@@ -312,7 +317,7 @@ class MaskedKernel:
     def _find_first_position(self) -> int:
         """Returns how many of the layer's variables that are not trainable belong to its kernels so far."""
         others = [other for other in self.layer.masked_kernels.values() if other is not self]
-        ids = {id(each) for other in others for each in (other.kernel, other.scores, other.k_variable, other.draws)}
+        ids = {id(each) for other in others for each in other.variables().values()}
         return sum(id(each) in ids for each in _keras.own_variables(self.layer, _keras.NON_TRAINABLE))
 
     def train(self) -> None:
@@ -390,7 +395,7 @@ class MaskedKernel:
     @property
     def k(self) -> float:
         """The fraction of weights kept, in (0, 1]. A new one is set for all kernels of the group, if there is one."""
-        return self._k_value if self.k_variable is None else float(self.k_variable.numpy())
+        return self._k_value if self.k_variable is None else exact_k.read(self.k_variable.numpy())
 
     @k.setter
     def k(self, value: float) -> None:
@@ -405,8 +410,12 @@ class MaskedKernel:
     def assign_k(self, value: float) -> None:
         """Sets `k` of this kernel alone, to a value that was checked."""
         if self.k_variable is not None:
-            self.k_variable.assign(value)
+            self.k_variable.assign(exact_k.split(value))
         self._k_value = value
+
+    def read_k(self) -> tf.Tensor:
+        """Returns `k` as a float64 scalar tensor, for selectors. In a function it is read at each call."""
+        return exact_k.join(self.k_variable)
 
     def check_k(self, k: float) -> None:
         """Raises ValueError if the selector cannot keep the fraction `k` of this kernel."""
@@ -430,8 +439,8 @@ class MaskedKernel:
         In training, a selector that draws gives the mask of the next call.
         """
         self.check_built("mask()")
-        k = tf.convert_to_tensor(self.k_variable)
-        return self.selector(self.scores.value, k, training, **self.takes(), **self._make_next_seed(training))
+        takes = {**self.takes(), **self._make_next_seed(training)}
+        return self.selector(self.scores.value, self.read_k(), training, **takes)
 
     def read_mask(self) -> NDArray[np.float32]:
         """Returns the mask that is used outside of training, as an array. Nothing is compiled for it."""
@@ -450,7 +459,7 @@ class MaskedKernel:
         self.check_built("kernel")
         if not tf.executing_eagerly():
             _workarounds.let_graph_go(tf.compat.v1.get_default_graph())
-        k, dtype = tf.convert_to_tensor(self.k_variable), dtype or self.layer.compute_dtype
+        k, dtype = self.read_k(), dtype or self.layer.compute_dtype
         kernel, scores, takes = self.kernel.value, self.scores.value, {**self.takes(), **seed}
         if not self.layer.train_kernel:
             return self.selector.masked_kernel(kernel, scores, k, training, dtype, self._hint, **takes)

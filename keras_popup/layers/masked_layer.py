@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup import _keras, _workarounds
-from keras_popup.layers import strategy_checks
+from keras_popup.layers import exact_k, strategy_checks
 from keras_popup.layers.masked_kernel import KernelArguments, KernelSpec, MaskedKernel, choose_once
 
 # The mixin comes before a Keras layer in every class that is used. Keras has no types, so type checkers see Any.
@@ -148,6 +148,18 @@ class MaskedLayer(Mixin):
                 kernel.put_in_order(first, second)
         return [*first, *second, *(variable for variable in variables if id(variable) not in own)]
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        """As the method of TensorFlow, but `tf.train.Checkpoint` gets the variables of masks too."""
+        children: dict[str, Any] = super()._trackable_children(save_type, **kwargs)
+        if save_type != "checkpoint":
+            return children
+        of_masks = {
+            f"{name}_{part}": variable
+            for name, kernel in self.masked_kernels.items()
+            for part, variable in kernel.variables().items()
+        }
+        return {**children, **of_masks}
+
     # The stock layers would save the masked kernel, which their attribute returns, and no scores.
     def save_own_variables(self, store: Any) -> None:
         for number, variable in enumerate(self._list_own_variables()):
@@ -164,8 +176,10 @@ class MaskedLayer(Mixin):
             del variables[-1]
         if len(store) != len(variables):
             keras.layers.Layer.load_own_variables(self, store)  # raises the error
+        fractions = {id(kernel.k_variable) for kernel in self.masked_kernels.values()}
         for number, variable in enumerate(variables):
-            variable.assign(store[str(number)])
+            value = store[str(number)]
+            variable.assign(exact_k.from_file(value) if id(variable) in fractions else value)
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
         """Raises ValueError: quantization would replace the masked kernel."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tables import SELECTORS
 
 import keras_popup
-from keras_popup.layers import remembered
+from keras_popup.layers import exact_k, remembered
 
 RNG = np.random.default_rng(1)
 X, Y = RNG.random((16, 20), np.float32), RNG.random((16, 7), np.float32)
@@ -65,7 +65,7 @@ CHANGES = {
     "fit": lambda model, folder: model.fit(X, Y, verbose=0),
     "train_on_batch": lambda model, folder: model.train_on_batch(X, Y),
     "set_weights": lambda model, folder: model.set_weights(
-        [weight if weight.dtype == np.float64 else random_like(weight) for weight in model.get_weights()]
+        [weight if weight.shape == (exact_k.PARTS,) else random_like(weight) for weight in model.get_weights()]
     ),
     "k": lambda model, folder: setattr(model.layers[0], "k", 0.6 - model.layers[0].k),
     "scores": lambda model, folder: model.layers[0].scores.assign(random_like(model.layers[0].scores)),
