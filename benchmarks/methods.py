@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import keras
 import lines
 import tensorflow as tf
-from pairs import processor
 
 import keras_popup
+from keras_popup._versions import find_processor
 
 RESULT = Path(__file__).parent / "results" / "methods.jsonl"
 BATCH = 128
@@ -151,7 +151,7 @@ def train(network: str, name: str, k: float, width: float, rate: float, seed: in
         "ticket_bytes": info.bytes,
         "weights": sum(row.weights for row in info.layers),
         "seconds": round(seconds, 1),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        "machine": f"{os.cpu_count()} cores of {find_processor()}",
     }
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import keras
 import lines
 import tensorflow as tf
-from pairs import processor
 
 import keras_popup
+from keras_popup._versions import find_processor
 
 RESULT = Path(__file__).parent / "results" / "optimizers.jsonl"
 K, BATCH = 0.5, 128
@@ -99,7 +99,7 @@ def train(network: str, name: str, seed: int, data: keras_popup.datasets.Dataset
         "ticket_bytes": info.bytes,
         "of_limit": info.mask_bytes / info.limit_bytes,
         "seconds": round(seconds, 1),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        "machine": f"{os.cpu_count()} cores of {find_processor()}",
     }
 
 
