@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from pairs import processor
 
 import keras_popup
+from keras_popup._versions import find_processor
 from keras_popup.datasets import Dataset
 
 
@@ -70,7 +70,7 @@ def ship(model: keras.Model, data: Dataset) -> Any:
 
 def describe_run(seconds: float) -> dict[str, Any]:
     """Returns what each row says of its time and place."""
-    return {"seconds": round(seconds, 1), "machine": f"{os.cpu_count()} cores of {processor()}"}
+    return {"seconds": round(seconds, 1), "machine": f"{os.cpu_count()} cores of {find_processor()}"}
 
 
 def spread(accuracies: Sequence[float]) -> str:

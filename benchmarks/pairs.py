@@ -3,13 +3,14 @@
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from keras_popup._versions import find_processor
 
 
 def parser(description: str | None, runs: int) -> argparse.ArgumentParser:
@@ -68,15 +69,5 @@ class Table:
     def write(self) -> None:
         if self.json:
             versions = {name: version(name) for name in ("tensorflow", "keras", "numpy")}
-            machine = {"processor": processor(), "cores": os.cpu_count()}
+            machine = {"processor": find_processor(), "cores": os.cpu_count()}
             self.json.write_text(json.dumps({"machine": machine, "versions": versions, "rows": self.rows}, indent=1))
-
-
-def processor() -> str:
-    """Returns the name of the processor, or the type of the machine where the system does not name it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -8,8 +8,10 @@ import statistics
 from pathlib import Path
 
 import lines
-from matplotlib.figure import Figure
+import matplotlib.pyplot as plt
 from methods import LEARNED, RESULT
+
+from keras_popup._style import matplotlib_settings
 
 LABELS = {"top_k": "edge-popup"}
 
@@ -38,8 +40,8 @@ def main() -> None:
     parser.add_argument("--network", default="fc")
     parser.add_argument("--least", type=float, default=75.0, help="the lowest accuracy drawn (default: %(default)s)")
     arguments = parser.parse_args()
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
+    plt.rcParams.update({**matplotlib_settings(), "axes.grid": True})
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for number, (method, points) in enumerate(find_points(arguments.network).items()):
         sizes, accuracies, spreads = zip(*points, strict=True)
         style = "--" if method in LEARNED else "-"
@@ -58,10 +60,8 @@ def main() -> None:
     axes.set_ylim(bottom=arguments.least)
     axes.set_xlabel("kB, of a ticket or of zipped weights")
     axes.set_ylabel("test accuracy, %")
-    axes.grid(color="0.9")
     axes.legend(fontsize=8, loc="lower right")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(arguments.picture, dpi=120)
+    figure.savefig(arguments.picture)
 
 
 if __name__ == "__main__":

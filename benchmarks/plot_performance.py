@@ -11,6 +11,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from keras_popup._style import INK, KEPT, MUTED, matplotlib_settings
+
 # Name, bytes read and written per weight in mixed_bfloat16, and whether the pass belongs to the masked layer.
 PASSES = [
     ("choice: count for 4 candidates", 4, 0, True),
@@ -26,7 +28,7 @@ PASSES = [
 def passes(file: Path) -> None:
     figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
     for place, (_, read, written, masked) in enumerate(PASSES):
-        colour = "tab:blue" if masked else "tab:gray"
+        colour = KEPT if masked else MUTED
         axes.barh(place, read, color=colour)
         axes.barh(place, written, left=read, color=colour, alpha=0.4, hatch="//", edgecolor="white")
     axes.set_yticks(range(len(PASSES)), [name for name, *_ in PASSES])
@@ -44,7 +46,7 @@ def cost(results: Path, file: Path) -> None:
         sizes = [row["scores"] for row in own]
         time.loglog(sizes, [row["own"] for row in own], "o-", label=label)
         ratio.semilogx(sizes, [row["ratio"] for row in own], "o-", label=label)
-    time.loglog(sizes, [row["base"] for row in own], "k--", label="tf.abs(s) * 2")
+    time.loglog(sizes, [row["base"] for row in own], "--", color=INK, label="tf.abs(s) * 2")
     time.set(xlabel="scores n", ylabel="ms")
     time.legend()
     ratio.set(xlabel="scores n", ylabel="ratio to tf.abs(s) * 2", ylim=(0, None))
@@ -56,8 +58,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, help="the JSON file of selection.py with several --sizes")
     parser.add_argument("folder", type=Path, help="the folder of the pictures")
     arguments = parser.parse_args()
-    passes(arguments.folder / "selection_passes.png")
-    cost(arguments.results, arguments.folder / "selection_cost.png")
+    with plt.rc_context(matplotlib_settings()):
+        passes(arguments.folder / "selection_passes.png")
+        cost(arguments.results, arguments.folder / "selection_cost.png")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,12 @@ python benchmarks/plot_tickets.py benchmarks/results/ticket_sizes.json docs/img/
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
+
+from keras_popup._style import KEPT, matplotlib_settings
 
 KINDS = {
     "keras": "stripped .keras",
@@ -25,11 +29,16 @@ def main() -> None:
     parser.add_argument("--k", type=float, default=0.5, help="draw networks with this k (default: %(default)s)")
     arguments = parser.parse_args()
     rows = [row for row in json.loads(arguments.rows.read_text())["rows"] if row["k"] == arguments.k]
+    with matplotlib.rc_context(matplotlib_settings()):
+        draw(rows, f"Files of trained networks, k = {arguments.k}").savefig(arguments.picture)
+
+
+def draw(rows: list[dict[str, Any]], title: str) -> Figure:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(KINDS)
     for number, (kind, label) in enumerate(KINDS.items()):
-        color = "tab:orange" if kind == "ticket" else str(0.75 - 0.15 * number)
+        color = KEPT if kind == "ticket" else str(0.82 - 0.13 * number)
         places = [place + (number - 2) * width for place in range(len(rows))]
         bars = axes.bar(places, [row[kind] / 1000 for row in rows], width, label=label, color=color)
         if kind == "ticket":
@@ -37,10 +46,9 @@ def main() -> None:
     axes.set_yscale("log")
     axes.set_ylabel("kB")
     axes.set_xticks(range(len(rows)), [row["model"] for row in rows])
-    axes.set_title(f"Files of trained networks, k = {arguments.k}")
-    axes.legend(fontsize=8, ncols=2, loc="upper left")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(arguments.picture, dpi=120)
+    axes.set_title(title)
+    axes.legend(ncols=2, loc="upper left")
+    return figure
 
 
 if __name__ == "__main__":

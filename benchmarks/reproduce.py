@@ -20,10 +20,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pairs import processor
 from reproduction import rows, store
 from reproduction.rows import GROUPS, Row
 
+from keras_popup._versions import find_processor
 from keras_popup.cli.train import DIVERGED
 from keras_popup.records import RunFolder
 from keras_popup.training import PLACES
@@ -50,7 +50,7 @@ def run(row: Row, places: dict[str, str], more: list[str]) -> bool:
         "config": config,
         **summary,
         "source": source or "TensorFlow Datasets",
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        "machine": f"{os.cpu_count()} cores of {find_processor()}",
         "history": curves(folder.history() if finished else []),
     }
     store.put(store.RESULTS / f"{rows.group_of(row)}.jsonl", record)

@@ -17,9 +17,9 @@ import keras
 import lines
 import numpy as np
 import tensorflow_datasets as tfds
-from pairs import processor
 
 import keras_popup
+from keras_popup._versions import find_processor
 
 RESULT = Path(__file__).parent / "results" / "supsup.jsonl"
 BATCH, K = 128, 0.5
@@ -112,7 +112,7 @@ def run(kind: str, seed: int, data_dir: str, width: float) -> dict:
         "learned_after_all": float(np.mean(after)),
         "learned_bytes": 4 * learned.count_params(),
         "seconds": round(time.perf_counter() - begin),
-        "machine": f"{os.cpu_count()} cores of {processor()}",
+        "machine": f"{os.cpu_count()} cores of {find_processor()}",
     }
 
 

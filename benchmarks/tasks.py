@@ -25,13 +25,15 @@ from typing import Any
 
 import keras
 import lines
+import matplotlib
 import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
-from pairs import processor
 
 import keras_popup
 from keras_popup import criteria
+from keras_popup._style import INK, MUTED, SERIES, matplotlib_settings
+from keras_popup._versions import find_processor
 from keras_popup.tickets.file_format import pack
 
 RESULT = Path(__file__).parent / "results" / "tasks.jsonl"
@@ -174,7 +176,7 @@ def run(task: str, method: str, k: float, optimizer: str, rate: float, seed: int
     begin = time.perf_counter()
     found = measure(*place.values())
     row = {**place, **found, "seconds": round(time.perf_counter() - begin, 1)}
-    row["machine"] = f"{os.cpu_count()} cores of {processor()}"
+    row["machine"] = f"{os.cpu_count()} cores of {find_processor()}"
     lines.add(RESULT, row)
     print(json.dumps(row), flush=True)
 
@@ -292,8 +294,8 @@ def plot(picture: Path) -> None:
     """Draws accuracy over bytes: all methods on the left, masks with their k on the right."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     everything, masks = figure.subplots(1, 2, width_ratios=(1.4, 1))
-    colors = {"mask, magnitude start": "tab:orange", "mask, random start": "tab:blue"}
-    colors["all weights, pruned, tuned"] = "tab:gray"
+    colors = {"mask, magnitude start": SERIES[1], "mask, random start": SERIES[0]}
+    colors["all weights, pruned, tuned"] = MUTED
     found = group("adapt")
     for method, color in colors.items():
         points = sorted(
@@ -311,15 +313,14 @@ def plot(picture: Path) -> None:
     for marker, method in zip("sD^vP", singles, strict=True):
         rows = next(rows for (name, _), rows in found.items() if name == method)
         (accuracy, spread), (size, _) = mean_of(rows, "accuracy"), mean_of(rows, "bytes")
-        everything.errorbar(size, 100 * accuracy, 100 * spread, color="k", marker=marker, linestyle="", label=method)
+        everything.errorbar(size, 100 * accuracy, 100 * spread, color=INK, marker=marker, linestyle="", label=method)
     everything.set_xscale("log")
     everything.set_title("A second task for a trained Conv4")
-    everything.legend(fontsize=8, loc="lower right")
+    everything.legend(loc="lower right")
     masks.set_title("Masks, by k")
     for axes in (everything, masks):
         axes.set_xlabel("bytes shipped for the task")
         axes.set_ylabel("test accuracy, %")
-        axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(picture, dpi=110)
 
 
@@ -343,7 +344,8 @@ def main() -> None:
     elif arguments.command == "table":
         print_tables()
     else:
-        plot(arguments.picture)
+        with matplotlib.rc_context(matplotlib_settings()):
+            plot(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,42 @@
 """Pictures of masks and scores, by matplotlib: the extra `plots`."""
 
+import functools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-from keras_popup import conversion, selectors
+from keras_popup import _style, conversion
 from keras_popup.layers import MaskedKernel
 
 __all__ = ["plot_mask_flow", "plot_mask_overlap", "plot_masks", "plot_scores"]
 
-_MOST_CELLS = 64  # of a heat map along each axis; more channels are averaged
 _MOST_KERNELS = 24
 _MOST_FILTERS = 12
 
-_KEPT, _LEFT_OUT, _MARK = "#2a78b5", "#c9cdd1", "#d1495b"
+_KEPT, _LEFT_OUT, _MARK = _style.KEPT, _style.LEFT_OUT, _style.MARK
 
 
+P = ParamSpec("P")
+
+
+def _styled(draw: Callable[P, Any]) -> Callable[P, Any]:
+    """Makes a function draw in the style of the project. It raises ImportError if matplotlib is not installed."""
+
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Any:
+        _check_matplotlib()
+        import matplotlib
+
+        with matplotlib.rc_context(_style.matplotlib_settings()):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
 def plot_masks(model: keras.Model, *, figure: Any = None) -> Any:
     """Draws what the masks of a model keep.
 
@@ -47,7 +65,7 @@ def plot_masks(model: keras.Model, *, figure: Any = None) -> Any:
     >>> len(figure.axes)
     4
     """
-    kernels = _find_kernels(model, "plot_masks")
+    kernels = conversion.find_kernels(model, "plot_masks")
     shown = kernels[:_MOST_KERNELS]
     filters = _has_filters(shown[0][1])
     columns = min(4, max(2, math.ceil(math.sqrt(len(shown)))))
@@ -58,7 +76,8 @@ def plot_masks(model: keras.Model, *, figure: Any = None) -> Any:
     _draw_shares(left.subplots(), shown, len(kernels))
     grid = right.subplots(rows, columns, squeeze=False)
     for axis, (path, kernel) in zip(grid.ravel(), shown, strict=False):
-        axis.imshow(_average_channels(kernel), cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        shares = conversion.average_channels(kernel)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axis.set_title(_shorten(path), fontsize=8)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -69,6 +88,7 @@ def plot_masks(model: keras.Model, *, figure: Any = None) -> Any:
     return figure
 
 
+@_styled
 def plot_scores(model: keras.Model, layer: str | None = None, *, ax: Any = None) -> Any:
     """Draws how the scores of a masked kernel are spread, and where the choice ends.
 
@@ -92,7 +112,7 @@ def plot_scores(model: keras.Model, layer: str | None = None, *, ax: Any = None)
     >>> keras_popup.plot_scores(masked, "dense2").get_title()
     'dense2: 9,000 of 30,000 weights kept'
     """
-    kernels = dict(_find_kernels(model, "plot_scores"))
+    kernels = dict(conversion.find_kernels(model, "plot_scores"))
     if layer is not None and layer not in kernels:
         raise ValueError(f"Model '{model.name}' has no masked kernel '{layer}'. It has: {', '.join(kernels)}.")
     path = layer or max(kernels, key=lambda each: kernels[each].size)
@@ -108,10 +128,11 @@ def plot_scores(model: keras.Model, layer: str | None = None, *, ax: Any = None)
     ax.set_title(f"{path}: {int(kept.sum()):,} of {kept.size:,} weights kept")
     ax.set_xlabel("score")
     ax.set_ylabel("weights")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(fontsize=8)
     return ax
 
 
+@_styled
 def plot_mask_overlap(first: keras.Model, second: keras.Model, *, ax: Any = None) -> Any:
     """Draws how much the masks of two models have in common, layer by layer, against chance.
 
@@ -137,7 +158,7 @@ def plot_mask_overlap(first: keras.Model, second: keras.Model, *, ax: Any = None
     >>> len(keras_popup.plot_mask_overlap(masked, other).patches)
     3
     """
-    _find_kernels(first, "plot_mask_overlap")
+    conversion.find_kernels(first, "plot_mask_overlap")
     rows = conversion.compare_masks(first, second).kernels[:_MOST_KERNELS]
     ax = ax or _make_figure(6, 0.9 + 0.28 * len(rows)).subplots()
     places = np.arange(len(rows))
@@ -148,10 +169,11 @@ def plot_mask_overlap(first: keras.Model, second: keras.Model, *, ax: Any = None
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("kept by both, of those kept by one")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(fontsize=8)
     return ax
 
 
+@_styled
 def plot_mask_flow(model: keras.Model, *, ax: Any = None) -> Any:
     """Draws which channels are alive from input to output: those that change the output of the model.
 
@@ -175,7 +197,6 @@ def plot_mask_flow(model: keras.Model, *, ax: Any = None) -> Any:
     >>> [text.get_text() for text in keras_popup.plot_mask_flow(masked).get_legend().get_texts()]
     ['alive', 'dead', 'constant, but stay']
     """
-    _check_matplotlib()
     rows = conversion.find_dead(model).layers[:_MOST_KERNELS]
     if not rows:
         raise ValueError(f"Model '{model.name}' has no layer whose channels can be followed: it has code of its own.")
@@ -195,7 +216,7 @@ def plot_mask_flow(model: keras.Model, *, ax: Any = None) -> Any:
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of the layer's channels")
-    ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    ax.legend(fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
 
 
@@ -213,11 +234,6 @@ def _make_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _find_kernels(model: keras.Model, what: str) -> list[tuple[str, MaskedKernel]]:
-    _check_matplotlib()
-    return conversion.find_kernels(model, what)
-
-
 def _draw_shares(ax: Any, kernels: list[tuple[str, MaskedKernel]], total: int) -> None:
     places = np.arange(len(kernels))
     shares = [kernel.kept / kernel.size for _, kernel in kernels]
@@ -227,18 +243,6 @@ def _draw_shares(ax: Any, kernels: list[tuple[str, MaskedKernel]], total: int) -
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share kept" if len(kernels) == total else f"share kept, the first {len(kernels)} of {total}")
-
-
-def _average_channels(kernel: MaskedKernel) -> NDArray[np.float64]:
-    """Returns the share kept between inputs (rows) and outputs (columns), at most 64 of each."""
-    mask = kernel.read_mask() != 0
-    matrices = selectors.find_layout(mask.shape, kernel.channel_axes()).stack(mask).mean(0, dtype=np.float64)
-    for axis in (0, 1):
-        size = matrices.shape[axis]
-        groups = np.array_split(np.arange(size), min(size, _MOST_CELLS))
-        matrices = np.stack([matrices.take(group, axis).mean(axis) for group in groups], axis)
-    averaged: NDArray[np.float64] = matrices
-    return averaged
 
 
 def _has_filters(kernel: MaskedKernel) -> bool:

@@ -14,7 +14,7 @@ PACKAGE = Path(keras_popup.__file__).parent
 
 # Each may import those before it. What stands in one entry may not import each other.
 ORDER = (
-    ("_files", "_fractions", "_keras", "_tables", "_versions"),
+    ("_files", "_fractions", "_keras", "_style", "_tables", "_versions"),
     ("_workarounds",),
     ("initializers", "selectors"),
     ("layers",),
@@ -22,6 +22,7 @@ ORDER = (
     ("callbacks", "criteria", "draws", "pictures", "tickets", "exports"),
     # From here on it is the lab, which the library never imports.
     ("models", "datasets", "distribution", "records"),
+    ("pages",),
     ("training",),
     ("search",),
     ("cli",),

@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import trained_masks
 
+from keras_popup._style import INK, MARK, matplotlib_settings
 from keras_popup.criteria import CRITERIA, TREATMENTS
 from reproduction.results import Results
 from reproduction.rows import (
@@ -25,11 +26,12 @@ from reproduction.rows import (
 
 def draw_all(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    accuracy_over_k(results, folder / "k.png")
-    accuracy_over_width(results, folder / "widths.png")
-    initializers(results, folder / "initializers.png")
-    mask_change(results, folder / "mask-change.png")
-    criteria(results, folder / "criteria.png")
+    with plt.rc_context({**matplotlib_settings(), "axes.grid": True, "axes.grid.axis": "y"}):
+        accuracy_over_k(results, folder / "k.png")
+        accuracy_over_width(results, folder / "widths.png")
+        initializers(results, folder / "initializers.png")
+        mask_change(results, folder / "mask-change.png")
+        criteria(results, folder / "criteria.png")
 
 
 def accuracy_over_k(results: Results, picture: Path) -> None:
@@ -44,7 +46,7 @@ def accuracy_over_k(results: Results, picture: Path) -> None:
             "learned weights": results.accuracies(fashion_seeds("learned weights")),
             "the best supermask, no k": results.best_supermask(),
         }
-        for (label, values), (color, line) in zip(others.items(), (("k", "--"), ("r", ":")), strict=True):
+        for (label, values), (color, line) in zip(others.items(), ((INK, "--"), (MARK, ":")), strict=True):
             if values:
                 axes.axhline(statistics.mean(values), color=color, linestyle=line, label=label)
     several[0].set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
@@ -106,9 +108,12 @@ def mask_change(results: Results, picture: Path) -> None:
     histories = {title: record["history"] for title, row in rows.items() if (record := results.record(row))}
     if not histories:
         return
-    size = (4.2 * len(histories), 3.3)
-    figure, several = plt.subplots(1, len(histories), figsize=size, layout="constrained", squeeze=False, sharey=True)
-    for axes, (title, history) in zip(several[0], histories.items(), strict=True):
+    rows_of_axes = -(-len(histories) // 2)
+    size = (8.6, 3.1 * rows_of_axes)
+    figure, several = plt.subplots(rows_of_axes, 2, figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for axes in several.ravel()[len(histories) :]:
+        axes.remove()
+    for axes, (title, history) in zip(several.ravel(), histories.items(), strict=False):
         for name, shares in history.items():
             if name.endswith("/changed"):
                 percent = [100 * share for share in shares]
@@ -116,7 +121,8 @@ def mask_change(results: Results, picture: Path) -> None:
         axes.set(title=title, xlabel="epoch")
         axes.set_yscale("log", nonpositive="mask")
         axes.legend()
-    several[0][0].set(ylabel="share of the mask that changed, %")
+    for first in several[:, 0]:
+        first.set(ylabel="share of the mask that changed, %")
     _save(figure, picture)
 
 
@@ -124,7 +130,7 @@ def criteria(results: Results, picture: Path) -> None:
     """Draws the accuracies of masked trained networks, unless there are none."""
     if not results.masked:
         return
-    figure, several = plt.subplots(1, len(TREATMENTS), figsize=(12, 3.5), layout="constrained", sharey=True)
+    figure, several = plt.subplots(1, len(TREATMENTS), figsize=(10, 3.4), layout="constrained", sharey=True)
     for axes, treatment in zip(several, TREATMENTS, strict=True):
         for criterion in CRITERIA:
             by_k = {k: results.masked_networks(criterion, treatment, k) for k in trained_masks.FRACTIONS}

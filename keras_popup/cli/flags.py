@@ -109,7 +109,7 @@ _GROUPS = {
     "training": "recipe epochs batch_size optimizer learning_rate momentum l2 schedule warmup_epochs label_smoothing "
     "seed precision jit_compile deterministic",
     "devices": "strategy devices workers ray_address gpus_per_worker stall_minutes",
-    "output": "out resume overwrite mask_statistics tensorboard",
+    "output": "out resume overwrite pictures mask_statistics tensorboard",
 }
 
 

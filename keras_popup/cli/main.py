@@ -8,11 +8,13 @@ from keras_popup.cli.evaluate import evaluate
 from keras_popup.cli.export import export
 from keras_popup.cli.flags import UsageError
 from keras_popup.cli.predict import predict
-from keras_popup.cli.search import report, search
+from keras_popup.cli.report import report
+from keras_popup.cli.search import search
 from keras_popup.cli.signals import name_of, status_of, terminated_by_exception
 from keras_popup.cli.summary import summary
 from keras_popup.cli.ticket import ticket
 from keras_popup.cli.train import train
+from keras_popup.cli.watch import watch
 
 _USAGE = """\
 keras-popup: find subnetworks of randomly weighted networks
@@ -20,7 +22,8 @@ keras-popup: find subnetworks of randomly weighted networks
 usage:
   keras-popup train [flags]     train a network and leave a run folder
   keras-popup search [flags]    search over k, width and more, or for the best network of a given size
-  keras-popup report SEARCH     write an HTML page about a search
+  keras-popup report FOLDER     write an HTML page about a run or a search
+  keras-popup watch FOLDER      follow a run or a search that another process trains
   keras-popup evaluate MODEL    the accuracy of a model on test images
   keras-popup predict MODEL IMAGE...   what a model sees in images
   keras-popup summary MODEL     show which layers of a model are masked, and how large the masks are
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "search": search,
         "report": report,
+        "watch": watch,
         "evaluate": evaluate,
         "predict": predict,
         "summary": summary,

@@ -1,4 +1,4 @@
-"""The commands `search` and `report`."""
+"""The command `search`."""
 
 import dataclasses
 import os
@@ -12,8 +12,8 @@ from absl import flags
 
 from keras_popup.cli.flags import UsageError, define_config_flags, flag_name, parse, plain_type
 from keras_popup.cli.layer_k import parse_layer_k
-from keras_popup.cli.models import check_base, check_data_dir, check_new
-from keras_popup.cli.quiet import import_quietly, say
+from keras_popup.cli.models import check_base, check_data_dir
+from keras_popup.cli.quiet import import_quietly
 from keras_popup.cli.signals import name_of, status_of
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
 from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
@@ -44,18 +44,6 @@ the search folder:
   trials.csv, trials.jsonl   a line per trial, written as it ends
   best.keras, best.ticket    the winner, chosen by validation images; best.json is its record
   report.html                a page about the search
-"""
-
-_REPORT_HELP = """\
-keras-popup report: write an HTML page about a search
-
-usage:
-  keras-popup report SEARCH     SEARCH is the folder of a search, finished or not
-
-Writes report.html into the folder. The page needs no network. A search writes it at its end, too.
-
-example:
-  keras-popup report runs/search --overwrite
 """
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -137,21 +125,6 @@ def _bytes(text: str) -> int:
     return int(float(re.sub("[_,]", "", found[1])) * _UNITS[found[2].lower()])
 
 
-def report(arguments: Sequence[str]) -> int:
-    """`keras-popup report SEARCH`: writes the page about a search, which may still run, and prints its path."""
-    values = flags.FlagValues()
-    flags.DEFINE_boolean("overwrite", False, "Replace the page if it exists.", flag_values=values)
-    if (given := parse(values, "report", arguments, _REPORT_HELP, "SEARCH")) is None:
-        return 0
-    check_new(SearchFolder(given[0]).report, values.overwrite)
-    say("Drawing the page.")
-    # Without TensorFlow: it reads plain data.
-    from keras_popup.search import write_report
-
-    print(write_report(given[0]))
-    return 0
-
-
 def _print_best(best: BestRecord, out: str) -> None:
     from keras_popup.search import format_trial
 
@@ -184,3 +157,5 @@ def _print_best(best: BestRecord, out: str) -> None:
         print("  the same command with --resume --refit   trains the winner on all training images and tests it")
     print(f"  keras-popup evaluate {out}   the accuracy on the test images, of each class")
     print(f"  keras-popup predict {out} IMAGE...")
+    if os.path.exists(ticket):
+        print(f"  keras_popup.load_ticket({ticket!r})   in Python: a plain Keras model")

@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from keras_popup.cli.models import check_base, check_data_dir
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.cli.signals import name_of, status_of
 from keras_popup.records import RunFolder, SearchFolder
-from keras_popup.training import PLACES, RunConfig, read_arguments
+from keras_popup.training import PLACES, RunConfig, format_times, read_arguments
 
 DIVERGED = 3  # exit status
 
@@ -30,6 +31,7 @@ examples:
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/digits
   keras-popup train --model conv4 --dataset cifar10 --k 0.5 --epochs 100 --seed 1 --out runs/a
   keras-popup train --model resnet18 --dataset pets --data_dir photos --image_size 64 --out runs/b
+  keras-popup watch runs/a                        from another terminal: a line per epoch
   keras-popup train ... --out runs/a --resume     continues a run that was interrupted
   keras-popup train ... --devices GPU:0,GPU:1     on two GPUs, with the result of one; the default is all GPUs
   keras-popup train --method finetune --from runs/a --out runs/c   learns the weights that the masks of runs/a keep
@@ -38,7 +40,8 @@ examples:
   keras-popup train ... --strategy multiworker    on all machines that TF_CONFIG names; run it on each
 
 the run folder:
-  config.json, history.csv, curves.png, model.keras, summary.json
+  config.json, history.csv, curves.png, masks.json, model.keras, summary.json
+  with --pictures: report.html, masks.png, scores.png, flow.png
 """
 
 
@@ -49,6 +52,8 @@ def train(arguments: Sequence[str]) -> int:
     flags.DEFINE_string("out", None, "The run folder. Required.", flag_values=values)
     flags.DEFINE_boolean("resume", False, "Continue the run in --out, also on other devices.", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "Remove the run in --out first.", flag_values=values)
+    text = "Draw the masks into the run folder, and write a page about the run. Needs 'keras-popup[plots]'."
+    flags.DEFINE_boolean("pictures", False, text, flag_values=values)
     if parse(values, "train", arguments, _TRAIN_HELP) is None:
         return 0
     if not values.out:
@@ -68,10 +73,13 @@ def train(arguments: Sequence[str]) -> int:
     if "TF_CONFIG" not in os.environ:  # of several workers, the first one checks
         options = {"resume": values.resume, "overwrite": values.overwrite}
         RunFolder(values.out).check(resolved.to_json(), **options, but=PLACES, read=read_arguments)
+    started = time.perf_counter()
     with import_quietly():
         from keras_popup import training
+    loading = time.perf_counter() - started
+    options = {"resume": values.resume, "overwrite": values.overwrite, "pictures": values.pictures}
     try:
-        summary = training.train(config, values.out, resume=values.resume, overwrite=values.overwrite)
+        summary = training.train(config, values.out, **options)
     except KeyboardInterrupt as stop:
         said = f"{name_of(stop)}. The same command with --resume goes on after the last epoch."
         print(f"\nkeras-popup: {said}", file=sys.stderr)
@@ -85,7 +93,7 @@ def train(arguments: Sequence[str]) -> int:
     except training.DivergenceError as error:
         print(f"keras-popup: {error}", file=sys.stderr)
         return DIVERGED
-    _print_summary(summary, values.out)
+    _print_summary(summary, values.out, loading)
     return 0
 
 
@@ -106,17 +114,28 @@ def _arguments_of(folder: str, values: flags.FlagValues) -> dict[str, Any]:
     return {"from_run": folder, **arguments}
 
 
-def _print_summary(summary: dict[str, Any], out: str) -> None:
+def _print_summary(summary: dict[str, Any], out: str, loading: float) -> None:
     share = summary["kept"] / summary["weights"]
     if summary["test"]:
         print(f"\ntest accuracy  {summary['test']['accuracy']:.2%} ({summary['data']['test']:,} images)")
     else:  # a trial of a search is not tested
         print(f"\nvalidation accuracy  {summary['validation']['accuracy']:.2%}")
     print(f"weights kept   {summary['kept']:,} of {summary['weights']:,} ({share:.1%})")
-    print(f"time           {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
+    print(f"training       {summary['seconds']:.0f} s, {summary['images_per_second']:,.0f} images/s")
+    if summary.get("times"):
+        print(f"time           {format_times({'TensorFlow': loading, **summary['times']})}")
     if not os.path.isdir(out):
         return  # worker 0 has the folder
     print(f"run folder     {out}")
     curves = os.path.join(out, "curves.png")
     if os.path.exists(curves):
         print(f"curves         {curves}")
+    page = os.path.join(out, "report.html")
+    if os.path.exists(page):
+        print(f"page           {page}")
+    print("\nnext:")
+    if not os.path.exists(page):
+        print(f"  keras-popup report {out}        a page with curves and masks")
+    print(f"  keras-popup evaluate {out}      the accuracy on the test images, of each class")
+    if summary["kept"] < summary["weights"]:
+        print(f"  keras-popup ticket pack {out}   the network as a file of about one bit per weight, or less")

@@ -15,6 +15,7 @@ from keras_popup.conversion.inspection import find_in_code as find_in_code
 from keras_popup.conversion.inspection import find_kernels as find_kernels
 from keras_popup.conversion.inspection import masked_kernels as masked_kernels
 from keras_popup.conversion.inspection import masked_layers
+from keras_popup.conversion.mask_maps import average_channels as average_channels
 from keras_popup.conversion.masking import mask_model
 from keras_popup.conversion.masks import KernelOverlap, MaskComparison, compare_masks, set_k
 from keras_popup.conversion.patterns import find_unmatched_kernels as find_unmatched_kernels

@@ -8,6 +8,8 @@ from keras_popup.records.model_file import write_origin as write_origin
 from keras_popup.records.run_folder import RunFolder
 from keras_popup.records.run_folder import find_model as find_model
 from keras_popup.records.run_folder import measure_bytes as measure_bytes
+from keras_popup.records.run_records import MaskRecord as MaskRecord
+from keras_popup.records.run_records import MasksRecord as MasksRecord
 from keras_popup.records.search_folder import ALIVE as ALIVE
 from keras_popup.records.search_folder import SearchFolder
 from keras_popup.records.trial_records import BaselineRecord as BaselineRecord

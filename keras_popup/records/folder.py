@@ -164,6 +164,10 @@ class Folder:
         """Returns the recorded arguments. Raises DamagedError if they are missing or damaged."""
         return self.read(self.arguments, ArgumentsRecord).config
 
+    def versions(self) -> dict[str, str]:
+        """Returns the recorded versions of libraries. Raises DamagedError if they are missing or damaged."""
+        return self.read(self.arguments, ArgumentsRecord).versions
+
     def start(self, config: dict[str, Any], versions: dict[str, str], *, overwrite: bool) -> None:
         """Makes the folder with its arguments. With `overwrite`, its old files are removed, and no others."""
         self._own_id = None

@@ -8,7 +8,10 @@ checkpoint-*.weights.h5   weights and optimizer of these two epochs
 model.keras       the model after the last epoch
 summary.json      final metrics, kept and total counts, time, checksums of the other files; it is written last and marks
                   a finished run
+masks.json        where the masks keep weights, as small maps
 curves.png        the learning curves
+masks.png, scores.png, flow.png   pictures of the masks, if they were asked for
+report.html       the page about the run, likewise
 tensorboard       statistics of the masks, if they were asked for
 model.ticket      the network as a ticket, for a run of a search
 .lock             held by the process that trains
@@ -17,6 +20,7 @@ model.ticket      the network as a ticket, for a run of a search
 import contextlib
 import csv
 import dataclasses
+import datetime
 import io
 import logging
 import math
@@ -27,12 +31,13 @@ from typing import Any
 from keras_popup._files import UNFINISHED, write_atomically
 from keras_popup.records.checksums import DamagedError, hash_file, read_bytes
 from keras_popup.records.folder import Folder, History, format_csv, write_csv
-from keras_popup.records.run_records import CheckpointRecord, SummaryRecord
+from keras_popup.records.run_records import CheckpointRecord, MasksRecord, SummaryRecord
 
 _logger = logging.getLogger("keras_popup")
 
 _CHECKPOINT, _BEFORE = "checkpoint.json", "checkpoint-before.json"
 _HISTORY, _SUMMARY = "history.csv", "summary.json"
+_MASKS = "masks.json"
 _MODELS = ("model.keras", "model.ticket")
 
 _BESIDES = 1 << 20  # bytes of names and structure, at most
@@ -72,7 +77,12 @@ class RunFolder(Folder):
         "model.keras",
         "model.ticket",
         "summary.json",
+        "masks.json",
         "curves.png",
+        "masks.png",
+        "scores.png",
+        "flow.png",
+        "report.html",
         "tensorboard",
         "config.json",
     )
@@ -82,6 +92,7 @@ class RunFolder(Folder):
         super().__init__(path)
         self.tensorboard = self.path / "tensorboard"
         self.curves = self.path / "curves.png"
+        self.report = self.path / "report.html"
         self.model = self.path / "model.keras"
         self.ticket = self.path / "model.ticket"
 
@@ -92,6 +103,11 @@ class RunFolder(Folder):
         content = self.read_content(_SUMMARY)
         self._parse(_SUMMARY, SummaryRecord, content)
         return {name: value for name, value in content.items() if name != "files"}
+
+    def find_time(self) -> str:
+        """Returns when the run was finished, or when its last epoch was, as text in ISO format."""
+        file = self.path / (_SUMMARY if (self.path / _SUMMARY).exists() else _HISTORY)
+        return datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.UTC).isoformat(timespec="seconds")
 
     def check_finished(self) -> None:
         """Checks the other files of a finished run: its history, and its model and ticket if they are there.
@@ -116,6 +132,16 @@ class RunFolder(Folder):
         if not os.path.lexists(self.path / _SUMMARY):
             return {}
         return self.read(_SUMMARY, SummaryRecord).files
+
+    def write_masks(self, record: MasksRecord) -> None:
+        """Writes masks.json."""
+        self.write(_MASKS, dataclasses.asdict(record))
+
+    def masks(self) -> MasksRecord | None:
+        """Returns what `write_masks` wrote; None if there is none. Raises DamagedError if it is damaged."""
+        if not os.path.lexists(self.path / _MASKS):
+            return None
+        return self.read(_MASKS, MasksRecord, "Delete it: it is for pictures only.")
 
     def write_history(self, history: History) -> None:
         """Writes history.csv: `epoch` counted from 1, then the learning rate and metrics."""

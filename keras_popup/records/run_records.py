@@ -1,5 +1,6 @@
 """The records in the files of a run: their schemas."""
 
+import base64
 import dataclasses
 from typing import Any
 
@@ -81,3 +82,51 @@ class SummaryRecord:
     test_draws: Metrics | None = None
     ticket_bytes: int | None = None
     files: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskRecord:
+    """Where the mask of a kernel keeps weights, and the scores that decide it.
+
+    Attributes:
+        path: str, the path of the layer; the kernel's name follows if the layer has several.
+        weights, kept: int, its weights, and those of them that are kept.
+        rows, columns: int, the shape of the map: inputs and outputs, averaged where there are many.
+        map: str, a byte for each cell, row by row, as base64: 0 if nothing is kept, 255 if all is.
+        low, high: float, the smallest and the largest score.
+        scores_kept, scores_left_out: how many weights have a score in each of equal parts from `low` to `high`.
+    """
+
+    path: str
+    weights: int
+    kept: int
+    rows: int
+    columns: int
+    map: str
+    low: float
+    high: float
+    scores_kept: list[int]
+    scores_left_out: list[int]
+
+    def __post_init__(self) -> None:
+        if not self.weights or not self.map or len(self.cells()) != self.rows * self.columns:
+            raise ValueError(f"the map of '{self.path}' has not {self.rows} x {self.columns} cells")
+        if len(self.scores_kept) != len(self.scores_left_out):
+            raise ValueError(f"the scores of '{self.path}' are not in the same parts")
+
+    def cells(self) -> bytes:
+        """Returns the bytes of the map."""
+        return base64.b64decode(self.map)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MasksRecord:
+    """The masks of a trained network: masks.json.
+
+    Attributes:
+        kernels: the first of its masked kernels.
+        total: int, how many it has.
+    """
+
+    kernels: tuple[MaskRecord, ...]
+    total: int

@@ -1,11 +1,12 @@
 """The files of a search that follow from its records: the table, TensorBoard's logs, the page."""
 
-import importlib.util
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from keras_popup import pages
 from keras_popup.records import Execution, SearchFolder, TrialRecord, best_trial
+from keras_popup.search.report import write_report
 
 _logger = logging.getLogger("keras_popup")
 
@@ -53,12 +54,10 @@ class Views:
             checkpoint.unlink()
 
     def write_page(self) -> None:
-        """Writes report.html, if plotly is installed."""
-        if not importlib.util.find_spec("plotly"):
-            _logger.warning("No report was written: plotly is missing. Install the extra, 'keras-popup[tuning]'.")
+        """Writes report.html, if Jinja2 is installed."""
+        if not pages.is_available():
+            _logger.warning("No report was written: Jinja2 is missing. Install the extra: 'keras-popup[tuning]'.")
             return
-        from keras_popup.search.report import write_report
-
         write_report(self._folder.path)
 
 

@@ -1,3 +1,7 @@
+from .command import format_command as format_command
+from .command import format_value as format_value
+from .command import join_flags as join_flags
+from .command import list_flags as list_flags
 from .config import MOST as MOST
 from .config import OF_MASKS as OF_MASKS
 from .config import PLACES as PLACES
@@ -14,7 +18,12 @@ from .experiment import find_base as find_base
 from .experiment import load_data as load_data
 from .protocols import PROTOCOLS as PROTOCOLS
 from .recorder import DivergenceError as DivergenceError
+from .report import describe_accuracy as describe_accuracy
+from .report import describe_maps as describe_maps
+from .report import list_versions as list_versions
+from .report import write_report as write_report
 from .run import place as place
 from .run import train as train
+from .times import format_times as format_times
 
-__all__ = ["PROTOCOLS", "DivergenceError", "RunConfig", "train"]
+__all__ = ["PROTOCOLS", "DivergenceError", "RunConfig", "train", "write_report"]

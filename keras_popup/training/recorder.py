@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_popup import __version__, datasets, distribution, layers
-from keras_popup._versions import package_versions
+from keras_popup._versions import find_processor, package_versions
 from keras_popup.callbacks import MaskStatistics
 from keras_popup.distribution import Placement
 from keras_popup.records import History, RunFolder
@@ -33,6 +33,7 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self._statistics = [each for each in instruments if isinstance(each, MaskStatistics)]
         self.seconds = seconds
+        self.first_step: float | None = None  # seconds, of this process
         self._folder = folder
         self.history = history
 
@@ -48,6 +49,8 @@ class Recorder(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.first_step is None:
+            self.first_step = time.perf_counter() - self._started
         if batch % STEPS_BETWEEN_LOSS_CHECKS == 0:  # reading the loss waits for the device
             self._check_loss(float(logs["loss"]), f"step {batch + 1} of ")
 
@@ -135,6 +138,7 @@ def find_versions() -> dict[str, str]:
         **package_versions(("tensorflow", "keras", "numpy")),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "processor": find_processor(),
         "devices": ", ".join(distribution.find_devices()),
         "cpus": str(os.cpu_count()),
     }

@@ -15,15 +15,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import datasets, distribution, draws, records, tickets
+from keras_popup import conversion, datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
 from keras_popup.callbacks import SCHEDULES, IterativeRandomization, KSchedule, MaskStatistics
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
 from keras_popup.training import experiment
 from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig, read_arguments
+from keras_popup.training.mask_records import describe_masks
 from keras_popup.training.memory import check_memory
+from keras_popup.training.pictures import draw_pictures, find_missing
 from keras_popup.training.recorder import STEPS_BETWEEN_LOSS_CHECKS, Recorder, find_versions, summarize
+from keras_popup.training.times import Times
 
 _logger = logging.getLogger("keras_popup")
 
@@ -40,6 +43,7 @@ def train(
     test: bool = True,
     until: int | None = None,
     ticket: bool = False,
+    pictures: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     data: datasets.Dataset | None = None,
 ) -> dict[str, Any]:
@@ -60,6 +64,8 @@ def train(
         test: whether to use the test images at all.
         until: the epoch to stop after. The schedules are those of all `config.epochs`, and the run is not finished.
         ticket: whether to save the network as a ticket too.
+        pictures: whether to draw masks.png, scores.png and flow.png, and to write the page report.html, once the run
+            is finished. Needs the extra `plots`.
         callbacks: Keras callbacks of the training.
         data: what `training.load_data(config)` returned earlier, so that it is not read again. None reads it.
 
@@ -76,8 +82,10 @@ def train(
     resolved = config.with_protocol()
     experiment.find_base(resolved)
     experiment.kernel_initializer(resolved)  # a wrong name is an error before data are read, or made
-    options = _Options(resume, overwrite, test, until, ticket, callbacks, data)
+    options = _Options(resume, overwrite, test, until, ticket, pictures, callbacks, data)
     folder = RunFolder(out)
+    if pictures and (missing := find_missing()):
+        raise ImportError(f"Pictures need {missing}. Install the extra: pip install 'keras-popup[plots]'.")
     if resolved.strategy == "multiworker":
         return _train_by_workers(resolved, options, folder)
     finished = _check_folder(resolved, options, folder)
@@ -98,6 +106,7 @@ class _Options:
     test: bool
     until: int | None
     ticket: bool
+    pictures: bool
     callbacks: Sequence[keras.callbacks.Callback]
     data: datasets.Dataset | None
 
@@ -158,16 +167,19 @@ class _Run:
         if config.deterministic:
             tf.config.experimental.enable_op_determinism()
         keras.utils.set_random_seed(config.seed)
+        self._times = Times()
         if options.data is None:
             _logger.info("Reading the data: %s.", config.dataset)
-        self._data = experiment.load_data(config) if options.data is None else options.data
+        with self._times.measured("data"):
+            self._data = experiment.load_data(config) if options.data is None else options.data
         if placement.name == "multiworker":
             distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
         on_gpu = any("GPU" in device for device in placement.devices)
         data = self._data
         check_memory(config, data.image_shape, len(data.classes), data.train.size, on_gpu)
         self._steps = math.ceil(self._data.train.size / config.batch_size)
-        self._model = self._build()
+        with self._times.measured("network"):
+            self._model = self._build()
         self._instruments = self._make_instruments()
 
     def _build(self) -> keras.Model:
@@ -207,9 +219,15 @@ class _Run:
             if recorder.history:
                 _logger.info("Going on after epoch %d of %s.", len(recorder.history), self._config.epochs)
             if len(recorder.history) < self._last_epoch:
-                self._fit(recorder)
-            test, test_draws = self._test() if self._options.test else (None, None)
-            return self._save(recorder, test, test_draws)
+                with self._times.measured("training"):
+                    self._fit(recorder)
+                self._times.split("training", "first step", recorder.first_step or 0.0)
+            with self._times.measured("test"):
+                test, test_draws = self._test() if self._options.test else (None, None)
+            summary = self._save(recorder, test, test_draws)
+        if self._options.pictures and self._last_epoch == self._config.epochs and not self._placement.worker:
+            draw_pictures(self._model, self._folder)
+        return summary
 
     def _restore(self) -> Recorder:
         """Loads the checkpoint, if there is one, into the model. Returns the recorder of the training."""
@@ -291,8 +309,11 @@ class _Run:
             title = config.title() + (f": test accuracy {test['accuracy']:.2%}" if test else "")
             records.draw_learning_curves(recorder.history, title, folder.curves)
         else:
-            _logger.warning("No learning curves were drawn: matplotlib is missing. Install the extra, '.[plots]'.")
+            _logger.warning("No learning curves were drawn: matplotlib is missing. See 'keras-popup[plots]'.")
+        if conversion.masked_layers(self._model):
+            folder.write_masks(describe_masks(self._model))
         summary = summarize(config, self._data, self._model, recorder.history, test, recorder.seconds, self._placement)
+        summary["times"] = {name: round(seconds, 2) for name, seconds in self._times.seconds.items()}
         if test_draws:
             summary["test_draws"] = test_draws
         if self._options.ticket:

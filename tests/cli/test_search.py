@@ -1,4 +1,4 @@
-"""The commands `search` and `report`."""
+"""The command `search`."""
 
 import sys
 
@@ -46,9 +46,3 @@ def test_search_reads_flags_of_what_is_searched(monkeypatch, flags, expected):
         cli.main(["search", "--model", "fc", "--width", "0.1,0.2", *flags, "--out", "s"])
     assert taken[0].space == expected
     assert taken[0].run.selector == ("bernoulli" if flags[1] == "bernoulli" else None)
-
-
-@pytest.mark.integration
-def test_report_needs_a_search(capsys, tmp_path):
-    assert cli.main(["report", str(tmp_path)]) == 1
-    assert "must be the folder of a search" in capsys.readouterr().err

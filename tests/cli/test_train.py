@@ -35,6 +35,10 @@ def test_train_prints_the_summary(capsys, tmp_path):
     assert f"test accuracy  {summary['test']['accuracy']:.2%}" in printed
     assert f"weights kept   {summary['kept']:,} of {summary['weights']:,} (50.0%)" in printed
     assert str(tmp_path / "run" / "curves.png") in printed
+    assert re.search(
+        r"^time  .*: TensorFlow .* s, data .* s, network .* s, first step .* s, training .* s", printed, re.M
+    )
+    assert f"keras-popup report {out} " in printed
     assert summary["config"]["deterministic"] is False
     status, _, err = run(capsys, "train", *flags, "--out", out)
     assert status == 1

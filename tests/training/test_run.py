@@ -35,6 +35,7 @@ def test_train_leaves_a_run_folder(finished):
         "config.json",
         "curves.png",
         "history.csv",
+        "masks.json",
         "model.keras",
         "summary.json",
     ]
