@@ -256,6 +256,9 @@ def binarize(x: Any) -> Any:
 
     The gradient is that of x clipped to [-1, 1]: it goes through where |x| is at most 1, and is 0 elsewhere.
 
+    The function jumps at 0. So where sums end near 0, the rounding of another runtime or device turns single values,
+    and what follows. `export` compares outputs and refuses such files, unless its `tolerance` is raised.
+
     Args:
         x: float tensor of any shape.
 
