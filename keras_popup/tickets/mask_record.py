@@ -158,12 +158,6 @@ def unpack_mask(packed: NDArray[Any], record: Mask) -> NDArray[Any]:
     return np.unpackbits(packed, count=record.size).reshape(record.shape)
 
 
-def is_binary(record: Mask) -> bool:
-    """Tells whether a mask has no other levels than 0 and 1."""
-    coding = record.arguments.get(_CODING)
-    return not isinstance(coding, dict) or "levels" not in coding
-
-
 def compute_limit(record: Mask) -> float:
     """Returns the bits that the mask of a record takes if nothing but its kind and counts is known."""
     if _CODING not in record.arguments:
@@ -267,7 +261,8 @@ def redraw(record: Mask, kernel: NDArray[Any], mask: NDArray[Any]) -> NDArray[An
 def encode_again(record: Mask, mask: NDArray[Any], base: Base | None) -> Mask:
     """Returns a record with the coded mask that `decode_kernel` has decoded."""
     _, starts, weights = _find_values(record, read_base_kernel(record, base))
-    coding = _read_planes(record)[0] if _CODING in record.arguments else None
+    described = record.arguments.get(_CODING)  # of a record that was decoded before
+    coding = described and {name: value for name, value in described.items() if name != _PLANES}
     tables, stream, more = _encode_mask(mask, coding, starts, weights)
     return dataclasses.replace(record, tables=tables, stream=stream, arguments={**record.arguments, **more})
 

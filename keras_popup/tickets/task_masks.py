@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import math
 import os
 import threading
 import weakref
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from keras_popup._versions import package_versions
 from keras_popup.tickets import architecture, file_format, mask_record, pack_format, task_inference
@@ -283,13 +285,8 @@ class TaskMasks(Mapping[str, keras.Model]):
                 weights[record.layer, record.key] = tf.convert_to_tensor(masked_kernel)
             elif record.from_seed or mask_record.is_of_base(record):
                 kernel = self._read_kernel(record)
-                if not mask_record.is_binary(record):
-                    raise TicketError(
-                        f"{record} has other levels than 0 and 1. TaskMasks holds one bit for each weight: use "
-                        "load_ticket for this one"
-                    )
-                bits = tf.convert_to_tensor(np.packbits(mask))
-                masks[record.layer, record.key] = _KernelMask(kernel, bits, float(mask_record.find_factor(record)))
+                factor = float(mask_record.find_factor(record))
+                masks[record.layer, record.key] = _KernelMask(kernel, *_pack_levels(mask), factor)
             else:
                 raise TicketError(
                     f"the kernel of layer '{record.layer}' is stored in it, as it is not that of a base. Save the "
@@ -341,7 +338,7 @@ class TaskMasks(Mapping[str, keras.Model]):
         masks = []
         for record in task.ticket.masks:
             if (found := task.masks.get((record.layer, record.key))) is not None:
-                mask = np.unpackbits(found.bits.numpy(), count=record.size).reshape(record.shape)
+                mask = _unpack_levels(found, record.shape)
                 record = mask_record.encode_again(record, mask, self._base)
             masks.append(record)
         tensors = [
@@ -369,13 +366,27 @@ class _KernelMask:
 
     Attributes:
         kernel: the kernel of the base.
-        bits: uint8 tensor, the packed mask.
+        levels: int8 array of shape `(levels,)`: the values of the mask other than 0.
+        bits: uint8 tensor of shape `(levels, bytes)`: for each level the packed bits of the weights that have it.
         factor: float, the scale of the selector.
     """
 
     kernel: tf.Tensor
+    levels: NDArray[np.int8]
     bits: tf.Tensor
     factor: float
+
+
+def _pack_levels(mask: NDArray[Any]) -> tuple[NDArray[np.int8], tf.Tensor]:
+    """Returns the levels of a mask and their bits, as a `_KernelMask` has them."""
+    levels = np.setdiff1d(mask, [0]).astype(np.int8)
+    return levels, tf.convert_to_tensor(np.packbits(mask.reshape(1, -1) == levels[:, None], axis=1))
+
+
+def _unpack_levels(mask: _KernelMask, shape: tuple[int, ...]) -> NDArray[Any]:
+    bits = np.unpackbits(mask.bits.numpy(), axis=1, count=math.prod(shape))
+    values: NDArray[np.int8] = (mask.levels[:, None] * bits).sum(0, dtype=np.int8)
+    return values.reshape(shape)
 
 
 @dataclasses.dataclass(eq=False)
@@ -412,8 +423,12 @@ def _compute_kernels(task: _Task) -> dict[Key, tf.Tensor]:
     """Returns the masked kernels of a task, in the base's dtypes."""
     keys = sorted(task.masks)
     masks = [task.masks[key] for key in keys]
-    factors = [tf.constant(mask.factor) for mask in masks]
-    kernels = task.network.apply_masks([mask.kernel for mask in masks], [mask.bits for mask in masks], factors)
+    kernels = task.network.apply_masks(
+        [mask.kernel for mask in masks],
+        [mask.bits for mask in masks],
+        [tf.constant(mask.levels) for mask in masks],
+        [tf.constant(mask.factor) for mask in masks],
+    )
     return dict(zip(keys, kernels, strict=True))
 
 

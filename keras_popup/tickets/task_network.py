@@ -158,19 +158,24 @@ class TaskNetwork:
 _BITS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).astype(bool)
 
 
-def _apply_masks(kernels: list[tf.Tensor], packed: list[tf.Tensor], factors: list[tf.Tensor]) -> list[tf.Tensor]:
+def _apply_masks(
+    kernels: list[tf.Tensor], packed: list[tf.Tensor], levels: list[tf.Tensor], factors: list[tf.Tensor]
+) -> list[tf.Tensor]:
     """Returns kernel * mask * factor for each kernel; -0.0 becomes +0.0. As `MaskedKernel.baked` does.
 
     Args:
         kernels: tensors.
-        packed: their masks, eight weights in a uint8.
+        packed: their masks: for each level the weights that have it, eight of them in a uint8.
+        levels: int8 tensors of one axis.
         factors: float32 scalars.
     """
     bits, masked = tf.constant(_BITS), []
-    for kernel, mask, factor in zip(kernels, packed, factors, strict=True):
-        flat = tf.reshape(tf.gather(bits, tf.cast(mask, tf.int32)), [-1])[: tf.size(kernel)]
+    for kernel, planes, values, factor in zip(kernels, packed, levels, factors, strict=True):
         zero = tf.zeros((), kernel.dtype)
-        kept = tf.where(tf.reshape(flat, tf.shape(kernel)), kernel, zero)
+        kept = tf.zeros_like(kernel)
+        for number in range(planes.shape[0]):  # levels exclude each other
+            flat = tf.reshape(tf.gather(bits, tf.cast(planes[number], tf.int32)), [-1])[: tf.size(kernel)]
+            kept = tf.where(tf.reshape(flat, tf.shape(kernel)), kernel * tf.cast(values[number], kernel.dtype), kept)
         masked.append(kept * tf.cast(factor, kernel.dtype) + zero)
     return masked
 
