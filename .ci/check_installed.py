@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 
 # Imported by the library if it is there; each is of another extra.
-OPTIONAL = ("ai_edge_litert", "keras_tuner", "matplotlib", "onnx", "pydot", "ray", "tensorflow_datasets")
+OPTIONAL = ("ai_edge_litert", "jinja2", "keras_tuner", "matplotlib", "onnx", "pydot", "ray", "tensorflow_datasets")
 
 
 def hash_files(folder: Path) -> dict[str, str]:
     """Returns the checksums of a package's files by their names."""
-    files = [path for path in folder.rglob("*") if path.suffix in (".py", ".pyi", ".typed")]
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

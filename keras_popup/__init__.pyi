@@ -6,6 +6,7 @@ from . import exports as exports
 from . import initializers as initializers
 from . import layers as layers
 from . import models as models
+from . import pretrained as pretrained
 from . import search as search
 from . import selectors as selectors
 from . import tickets as tickets

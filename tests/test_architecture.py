@@ -20,6 +20,7 @@ ORDER = (
     ("layers",),
     ("conversion",),
     ("callbacks", "criteria", "draws", "pictures", "tickets", "exports"),
+    ("pretrained",),
     # From here on it is the lab, which the library never imports.
     ("models", "datasets", "distribution", "records"),
     ("pages",),

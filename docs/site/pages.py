@@ -9,7 +9,7 @@ REPOSITORY = "https://github.com/keras-popup/keras-popup"
 
 # The sections of the site and their pages, in the order of reading. The first is on top, without a heading.
 ORDER = {
-    "": ("index", "first-network"),
+    "": ("index", "first-network", "pretrained"),
     "Your own model": ("conversion", "layers"),
     "Choosing k and width": ("choosing", "searching", "training"),
     "Shipping": ("using", "deploy", "tickets", "ticket-format"),

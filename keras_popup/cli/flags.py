@@ -30,6 +30,7 @@ def parse(
         arguments: the arguments of the command.
         usage: the text for --help.
         positional: the names of the arguments that are not flags. If the last ends in "...", there may be several.
+            One in brackets may be left out.
 
     Returns:
         The arguments that are not flags. None if --help was printed.
@@ -46,9 +47,9 @@ def parse(
     if values.help:
         print(usage + ("\nflags:\n" + _flag_help(values, own) if own else ""))
         return None
-    if len(rest) < len(positional):
+    if len(rest) < sum(not name.startswith("[") for name in positional):
         raise UsageError(f"{positional[len(rest)].rstrip('.')} is missing. See keras-popup {command} --help.")
-    if not "".join(positional[-1:]).endswith("...") and (unexpected := rest[len(positional) :]):
+    if not "".join(positional[-1:]).rstrip("]").endswith("...") and (unexpected := rest[len(positional) :]):
         raise UsageError(f"Unexpected arguments {unexpected}. Flags begin with --. See keras-popup {command} --help.")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("keras_popup").setLevel(logging.INFO)

@@ -8,6 +8,7 @@ from keras_popup.cli.evaluate import evaluate
 from keras_popup.cli.export import export
 from keras_popup.cli.flags import UsageError
 from keras_popup.cli.predict import predict
+from keras_popup.cli.pretrained import pretrained
 from keras_popup.cli.report import report
 from keras_popup.cli.search import search
 from keras_popup.cli.signals import name_of, status_of, terminated_by_exception
@@ -26,6 +27,7 @@ usage:
   keras-popup watch FOLDER      follow a run or a search that another process trains
   keras-popup evaluate MODEL    the accuracy of a model on test images
   keras-popup predict MODEL IMAGE...   what a model sees in images
+  keras-popup pretrained [NAME] the networks that come with the package, and their cards
   keras-popup summary MODEL     show which layers of a model are masked, and how large the masks are
   keras-popup export MODEL      write a model for TensorFlow Serving, LiteRT or ONNX Runtime
   keras-popup ticket pack MODEL write a model as its seeds and masks, about one bit per weight
@@ -33,9 +35,11 @@ usage:
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
 
-MODEL is the folder of a run or search, a .keras file or a ticket; not a ticket for `ticket pack`.
+MODEL is the folder of a run or search, a .keras file, a ticket, or a name of `keras-popup pretrained`; not a ticket
+for `ticket pack`.
 
 a first try, in under a minute:
+  keras-popup predict fashion_mnist/fc examples/images/boot.png
   keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/first
 """
 
@@ -62,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "watch": watch,
         "evaluate": evaluate,
         "predict": predict,
+        "pretrained": pretrained,
         "summary": summary,
         "export": export,
         "ticket": ticket,

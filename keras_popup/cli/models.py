@@ -4,13 +4,15 @@ import dataclasses
 import os
 from typing import Any
 
-from keras_popup import records
+from keras_popup import pretrained, records
 from keras_popup.cli.flags import UsageError
 from keras_popup.cli.quiet import import_quietly, say
 
 
 def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")) -> str:
     """Returns the file of a model: the path itself, that in the folder of a run, or the best in that of a search.
+
+    The name of a network in the package stands for its ticket.
 
     Args:
         path: what the user has given.
@@ -25,6 +27,8 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
             f"'{path}' holds several tasks. Write one of them as a model first: keras-popup ticket unpack {path} "
             "--task NAME --base FILE."
         )
+    if not os.path.exists(path) and ".ticket" in suffixes and path in pretrained.list_networks():
+        return str(pretrained.find_ticket(path))
     if os.path.isdir(path):
         files = [os.path.join(path, name + suffix) for name in ("model", "best") for suffix in suffixes]
         names = " or ".join(f"model{suffix}" for suffix in suffixes)
@@ -39,6 +43,8 @@ def find_model_file(path: str, suffixes: tuple[str, ...] = (".keras", ".ticket")
                 _check_model_file(path, os.path.basename(file))
             return file
     expected = f"the folder of a finished run or search, or a {' or '.join(suffixes)} file"
+    if ".ticket" in suffixes:
+        expected += ", or one of `keras-popup pretrained`"
     raise UsageError(f"MODEL must be {expected}. Received: '{path}'. {hint}".rstrip())
 
 
