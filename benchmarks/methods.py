@@ -1,7 +1,7 @@
 """Compares the ways to find a subnetwork: at equal k, and at equal bytes of the ticket.
 
 Each run leaves a line in benchmarks/results/methods.jsonl. Runs that have a line are skipped. docs/methods.md shows
-their means. The learning rate of each method is the best of three, by the accuracy on validation images.
+their means. Each case has the best of three learning rates, by the accuracy of its first seed on validation images.
 
 python benchmarks/methods.py --data_dir tfds                              Fashion-MNIST, 300-100-10
 python benchmarks/methods.py --data_dir cifar10 --network resnet8         CIFAR-10, ResNet8
@@ -202,75 +202,70 @@ def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list
     return rows
 
 
-def plan(network: str, sizes: dict[tuple[str, float], float]) -> list[tuple[str, str, float, float]]:
-    """Returns what is compared: (comparison, method, k, width)."""
-    at_k = [("k", name, k, 1.0) for k in NETWORKS[network].fractions for name in OF_K]
-    return at_k + [("bytes", name, k, width) for (name, k), width in sizes.items()]
+class Case(NamedTuple):
+    """What is trained with each learning rate by seed 1, and with the best of them by the other seeds."""
+
+    comparison: str
+    method: str
+    k: float
+    width: float
 
 
-def find_rate(network: str, name: str, width: float | None = None) -> float:
-    """Returns the best learning rate of a method, of those that were tried with the first seed."""
-    tried = [
-        row
-        for row in lines.read(RESULT)
-        if row["network"] == network and row["comparison"] in ("rates", "learned") and row["seed"] == 1
-        if width in (None, row["width"])
-    ]
-    of_it = {row["rate"]: row["accuracy"]["validation"] for row in tried if row["method"] == name}
-    return max(of_it, key=lambda rate: of_it[rate])
-
-
-def run(network: str, data: Any) -> None:
-    done = {
-        (row["comparison"], row["method"], row["k"], row["width"], row["rate"], row["seed"])
-        for row in lines.read(RESULT)
-        if row["network"] == network
-    }
-
-    def run_one(comparison: str, name: str, k: float, width: float, rate: float, seed: int) -> None:
-        if (comparison, name, k, width, rate, seed) in done:
-            return
-        row = {"comparison": comparison, **train(network, name, k, width, rate, seed, data)}
-        print(f"{comparison}, {name}, k {k}, seed {seed}, rate {rate}: {row['accuracy']['test']:.2%}", flush=True)
-        lines.add(RESULT, row)
-
-    shape, classes = data.image_shape, len(data.classes)
-    sizes = {
-        (name, k): find_width(network, method, k, shape, classes)
+def plan(network: str, shape: Any, classes: int) -> list[Case]:
+    """Returns what is compared, methods at equal k, methods at equal bytes, and learned weights."""
+    chosen = NETWORKS[network]
+    at_k = [Case("k", name, k, 1.0) for name in OF_K for k in chosen.fractions]
+    at_bytes = [
+        Case("bytes", name, k, find_width(network, method, k, shape, classes))
         for name, method in METHODS.items()
         for k in method.fractions
-    }
-    for name, method in METHODS.items():
-        for rate in RATES:
-            k = method.fractions[0]
-            run_one("rates", name, k, sizes[name, k], rate, 1)
-    for seed in NETWORKS[network].seeds:
-        for comparison, name, k, width in plan(network, sizes):
-            run_one(comparison, name, k, width, find_rate(network, name), seed)
-        for width in LEARNED_WIDTHS:
-            # Seed 1 tries all rates; the others use the best.
-            rates = LEARNED_RATES if seed == 1 else (find_rate(network, "learned weights, float32", width),)
-            for rate in rates:
-                if ("learned", "learned weights, float32", 1.0, width, rate, seed) not in done:
-                    for row in learn(network, width, rate, seed, data):
-                        lines.add(RESULT, {"comparison": "learned", **row})
-            best = find_rate(network, "learned weights, float32", width)
-            print(f"learned weights, width {width}, seed {seed}: rate {best}", flush=True)
+    ]
+    return [*at_k, *at_bytes, *(Case("learned", next(iter(LEARNED)), 1.0, width) for width in LEARNED_WIDTHS)]
+
+
+def read_rows(network: str) -> dict[Case, list[dict]]:
+    """Returns the stored rows of each case."""
+    rows: dict[Case, list[dict]] = {}
+    for row in lines.read(RESULT):
+        if row["network"] == network:
+            rows.setdefault(Case(row["comparison"], row["method"], row["k"], row["width"]), []).append(row)
+    return rows
+
+
+def find_best(rows: list[dict]) -> list[dict]:
+    """Returns the rows of a case with the learning rate that has the best validation accuracy with seed 1."""
+    best = max((row for row in rows if row["seed"] == 1), key=lambda row: row["accuracy"]["validation"])
+    return [row for row in rows if row["rate"] == best["rate"]]
+
+
+def run(network: str, data: Any, part: int, parts: int) -> None:
+    for case in plan(network, data.image_shape, len(data.classes))[part::parts]:
+        rates = LEARNED_RATES if case.comparison == "learned" else RATES
+        for seed in NETWORKS[network].seeds:
+            for rate in rates if seed == 1 else [find_best(read_rows(network)[case])[0]["rate"]]:
+                if any((row["rate"], row["seed"]) == (rate, seed) for row in read_rows(network).get(case, ())):
+                    continue
+                if case.comparison == "learned":
+                    rows = learn(network, case.width, rate, seed, data)
+                else:
+                    rows = [train(network, case.method, case.k, case.width, rate, seed, data)]
+                for row in rows:
+                    lines.add(RESULT, {"comparison": case.comparison, **row})
+                accuracy = rows[0]["accuracy"]["test"]
+                print(f"{', '.join(map(str, case))}, seed {seed}, rate {rate}: {accuracy:.2%}", flush=True)
 
 
 def table(network: str, comparison: str) -> str:
-    rows = [row for row in lines.read(RESULT) if (row["network"], row["comparison"]) == (network, comparison)]
-    text = ["| method | k | width | learning rate | weights | ticket, bytes | test accuracy, % |"]
+    text = ["| method | k | width | learning rate | weights | bytes | test accuracy, % |"]
     text.append("|---|---:|---:|---:|---:|---:|---:|")
-    groups: dict[tuple[str, float, float, float], list[dict]] = {}
-    for row in rows:
-        groups.setdefault((row["method"], row["k"], row["width"], row["rate"]), []).append(row)
-    for (name, k, _, _), of_it in groups.items():
-        size = round(statistics.mean(row["ticket_bytes"] for row in of_it))
-        first = of_it[0]
+    for case, rows in read_rows(network).items():
+        if case.comparison != comparison:
+            continue
+        best = find_best(rows)
+        size = round(statistics.mean(row["ticket_bytes"] for row in best))
         text.append(
-            f"| {name} | {k:g} | {first['width']:g} | {first['rate']:g} | {first['weights']:,} | {size:,} | "
-            f"{spread([row['accuracy']['test'] for row in of_it])} |"
+            f"| {case.method} | {case.k:g} | {case.width:g} | {best[0]['rate']:g} | {best[0]['weights']:,} | {size:,} "
+            f"| {spread([row['accuracy']['test'] for row in best])} |"
         )
     return "\n".join(text)
 
@@ -279,18 +274,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="directory of TensorFlow Datasets, or folder of images")
     parser.add_argument("--network", default="fc", choices=NETWORKS)
+    parser.add_argument("--part", default="0/1", help="which of how many parts of the runs: processes share the work")
     parser.add_argument("--table", action="store_true", help="print the stored results, train nothing")
     arguments = parser.parse_args()
     if arguments.table:
         for network in NETWORKS:
-            for comparison in ("rates", "k", "bytes", "learned"):
+            for comparison in ("k", "bytes", "learned"):
                 print(f"\n{network}, {comparison}\n\n{table(network, comparison)}")
         return
     chosen = NETWORKS[arguments.network]
     data = keras_popup.datasets.load(
         chosen.dataset, data_dir=arguments.data_dir, validation=0.1, augment=chosen.augment, seed=1
     )
-    run(arguments.network, data)
+    run(arguments.network, data, *map(int, arguments.part.split("/")))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,8 @@ import argparse
 import statistics
 from pathlib import Path
 
-import lines
 import matplotlib.pyplot as plt
-from methods import LEARNED, RESULT
+from methods import LEARNED, find_best, read_rows
 
 from keras_popup._style import matplotlib_settings
 
@@ -18,19 +17,13 @@ LABELS = {"top_k": "edge-popup"}
 
 def find_points(network: str) -> dict[str, list[tuple[float, float, float]]]:
     """Returns (bytes, accuracy, standard deviation) of each method, as means over seeds, in the order of the bytes."""
-    rows = [row for row in lines.read(RESULT) if row["network"] == network and row["comparison"] != "rates"]
-    best: dict = {}
-    for row in rows:
-        key = (row["method"], row["comparison"], row["k"], row["width"])
-        best.setdefault(key, {}).setdefault(row["rate"], []).append(row)
     points: dict[str, list[tuple[float, float, float]]] = {}
-    for (method, *_), rates in best.items():
-        # Of learned weights all rates are stored; the validation images choose one.
-        chosen = max(rates.values(), key=lambda of_rate: (len(of_rate), of_rate[0]["accuracy"]["validation"]))
-        accuracies = [100 * row["accuracy"]["test"] for row in chosen]
-        spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
-        size = statistics.mean(row["ticket_bytes"] for row in chosen)
-        points.setdefault(method, []).append((size, statistics.mean(accuracies), spread))
+    for case, rows in read_rows(network).items():
+        best = find_best(rows)
+        accuracies = [100 * row["accuracy"]["test"] for row in best]
+        deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+        size = statistics.mean(row["ticket_bytes"] for row in best)
+        points.setdefault(case.method, []).append((size, statistics.mean(accuracies), deviation))
     return {method: sorted(of_it) for method, of_it in points.items()}
 
 
