@@ -17,6 +17,7 @@ EXAMPLES = {
     "convert_and_train.py": (["--dataset", "popup_test_photos", "--epochs", "3"], 0.0),
     "new_task.py": (["--dataset", "digits", "--epochs", "4"], 0.7),
     "share_a_ticket.py": (["--epochs", "4"], 0.7),
+    "tune.py": (["--trials", "2", "--epochs", "3"], 0.5),
     "custom_training_loop.py": (["--steps", "100"], 0.7),
     "text_classifier.py": (["--epochs", "2"], 0.6),
 }

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_popup.datasets.folders import load_folder
+from keras_popup.datasets.parts import WHOLE, Part
 from keras_popup.datasets.sources import NEEDS_EXTRA, ArraySource, Source, TfdsSource, epoch_key
 from keras_popup.datasets.tfds import load_tfds
 
@@ -86,29 +87,55 @@ class Dataset:
             A `tf.data.Dataset` of (uint8 pixels `(batch, height, width, channels)`, float32 one-hot
             `(batch, classes)`).
         """
+        return _drop_sizes(self.training_parts(batch_size, WHOLE, seed=seed, epochs=epochs, first_epoch=first_epoch))
 
-        def epoch_batches(epoch: tf.Tensor) -> tf.data.Dataset:
-            batches = self.train.shuffled(batch_size, seed, epoch).enumerate()
+    def training_parts(
+        self, batch_size: int, part: Part, *, seed: int, epochs: int, first_epoch: int = 0
+    ) -> tf.data.Dataset:
+        """Returns a part of each of the `training_batches`, the same bit for bit. Only its images are read and decoded.
+
+        Args:
+            batch_size: int, the number of images in a whole batch.
+            part: the `Part`.
+            seed, epochs, first_epoch: as for `training_batches`.
+
+        Returns:
+            A `tf.data.Dataset` of (pixels, labels, the number of images in the whole batch). The part may be empty.
+        """
+
+        def epoch_parts(epoch: tf.Tensor) -> tf.data.Dataset:
             first = epoch_key(seed, epoch)
-            return batches.map(
-                lambda number, batch: (_augment(batch[0], self.augment, tf.random.fold_in(first, number)), batch[1]),
-                num_parallel_calls=tf.data.AUTOTUNE,
-            )
+
+            def augment(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+                size = _find_size(self.train, batch_size, number)
+                images = _augment(batch[0], self.augment, tf.random.fold_in(first, number), size, part)
+                return images, batch[1], size
+
+            batches = self.train.shuffled(batch_size, seed, epoch, part).enumerate()
+            return batches.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
 
         # One stream over all epochs. Each epoch depends on the seed and its number only, so resuming is exact.
-        batches = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_batches)
-        return self._encode(batches)
+        return self._encode(tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_parts))
 
     def evaluation_batches(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Returns the batches of a split ("train", "validation" or "test"), in order and not augmented.
 
         They are as those of `training_batches`.
         """
-        return self._encode(getattr(self, split).in_order(batch_size))
+        return _drop_sizes(self.evaluation_parts(split, batch_size, WHOLE))
+
+    def evaluation_parts(self, split: str, batch_size: int, part: Part) -> tf.data.Dataset:
+        """Returns a part of each of the `evaluation_batches`, as `training_parts` does."""
+        source: Source = getattr(self, split)
+
+        def add_size(number: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+            return *batch, _find_size(source, batch_size, number)
+
+        return self._encode(source.in_order(batch_size, part).enumerate().map(add_size))
 
     def _encode(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        def encode(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return images, tf.one_hot(labels, len(self.classes))
+        def encode(images: tf.Tensor, labels: tf.Tensor, size: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            return images, tf.one_hot(labels, len(self.classes)), size
 
         return batches.map(encode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
@@ -195,6 +222,15 @@ def load(
     return Dataset(name, tuple(classes), shape, train, held_out, test, augment, mean, std, version)
 
 
+def _find_size(source: Source, batch_size: int, number: tf.Tensor) -> tf.Tensor:
+    """Returns the number of images in a batch, of which the last is smaller: an int32 scalar."""
+    return tf.cast(tf.minimum(source.size - number * batch_size, batch_size), tf.int32)
+
+
+def _drop_sizes(batches: tf.data.Dataset) -> tf.data.Dataset:
+    return batches.map(lambda images, labels, size: (images, labels)).prefetch(tf.data.AUTOTUNE)
+
+
 def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:
     try:
         from sklearn.datasets import load_digits
@@ -243,13 +279,17 @@ def _find_moments(name: str, train: Any, channels: int) -> tuple[tuple[float, ..
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
-def _augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
-    """Crops and flips a batch of uint8 images at random. For "resized_crop", decoding has cropped them already."""
+def _augment(images: tf.Tensor, kind: str, seed: tf.Tensor, size: tf.Tensor, part: Part) -> tf.Tensor:
+    """Crops and flips a part of a batch of uint8 images at random. For "resized_crop", decoding has cropped them.
+
+    The random numbers are those of the whole batch, of `size` images.
+    """
     if kind == "none":
         return images
-    batch, (height, width) = tf.shape(images)[0], images.shape[1:3]
-    shifts = tf.random.stateless_uniform([2, batch, 1], seed, 0, 2 * _PADDING + 1, tf.int32)
-    flips = tf.random.stateless_uniform([batch, 1, 1, 1], tf.random.fold_in(seed, 1)) < 0.5
+    height, width = images.shape[1:3]
+    start, end = part.bounds(size)
+    shifts = tf.random.stateless_uniform([2, size, 1], seed, 0, 2 * _PADDING + 1, tf.int32)[:, start:end]
+    flips = tf.random.stateless_uniform([size, 1, 1, 1], tf.random.fold_in(seed, 1))[start:end] < 0.5
     if kind == "crop_flip":
         around = [_PADDING, _PADDING]
         images = tf.pad(images, [[0, 0], around, around, [0, 0]])

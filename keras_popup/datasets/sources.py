@@ -16,6 +16,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_popup.datasets.parts import WHOLE, Part, read_part
+
 # Datasets with more bytes of decoded images than MEMORY_LIMIT are streamed. Streamed images get STREAMED_SIZE pixels.
 MEMORY_LIMIT = 2 * 2**30
 STREAMED_SIZE = 224
@@ -41,11 +43,11 @@ class Source(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of each image."""
 
-    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        """Returns the batches of one epoch, in an order that `seed` and `epoch` determine."""
+    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor, part: Part = WHOLE) -> tf.data.Dataset:
+        """Returns a part of the batches of one epoch, in an order that `seed` and `epoch` determine."""
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
-        """Returns the batches in order."""
+    def in_order(self, batch_size: int, part: Part = WHOLE) -> tf.data.Dataset:
+        """Returns a part of the batches in order."""
 
     def describe(self) -> object:
         """Returns a value whose `repr` identifies the images and labels."""
@@ -70,11 +72,11 @@ class ArraySource:
     def take(self, index: NDArray[np.intp]) -> "ArraySource":
         return ArraySource(self.images[index], self.labels[index])
 
-    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-        return self._make_batches(_shuffle_index(self.size, seed, epoch), batch_size)
+    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor, part: Part = WHOLE) -> tf.data.Dataset:
+        return self._make_batches(_shuffle_index(self.size, seed, epoch), batch_size, part)
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._make_batches(tf.data.Dataset.range(self.size), batch_size)
+    def in_order(self, batch_size: int, part: Part = WHOLE) -> tf.data.Dataset:
+        return self._make_batches(tf.data.Dataset.range(self.size), batch_size, part)
 
     def describe(self) -> object:
         return self.labels.tolist(), hashlib.sha256(np.ascontiguousarray(self.images).data).hexdigest()
@@ -84,9 +86,9 @@ class ArraySource:
         with tf.init_scope():  # a tensor that is made in a traced function would be copied into its graph
             return tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.labels)
 
-    def _make_batches(self, index: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
+    def _make_batches(self, index: tf.data.Dataset, batch_size: int, part: Part) -> tf.data.Dataset:
         images, labels = self._tensors
-        return index.batch(batch_size).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
+        return index.batch(batch_size).map(part.cut).map(lambda i: (tf.gather(images, i), tf.gather(labels, i)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +111,13 @@ class FileSource:
     def take(self, index: NDArray[np.intp]) -> "FileSource":
         return dataclasses.replace(self, paths=self.paths[index], labels=self.labels[index])
 
-    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor, part: Part = WHOLE) -> tf.data.Dataset:
         index = _shuffle_index(self.size, seed, epoch)
         seeds = _make_example_seeds(seed, epoch) if self.random_resized_crop else None
-        return self._make_batches(index, batch_size, seeds)
+        return self._make_batches(index, batch_size, seeds, part)
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._make_batches(tf.data.Dataset.range(self.size), batch_size, None)
+    def in_order(self, batch_size: int, part: Part = WHOLE) -> tf.data.Dataset:
+        return self._make_batches(tf.data.Dataset.range(self.size), batch_size, None, part)
 
     def describe(self) -> object:
         # Class and file only: the folders above may have other names on another machine.
@@ -126,14 +128,16 @@ class FileSource:
         with tf.init_scope():
             return tf.constant(self.paths.tolist()), tf.convert_to_tensor(self.labels)
 
-    def _make_batches(self, index: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None) -> tf.data.Dataset:
+    def _make_batches(
+        self, index: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None, part: Part
+    ) -> tf.data.Dataset:
         paths, labels = self._tensors
 
         def read(i: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
             return _fit(tf.io.read_file(tf.gather(paths, i)), self.shape, seed), tf.gather(labels, i)
 
         examples = index if seeds is None else tf.data.Dataset.zip(index, seeds)
-        return examples.map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        return read_part(examples, read, self.size, batch_size, part)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,17 +156,17 @@ class TfdsSource:
     def size(self) -> int:
         return int(self.builder.info.splits[self.split].num_examples)
 
-    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    def shuffled(self, batch_size: int, seed: int, epoch: tf.Tensor, part: Part = WHOLE) -> tf.data.Dataset:
         # Sets the seed of the function in which tf.data traces this. Otherwise the order would depend on the global
         # seed, and a global seed of 0 would raise an error.
         tf.compat.v1.set_random_seed(1)
         order = tf.random.stateless_uniform([], epoch_key(seed, epoch), 1, tf.int64.max, tf.int64)
         examples = self._read_examples().shuffle(_STREAM_BUFFER, seed=order)
         seeds = _make_example_seeds(seed, epoch) if self.random_resized_crop else None
-        return self._make_batches(examples, batch_size, seeds)
+        return self._make_batches(examples, batch_size, seeds, part)
 
-    def in_order(self, batch_size: int) -> tf.data.Dataset:
-        return self._make_batches(self._read_examples(), batch_size, None)
+    def in_order(self, batch_size: int, part: Part = WHOLE) -> tf.data.Dataset:
+        return self._make_batches(self._read_examples(), batch_size, None, part)
 
     def describe(self) -> object:
         return self.builder.info.full_name, self.split, self.size
@@ -180,14 +184,14 @@ class TfdsSource:
         )
 
     def _make_batches(
-        self, examples: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None
+        self, examples: tf.data.Dataset, batch_size: int, seeds: tf.data.Dataset | None, part: Part
     ) -> tf.data.Dataset:
         def read(data: tf.Tensor, label: tf.Tensor, seed: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
             return _fit(data, self.shape, seed), tf.cast(label, tf.int64)
 
         if seeds is not None:
             examples = tf.data.Dataset.zip(examples, seeds).map(lambda example, seed: (*example, seed))
-        return examples.map(read, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        return read_part(examples, read, self.size, batch_size, part)
 
 
 def decode(data: tf.Tensor, channels: int) -> tf.Tensor:

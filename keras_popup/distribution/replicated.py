@@ -32,12 +32,18 @@ def prepare(model: keras.Model, batches: tf.data.Dataset) -> None:
     _keras.build_metrics(model, batches.element_spec)
 
 
-def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:
+MakeParts = Callable[[int, int, int], tf.data.Dataset]
+"""Takes (first, end, R), which stand for the replicas first to end - 1 of R, and returns a dataset of (inputs, targets,
+size): their part of each batch, from first * size // R to end * size // R, and the size of the whole batch."""
+
+
+def parts(strategy: Any, batches: tf.data.Dataset | MakeParts) -> Iterator[Any]:
     """Divides batches among the replicas.
 
     Args:
         strategy: a `tf.distribute.Strategy` with R replicas.
-        batches: dataset of (inputs, targets), the same in every worker.
+        batches: function that makes the part of some replicas, so that a worker need not read what others train on; or
+            a dataset of whole batches (inputs, targets), the same in every worker.
 
     Returns:
         A distributed iterator that never ends. From each batch of n examples, a replica gets (inputs, targets, share):
@@ -45,34 +51,47 @@ def parts(strategy: Any, batches: tf.data.Dataset) -> Iterator[Any]:
         float32 scalar.
     """
     replicas = strategy.num_replicas_in_sync
+    make_parts = functools.partial(_cut, batches) if isinstance(batches, tf.data.Dataset) else batches
 
     def make_dataset(context: tf.distribute.InputContext) -> tf.data.Dataset:
         local_replicas = replicas // context.num_input_pipelines
         first = context.input_pipeline_id * local_replicas
 
-        def divide(inputs: tf.Tensor, targets: tf.Tensor) -> tf.data.Dataset:
-            size = tf.shape(inputs)[0]
+        def divide(inputs: tf.Tensor, targets: tf.Tensor, size: tf.Tensor) -> tf.data.Dataset:
+            begin = first * size // replicas
 
             def part(replica: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                start, end = replica * size // replicas, (replica + 1) * size // replicas
+                start, end = replica * size // replicas - begin, (replica + 1) * size // replicas - begin
                 return inputs[start:end], targets[start:end], tf.cast(replicas * (end - start) / size, tf.float32)
 
             return tf.data.Dataset.range(first, first + local_replicas, output_type=tf.int32).map(part)
 
-        return batches.repeat().flat_map(divide).prefetch(2 * local_replicas)
+        of_worker = make_parts(first, first + local_replicas, replicas)
+        return of_worker.repeat().flat_map(divide).prefetch(2 * local_replicas)
 
     return iter(strategy.distribute_datasets_from_function(make_dataset))
+
+
+def _cut(batches: tf.data.Dataset, first: int, end: int, replicas: int) -> tf.data.Dataset:
+    """As a `MakeParts`: cuts the part out of whole batches."""
+
+    def cut(inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        size = tf.shape(inputs)[0]
+        bounds = slice(first * size // replicas, end * size // replicas)
+        return inputs[bounds], targets[bounds], size
+
+    return batches.map(cut)
 
 
 def fit(
     model: keras.Model,
     strategy: Any,
-    batches: tf.data.Dataset,
+    batches: tf.data.Dataset | MakeParts,
     *,
     steps: int,
     first_epoch: int,
     epochs: int,
-    validation: tuple[tf.data.Dataset, int] | None,
+    validation: tuple[tf.data.Dataset | MakeParts, int] | None,
     callbacks: Sequence[keras.callbacks.Callback],
     steps_between_logs: int,
     verbose: int,
@@ -85,11 +104,11 @@ def fit(
     Args:
         model: compiled `keras.Model`, made in the strategy's scope.
         strategy: a `tf.distribute.Strategy`.
-        batches: dataset of (inputs, targets) with all batches from `first_epoch` on, the same in every worker.
+        batches: all batches from `first_epoch` on, as for `parts`.
         steps: int, the number of batches in an epoch.
         first_epoch: int, the first epoch to train, counted from 0.
         epochs: int, the number of all epochs, including those before `first_epoch`.
-        validation: (dataset of batches, number of batches), or None.
+        validation: (batches as for `parts`, number of batches), or None.
         callbacks: as for `model.fit`. They get logs every `steps_between_logs` steps, and at the end of each epoch.
         steps_between_logs: int. The replicas must wait for each other whenever the metrics are read.
         verbose: 0, 1 or 2, as for `model.fit`.
@@ -121,7 +140,7 @@ def fit(
     all_callbacks.on_train_end(logs)
 
 
-def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset) -> Callable[[], None]:
+def trainer(model: keras.Model, strategy: Any, batches: tf.data.Dataset | MakeParts) -> Callable[[], None]:
     """Returns a function that trains a model on the next batch. The arguments are those of `fit`."""
     replicas = strategy.num_replicas_in_sync
     loss_tracker = _find_loss_tracker(model)
@@ -157,14 +176,14 @@ def _share_overflow(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
 
 def evaluator(
-    model: keras.Model, strategy: Any, batches: tf.data.Dataset, steps: int
+    model: keras.Model, strategy: Any, batches: tf.data.Dataset | MakeParts, steps: int
 ) -> Callable[[], dict[str, float]]:
     """Returns a function that evaluates a model as `model.evaluate` does, but also works with several workers.
 
     Args:
         model: compiled `keras.Model`, made in the strategy's scope.
         strategy: a `tf.distribute.Strategy`.
-        batches: dataset of (inputs, targets), the same in every worker.
+        batches: as for `parts`.
         steps: int, the number of batches.
     """
     replicas = strategy.num_replicas_in_sync
@@ -187,7 +206,9 @@ def evaluator(
     return evaluate
 
 
-def _make_step(strategy: Any, replica_step: Callable[..., None], batches: tf.data.Dataset) -> Callable[[], None]:
+def _make_step(
+    strategy: Any, replica_step: Callable[..., None], batches: tf.data.Dataset | MakeParts
+) -> Callable[[], None]:
     iterator = parts(strategy, batches)
 
     @tf.function

@@ -15,6 +15,13 @@ from keras_popup.search.workers import TRIALS_PER_PROCESS, Outcome
 _LONGEST_ANSWER = 120.0  # seconds, for a result from another machine
 _LONGEST_KNOCK = 10.0  # seconds, for an address to answer
 
+_WORDS_OF_TOKENS = ("AuthToken", "authentication token")  # of the messages of Ray 2.60
+_NEEDS_TOKEN = (
+    "The Ray at the address {} asks for a token, and this process has none, or another. Set RAY_AUTH_MODE=token, and "
+    "put the token of the head, which `ray get-auth-token` prints there, into ~/.ray/auth_token on every machine, or "
+    "into RAY_AUTH_TOKEN."
+)
+
 
 class RayWorkers:
     """Tasks of Ray, on this machine or a cluster. Needs the extra `cluster`.
@@ -27,7 +34,7 @@ class RayWorkers:
 
     Raises:
         ImportError: if Ray is missing.
-        ConnectionError: if there is no cluster at the address.
+        ConnectionError: if there is no cluster at the address, or if it refuses this process's token.
         ValueError: if no machine has enough GPUs for a trial, or if `gpus` must be given.
     """
 
@@ -53,6 +60,8 @@ class RayWorkers:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:  # of many types
+            if any(word in text for text in _list_texts(error) for word in _WORDS_OF_TOKENS):
+                raise ConnectionError(_NEEDS_TOKEN.format(address or "local")) from None
             raise ConnectionError(f"Ray cannot be used at the address {address or 'local'}: {error}") from None
         machines = [node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]]
         try:
@@ -102,6 +111,15 @@ class RayWorkers:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+
+def _list_texts(error: BaseException | None) -> list[str]:
+    """Returns the messages of an error and of its causes."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return texts
 
 
 def places_for(machines: Sequence[float], gpus: float) -> int:

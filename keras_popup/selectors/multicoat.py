@@ -83,12 +83,12 @@ class MultiCoat(ByChoice):
 
 
 def _add_coats(scores: tf.Tensor, kept: tf.Tensor, hint: Any, coats: int) -> tuple[tf.Tensor, Any]:
-    masks, hints = [], []
-    for coat in range(coats):
+    total, hints = tf.zeros(tf.shape(scores), tf.int8), []
+    for coat in range(coats):  # added one by one: there are up to 127
         chosen, next_hint = choose_largest(scores, kept[coat], None if hint is None else hint[coat])
-        masks.append(tf.cast(chosen, tf.int8))
+        total += tf.cast(chosen, tf.int8)
         hints.append(next_hint)
-    return tf.add_n(masks), None if hint is None else tf.stack(hints)
+    return total, None if hint is None else tf.stack(hints)
 
 
 def _spread(upstream: tf.Tensor, scores: tf.Tensor, coats: int) -> tf.Tensor:

@@ -80,7 +80,8 @@ def import_trusted(packages: Sequence[str]) -> tuple[str, ...]:
 
 
 def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, trust: Sequence[str] = ()) -> None:
-    """Checks all classes and functions that a serialized model names, and how many layers and connections it has.
+    """Checks all classes and functions that a serialized model names, and how many layers, calls of them and
+    connections it has.
 
     Args:
         model: the serialized model, or other JSON.
@@ -92,7 +93,7 @@ def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, tru
         ValueError: if the model names something else, or is too large.
     """
     count, limit = 0, max(_LEAST_LAYERS, max_bytes // _BYTES_PER_LAYER)
-    connections = 0
+    connections = calls = 0
     for value in _walk_objects(model):
         connections += value.get("class_name") == "__keras_tensor__"
         if connections > _CONNECTIONS_PER_LAYER * limit:
@@ -107,6 +108,9 @@ def check(model: Any, custom_objects: dict[str, Any] | None, max_bytes: int, tru
         nodes = value.get("inbound_nodes", [])
         if not isinstance(nodes, list):
             raise ValueError("the calls of a layer are not a list")
+        calls += len(nodes)
+        if calls > limit:
+            raise ValueError(f"it has more than the {limit:,} calls of layers that max_bytes={max_bytes:,} allows")
         for node in nodes:
             # A call on constants alone would run while the file is read, and would not become a part of the model.
             if not isinstance(node, dict) or not _has_symbol(node):

@@ -25,7 +25,7 @@ from keras_popup.layers import (
     pair_layers,
     remember_parts,
 )
-from keras_popup.tickets import architecture, file_format, mask_record, pack_format
+from keras_popup.tickets import architecture, file_format, limits, mask_record, pack_format
 from keras_popup.tickets.base import LEAST_BYTES, Base
 from keras_popup.tickets.file_format import MAX_BYTES, TicketError, bytes_of
 from keras_popup.tickets.info import PACKAGES, UNKNOWN_INPUT, PackInfo, TicketInfo, describe
@@ -206,8 +206,9 @@ def load_ticket(
         trust: names of installed packages whose registered classes the model may have, such as ("keras_hub",). They
             are imported, and their code runs with arguments from the file. Classes that you have imported and
             registered yourself do not need this.
-        max_bytes: int, the limit for the size of the file, and for the size of its unpacked weights. It also limits
-            the number of layers, to one per 512 KiB, but not below 256.
+        max_bytes: int, the limit for the size of the file, and for the memory that loading takes at its peak: some 5
+            bytes for each weight, 9 with `masked`, and for the largest kernel 12 to 32 in addition. It also limits the
+            number of layers and of their calls, each to one per 512 KiB, but not below 256, and the work of decoding.
 
     Returns:
         A `keras.Model`, not compiled. With `masked=False`, it has stock layers, and its weights are those of
@@ -226,7 +227,7 @@ def load_ticket(
             _logger.warning("%s", f"'{filepath}': {UNKNOWN_INPUT}")
         index = None if base is None else Base(base)
         with show_progress("unpacking", sum(record.size for record in ticket.masks)) as advance:
-            plain, masks = unpack(ticket, index, custom_objects, trust, max_bytes, advance)
+            plain, masks = unpack(ticket, index, custom_objects, trust, max_bytes, advance, masked=masked)
         if not masked:
             return plain
         try:
@@ -293,6 +294,7 @@ def verify_ticket(filepath: str | os.PathLike[str], *, base: Any = None, max_byt
     """
     with add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
+        limits.check(ticket, max_bytes)
         index = None if base is None else Base(base)
         with show_progress("verifying", sum(record.size for record in ticket.masks)) as advance:
             for record in ticket.masks:
@@ -318,9 +320,9 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
     classes = architecture.find_user_classes(plain)
 
     def attempt(max_bytes: int) -> None:
-        model = architecture.build_plain(
-            file_format.from_bytes(content, max_bytes), classes, max_bytes, initialized=False
-        )
+        ticket = file_format.from_bytes(content, max_bytes)
+        limits.check(ticket, max_bytes)
+        model = architecture.build_plain(ticket, classes, max_bytes, initialized=False)
         for layer, twin in pair_layers(plain, model):
             if type(layer).__module__.startswith("keras."):
                 continue  # layers of Keras save all they need
@@ -343,7 +345,10 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
             "was written."
         ) from error
     _logger.warning(
-        "This ticket is large: to load it, pass max_bytes of more than %s to load_ticket.", f"{MAX_BYTES:,}"
+        "This ticket is large: to load it, pass max_bytes of more than %s to load_ticket. At its peak, loading takes "
+        "some %s bytes, and some %s with masked=True.",
+        f"{MAX_BYTES:,}",
+        *(f"{limits.compute_peak(file_format.from_bytes(content, sys.maxsize), masked=m):,}" for m in (False, True)),
     )
 
 

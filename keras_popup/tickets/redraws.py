@@ -5,6 +5,7 @@ matter. If all values of a kernel differ in sign only, a plane of bits says whic
 say which weights are from redraw 0, the seed itself, then which of the rest are from the next redraw, and so on.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,7 @@ def decode(
         not isinstance(numbers, list)
         or len(numbers) != len(planes)
         or not all(type(number) is int and 0 <= number <= MOST_REDRAWS for number in numbers)
+        or any(first >= second for first, second in itertools.pairwise(numbers))  # else there would be no end of them
     ):
         raise CodingError(f"its redraws are {str(described)[:60]}")
     redrawn = kernel.copy()

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from keras_popup._versions import package_versions
-from keras_popup.tickets import architecture, file_format, mask_record, pack_format, task_inference
+from keras_popup.tickets import architecture, file_format, limits, mask_record, pack_format, task_inference
 from keras_popup.tickets.base import LEAST_BYTES, Base
 from keras_popup.tickets.file_format import MAX_BYTES, Mask, Ticket, TicketError
 from keras_popup.tickets.info import PACKAGES, read_classes
@@ -277,6 +277,7 @@ class TaskMasks(Mapping[str, keras.Model]):
         max_bytes: int,
     ) -> "_Task":
         """Returns the task of a ticket, whose weights are all checked."""
+        limits.check(ticket, max_bytes)
         masks: dict[Key, _KernelMask] = {}
         weights: dict[Key, tf.Tensor] = {}
         for record in ticket.masks:

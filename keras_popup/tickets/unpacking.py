@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 
 from keras_popup import _keras
-from keras_popup.tickets import allowlist, architecture, file_format, mask_record
+from keras_popup.tickets import allowlist, architecture, file_format, limits, mask_record
 from keras_popup.tickets.base import Base
 from keras_popup.tickets.file_format import Ticket, TicketError
 
@@ -28,6 +28,8 @@ def unpack(
     trust: Sequence[str],
     max_bytes: int,
     advance: Callable[[int], Any] = lambda done: None,
+    *,
+    masked: bool = False,
 ) -> tuple[keras.Model, Masks]:
     """Returns the plain model of a ticket, with its weights, and its masks.
 
@@ -36,10 +38,12 @@ def unpack(
         base: the base model; None if there is none.
         custom_objects, trust, max_bytes: as in `load_ticket`.
         advance: function that is called with the number of weights after each kernel.
+        masked: bool, whether the model will be masked again, which takes more memory.
 
     Raises:
         TicketError: as in `load_ticket`.
     """
+    limits.check(ticket, max_bytes, masked=masked)
     trusted = allowlist.import_trusted(trust)
     plain = architecture.build_plain(ticket, custom_objects, max_bytes, trust=trusted)
     stores = read_stores(ticket, base)

@@ -243,36 +243,41 @@ class _Run:
         data, batch_size, first_epoch = self._data, self._config.batch_size, len(recorder.history)
         _logger.info("The first step takes longer than the others: TensorFlow prepares it.")
         callbacks = [*self._instruments, recorder, *self._options.callbacks]
-        batches = data.training_batches(
-            batch_size, seed=self._config.seed, epochs=self._last_epoch, first_epoch=first_epoch
-        )
-        validation = data.evaluation_batches("validation", batch_size) if data.validation else None
+        stream = {"seed": self._config.seed, "epochs": self._last_epoch, "first_epoch": first_epoch}
         verbose = 0 if self._placement.worker else 1 if sys.stdout.isatty() else 2
         if self._placement.strategy is None:
             self._model.fit(
-                batches,
+                data.training_batches(batch_size, **stream),
                 shuffle=False,  # the dataset is shuffled
                 steps_per_epoch=self._steps,
                 initial_epoch=first_epoch,
                 epochs=self._last_epoch,
-                validation_data=validation,
+                validation_data=data.evaluation_batches("validation", batch_size) if data.validation else None,
                 callbacks=callbacks,
                 verbose=verbose,
             )
             return
-        validation_steps = math.ceil(data.validation.size / batch_size) if data.validation else 0
         distribution.fit(
             self._model,
             self._placement.strategy,
-            batches,
+            lambda *part: data.training_parts(batch_size, datasets.Part(*part), **stream),
             steps=self._steps,
             first_epoch=first_epoch,
             epochs=self._last_epoch,
-            validation=(validation, validation_steps) if validation else None,
+            validation=self._make_parts("validation", data.validation.size) if data.validation else None,
             callbacks=callbacks,
             steps_between_logs=STEPS_BETWEEN_LOSS_CHECKS,
             verbose=verbose,
         )
+
+    def _make_parts(self, split: str, size: int) -> tuple[Callable[[int, int, int], tf.data.Dataset], int]:
+        """Returns the batches of a split as `distribution.evaluator` takes them, and their number."""
+        batch_size = self._config.batch_size
+
+        def make(*part: int) -> tf.data.Dataset:
+            return self._data.evaluation_parts(split, batch_size, datasets.Part(*part))
+
+        return make, math.ceil(size / batch_size)
 
     def _test(self) -> tuple[dict[str, float], dict[str, float] | None]:
         """Returns the metrics of the test images, and their means over masks that are drawn."""
@@ -287,10 +292,9 @@ class _Run:
     def _evaluator(self) -> Callable[[], dict[str, float]]:
         """Returns a function that evaluates the model on the test images."""
         model, batch_size, strategy = self._model, self._config.batch_size, self._placement.strategy
-        batches = self._data.evaluation_batches("test", batch_size)
         if strategy:
-            steps = math.ceil(self._data.test.size / batch_size)
-            return distribution.evaluator(model, strategy, batches, steps)
+            return distribution.evaluator(model, strategy, *self._make_parts("test", self._data.test.size))
+        batches = self._data.evaluation_batches("test", batch_size)
         return lambda: model.evaluate(batches, return_dict=True, verbose=0)
 
     def _save(

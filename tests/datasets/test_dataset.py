@@ -7,7 +7,7 @@ from builders import PopupTestPhotos
 from small_datasets import epochs_of, equal, prepared
 
 from keras_popup import datasets
-from keras_popup.datasets import dataset, sources
+from keras_popup.datasets import Part, dataset, sources
 
 KINDS = [sources.ArraySource, sources.FileSource, sources.TfdsSource]
 
@@ -78,7 +78,7 @@ def test_load_without_validation():
 def test_augment_crops_and_flips():
     images = tf.random.stateless_uniform([50, 10, 12, 3], [1, 2], 1, 255, tf.int32)
     images = tf.cast(images, tf.uint8)
-    augmented = dataset._augment(images, "crop_flip", tf.constant([3, 4], tf.int64)).numpy()
+    augmented = dataset._augment(images, "crop_flip", tf.constant([3, 4], tf.int64), len(images), Part(0, 1, 1)).numpy()
     padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
     seen = set()
     for i, image in enumerate(augmented):

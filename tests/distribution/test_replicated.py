@@ -3,7 +3,6 @@
 They are parts of the CPU; `make test-gpu` runs the same on GPUs.
 """
 
-import csv
 import dataclasses
 import itertools
 import json
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 import replicas
 from ports import free_ports
+from small_runs import assert_history_is_that_of, history, list_flags
 
 from keras_popup import training
 
@@ -64,9 +64,7 @@ def on_one_device(tmp_path_factory):
 
 
 def command(folder, *more):
-    values = {**dataclasses.asdict(RUN), "strategy": None}
-    flags = [f"--{name}={value}" for name, value in values.items() if value is not None and not isinstance(value, bool)]
-    return [sys.executable, "-m", "keras_popup", "train", *flags, f"--out={folder}", *more]
+    return [sys.executable, "-m", "keras_popup", "train", *list_flags(RUN), f"--out={folder}", *more]
 
 
 def start(folder, *more, **environment):
@@ -79,28 +77,12 @@ def start(folder, *more, **environment):
     )
 
 
-def rows(folder):
-    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
-
-
 def wait_for_a_checkpoint(folder, run):
     end = time.monotonic() + TIMEOUT
     while not (folder / "checkpoint.json").exists():
         assert run.poll() is None, run.communicate()
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def assert_history_is_that_of(folder, whole, summary):
-    assert len(rows(folder)) == len(rows(whole)) == RUN.epochs
-    for row, expected in zip(rows(folder), rows(whole), strict=True):
-        assert {name: float(value) for name, value in row.items()} == pytest.approx(
-            {name: float(value) for name, value in expected.items()}, rel=1e-3
-        )
-    found = json.loads((folder / "summary.json").read_text())
-    assert found["test"] == pytest.approx(summary["test"], rel=1e-3)
-    assert found["layers"] == summary["layers"]
-    return found
 
 
 @pytest.mark.parametrize(
@@ -118,7 +100,7 @@ def test_fit_killed_and_resumed_on_other_devices(on_one_device, tmp_path, first,
     wait_for_a_checkpoint(folder, run)
     run.kill()
     run.communicate()
-    assert len(rows(folder)) < RUN.epochs
+    assert len(history(folder)) < RUN.epochs
     run = start(folder, "--resume", *then)
     output, _ = run.communicate(timeout=TIMEOUT)
     assert run.returncode == 0, output
@@ -155,7 +137,7 @@ def test_fit_ends_when_a_worker_is_killed_and_all_resume(on_one_device, tmp_path
     assert workers[1 - killed].returncode == 1
     assert "Another worker is lost" in output
     assert "--resume" in output
-    assert len(rows(folders[0])) < RUN.epochs
+    assert len(history(folders[0])) < RUN.epochs
     workers = start_workers(folders, "--resume")
     outputs = [worker.communicate(timeout=TIMEOUT)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs

@@ -38,6 +38,24 @@ def test_ray_workers_find_what_one_finds_though_some_are_killed(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        ("RPC error: InvalidAuthToken: Authentication token is missing or incorrect", "Set RAY_AUTH_MODE=token, and"),
+        ("Token authentication is enabled but no authentication token was found", "Set RAY_AUTH_MODE=token, and"),
+        ("no room", "cannot be used at the address local: Failed to connect"),
+    ],
+)
+def test_ray_workers_say_what_is_amiss(error, match, monkeypatch):
+    def refuse(**options):
+        raise ConnectionError("Failed to connect to Ray cluster") from RuntimeError(error)
+
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "init", refuse)
+    with pytest.raises(ConnectionError, match=match):
+        ray_workers.RayWorkers(1, None, None)
+
+
+@pytest.mark.parametrize(
     ("machines", "asked", "size", "gpus", "places"),
     [
         ([0, 0], None, None, 0, None),

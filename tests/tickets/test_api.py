@@ -258,7 +258,7 @@ def test_load_ticket_with_another_limit(original, tmp_path):
             use(path, max_bytes=1_000)
     with pytest.raises(ValueError, match=r"must be an integer, a number of bytes. Received: '1GB'"):
         load_ticket(path, max_bytes="1GB")
-    assert weights_of(load_ticket(path, max_bytes=1 << 15)) == original[1]
+    assert weights_of(load_ticket(path, max_bytes=1 << 16)) == original[1]
 
 
 @pytest.mark.integration

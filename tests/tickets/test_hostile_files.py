@@ -121,6 +121,17 @@ def many_connections(manifest):
     manifest["model"]["config"]["layers"][0]["inbound_nodes"] = nodes
 
 
+def many_planes(manifest):
+    manifest["masks"][0]["shape"] = [2**12, 2**12]
+    manifest["masks"][0]["arguments"]["coding"] = {"planes": [[0, 0, 0, 0]] * 600}
+
+
+def many_calls(manifest):
+    call(stock("Flatten"), [SYMBOL])(manifest)
+    nodes = manifest["model"]["config"]["layers"][0]["inbound_nodes"]
+    manifest["model"]["config"]["layers"][0]["inbound_nodes"] = nodes * 2_049
+
+
 def wide_normalization(manifest):
     with_layer("Normalization", mean=0.0, variance=1.0)(manifest)
     with_layer("Dense", units=2**34)(manifest)
@@ -150,6 +161,11 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         (first_mask(kept=0), "does not|keeps"),
         (first_mask(kept=721), "keeps 721 of 720 weights"),
         (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, more than max_bytes=1,073,741,824"),
+        (first_mask(shape=[2**14, 2**13]), "take some .* bytes at the peak, more than max_bytes=1,073,741,824"),
+        (
+            many_planes,
+            "take 10,083,.* steps, more than the 8,589,934,592",
+        ),
         (first_mask(shape=[3, 3, 40, 2]), r"weight .0. of layer .conv. is .*\(3, 3, 40, 2\) in its list"),
         (first_mask(shape=[1] * 40), "40 axes"),
         (first_mask(shape=[3, 3, 0, 40]), "has no weights"),
@@ -220,6 +236,7 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         (without_module("Lambda", "keras_popup>TopK"), "names a class 'Lambda' without its module"),
         (without_module("keras_popup>MaskedDense", "keras_popup>TopK"), "without its module"),
         (many_connections, "more than the 8,192 connections that max_bytes=1,073,741,824 allows"),
+        (many_calls, "more than the 2,048 calls of layers that max_bytes=1,073,741,824 allows"),
         (with_layer("Dropout", rate=0.5, seed=[2**70, -1]), "cannot be made|cannot be built"),
         (with_layer("Dropout", rate=0.5, seed=[1, 2]), "cannot be made|cannot be built"),
         (many_layers, "more than the 2,048 layers that max_bytes=1,073,741,824 allows"),

@@ -130,6 +130,7 @@ HOSTILE = {
     "no selector": ("multicoat", lambda a: a.update(selector={})),
     "redraws": ("top_k", lambda a: a.update(redraws={"turned": True, "planes": [[3, 1, 0, 0]]})),
     "redraw numbers": ("top_k", lambda a: a.update(redraws={"numbers": [10**12], "planes": [[3, 1, 0, 0]]})),
+    "redraws again": ("top_k", lambda a: a.update(redraws={"numbers": [1, 1], "planes": [[3, 1, 0, 0]] * 2})),
     "redraw text": ("top_k", lambda a: a.update(redraws="all")),
 }
 
