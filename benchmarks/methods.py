@@ -211,16 +211,18 @@ class Case(NamedTuple):
     width: float
 
 
-def plan(network: str, shape: Any, classes: int) -> list[Case]:
-    """Returns what is compared, methods at equal k, methods at equal bytes, and learned weights."""
-    chosen = NETWORKS[network]
-    at_k = [Case("k", name, k, 1.0) for name in OF_K for k in chosen.fractions]
+def plan(network: str, methods: list[str], shape: Any, classes: int) -> list[Case]:
+    """Returns what is compared: methods at equal k, methods at equal bytes, and learned weights."""
+    chosen, learned = NETWORKS[network], next(iter(LEARNED))
+    at_k = [Case("k", name, k, 1.0) for name in OF_K for k in chosen.fractions if name in methods]
     at_bytes = [
         Case("bytes", name, k, find_width(network, method, k, shape, classes))
         for name, method in METHODS.items()
         for k in method.fractions
+        if name in methods
     ]
-    return [*at_k, *at_bytes, *(Case("learned", next(iter(LEARNED)), 1.0, width) for width in LEARNED_WIDTHS)]
+    of_learned = [Case("learned", learned, 1.0, width) for width in LEARNED_WIDTHS if learned in methods]
+    return [*of_learned, *at_k, *at_bytes]
 
 
 def read_rows(network: str) -> dict[Case, list[dict]]:
@@ -238,8 +240,8 @@ def find_best(rows: list[dict]) -> list[dict]:
     return [row for row in rows if row["rate"] == best["rate"]]
 
 
-def run(network: str, data: Any, part: int, parts: int) -> None:
-    for case in plan(network, data.image_shape, len(data.classes))[part::parts]:
+def run(network: str, data: Any, methods: list[str], part: int, parts: int) -> None:
+    for case in plan(network, methods, data.image_shape, len(data.classes))[part::parts]:
         rates = LEARNED_RATES if case.comparison == "learned" else RATES
         for seed in NETWORKS[network].seeds:
             for rate in rates if seed == 1 else [find_best(read_rows(network)[case])[0]["rate"]]:
@@ -274,6 +276,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="directory of TensorFlow Datasets, or folder of images")
     parser.add_argument("--network", default="fc", choices=NETWORKS)
+    names = [*METHODS, next(iter(LEARNED))]
+    parser.add_argument("--methods", nargs="*", default=names, choices=names, metavar="NAME", help="train only these")
     parser.add_argument("--part", default="0/1", help="which of how many parts of the runs: processes share the work")
     parser.add_argument("--table", action="store_true", help="print the stored results, train nothing")
     arguments = parser.parse_args()
@@ -286,7 +290,7 @@ def main() -> None:
     data = keras_popup.datasets.load(
         chosen.dataset, data_dir=arguments.data_dir, validation=0.1, augment=chosen.augment, seed=1
     )
-    run(arguments.network, data, *map(int, arguments.part.split("/")))
+    run(arguments.network, data, arguments.methods, *map(int, arguments.part.split("/")))
 
 
 if __name__ == "__main__":

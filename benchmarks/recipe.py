@@ -65,13 +65,18 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "k falls, cubic": {**_BETTER, "k_schedule": "cubic"},
     "Adam 3e-3": {**_BETTER, "optimizer": "adam", "rate": 3e-3},
     "signed": {**_BETTER, "selector": "signed"},
-    "multicoat": {**_BETTER, "selector": "multicoat:coats=2"},
+    "two coats": {**_BETTER, "selector": "multicoat:coats=2"},
+    "two coats, rate 0.1": {**_BETTER, "selector": "multicoat:coats=2", "rate": 0.1},
 }
-_OF_NORMS = {"trained norms": {**_BETTER, "train_norms": True}}
+_OF_NORMS: dict[str, dict[str, Any]] = {
+    "trained norms": {**_BETTER, "train_norms": True},
+    "trained norms, two coats": {**_BETTER, "train_norms": True, "selector": "multicoat:coats=2"},
+    "trained norms, signed": {**_BETTER, "train_norms": True, "selector": "signed"},
+}
 
 NETWORKS = {
     "resnet8": Network(keras_popup.models.ResNet8, 1.0, 8, {**_CHANGES, **_OF_NORMS}),
-    "conv4": Network(keras_popup.models.Conv4, 0.5, 8, _CHANGES),
+    "conv4": Network(keras_popup.models.Conv4, 0.25, 8, _CHANGES),
 }
 
 
