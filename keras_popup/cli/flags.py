@@ -150,8 +150,8 @@ def _describe_flags(values: flags.FlagValues, names: Sequence[str]) -> str:
             )
         if default is not None and not flag.boolean:
             text += f" Default: {default}."
-        elif field and any(hasattr(p, name) for p in PROTOCOLS["conv4"].values()):
-            text += f" Default: the model's protocol; for conv4 {getattr(PROTOCOLS['conv4']['edge-popup'], name)}."
+        elif field and (value := getattr(PROTOCOLS["conv4"]["edge-popup"], name, None)) not in (None, False):
+            text += f" Default: the model's protocol; for conv4 {value}."
         elif flag.boolean and flag.default:
             text += f" Default: on; --no{name} switches it off."
         lines.append(f"  --{name}")

@@ -189,7 +189,7 @@ _DATA = ("dataset", "data_dir", "image_size", "validation", "augment", "seed")
 
 def _load_data(config: RunConfig) -> Dataset:
     """Returns the data of a configuration. They are read once for all trials of this process."""
-    return _load_once(tuple(getattr(config, name) for name in _DATA))
+    return _load_once(tuple(config.resolve(name) if name == "augment" else getattr(config, name) for name in _DATA))
 
 
 # Two, as trials of two executions take turns between their splits.

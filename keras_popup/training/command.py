@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from keras_popup.training.config import PLACES, ResolvedRunConfig, RunConfig
+from keras_popup.training.config import PLACES, RunConfig
+from keras_popup.training.protocols import Protocol
 
 _PROGRAM = "keras-popup"
 
@@ -39,7 +40,7 @@ def list_flags(arguments: Mapping[str, Any]) -> list[tuple[str, str | bool]]:
     return flags
 
 
-_OF_PROTOCOL = tuple(ResolvedRunConfig.__annotations__)
+_OF_PROTOCOL = tuple(field.name for field in dataclasses.fields(Protocol))
 
 
 def _find_protocol(config: RunConfig) -> dict[str, Any]:

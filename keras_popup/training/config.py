@@ -242,8 +242,8 @@ class RunConfig:
     scaled: bool = option(
         False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
     )
-    train_norms: bool = option(
-        False,
+    train_norms: bool | None = option(
+        None,
         "Train gamma and beta of normalizations beside the masks. They add their bytes to a ticket.",
         not_for=("dense", "random", "finetune"),
     )
@@ -407,6 +407,10 @@ class RunConfig:
         """Returns the configuration of recorded arguments, also of those of an earlier version."""
         return RunConfig(**_with_new_names(recorded))
 
+    def _list_none(self) -> set[str]:
+        """Returns the names of the arguments that the method does not have."""
+        return {field.name for field in dataclasses.fields(RunConfig) if self.method in field.metadata["not_for"]}
+
     def _find_protocol(self) -> Protocol:
         recipe, method = RECIPES[self.recipe], "supermask" if self.draws else self.method
         if protocol := recipe.get(self.model, {}).get(method):
@@ -416,6 +420,11 @@ class RunConfig:
             f"The recipe {self.recipe!r} is for {', '.join(known)}. Received: model={self.model!r}, "
             f"method={method!r}. Leave `recipe` out, or give 'paper'."
         )
+
+    def resolve(self, name: str) -> Any:
+        """Returns an argument, or the protocol's in place of None."""
+        value = getattr(self, name)
+        return getattr(self._find_protocol(), name) if value is None else value
 
     def with_protocol(self) -> "ResolvedRunConfig":
         """Returns this configuration with the protocol's values in place of None.
@@ -437,9 +446,10 @@ class RunConfig:
                 f"`optimizer`='sgd' has no protocol for model={self.model!r}, method={self.method!r}. Give a learning "
                 "rate, such as --learning_rate 0.1."
             )
-        values = {**dataclasses.asdict(protocol), "selector": _SELECTOR_OF.get(self.method, "top_k")}
+        selector = protocol.selector or _SELECTOR_OF.get(self.method, "top_k")
+        values = {**dataclasses.asdict(protocol), "selector": selector}
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        missing = {name: value for name, value in values.items() if own[name] is None}
+        missing = {name: value for name, value in values.items() if own[name] is None and name not in self._list_none()}
         return ResolvedRunConfig(**{**own, **missing})
 
 
@@ -489,9 +499,12 @@ def read_arguments(recorded: Mapping[str, Any]) -> dict[str, Any]:
 def _with_new_names(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Returns recorded arguments of an earlier version by the names of this one.
 
-    `layer_k` had patterns, "conv*=0.3;dense*=0.5". `pixels` was for a base alone.
+    `layer_k` had patterns, "conv*=0.3;dense*=0.5". `pixels` was for a base alone. `train_norms` was False where a
+    method does not have it.
     """
     arguments = dict(recorded)
+    if arguments.get("method") in ("dense", "random", "finetune"):
+        arguments["train_norms"] = None
     if "base_pixels" in arguments:
         arguments["pixels"] = arguments.pop("base_pixels")
     text = arguments.pop("layer_k", None)

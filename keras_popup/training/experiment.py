@@ -21,7 +21,7 @@ def load_data(config: RunConfig) -> datasets.Dataset:
         data_dir=config.data_dir,
         image_size=config.image_size,
         validation=config.validation,
-        augment=config.augment,
+        augment=config.resolve("augment"),
         seed=config.seed,
     )
 
@@ -75,10 +75,10 @@ def build_model(
         return conversion.mask_model(
             model,
             k=_fractions(config, model),
-            selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
+            selector=selectors.Bernoulli(config.rescale) if config.draws else config.resolve("selector") or "top_k",
             kernel_initializer=kernel_initializer(config),
             scores_regularizer=l2,
-            train_norms=config.train_norms,
+            train_norms=bool(config.resolve("train_norms")),
             seed=config.seed,
         )
     finally:
@@ -131,9 +131,10 @@ _PIXELS = {"0_to_255": (1.0, 0.0), "0_to_1": (1 / 255, 0.0), "-1_to_1": (1 / 127
 
 def _preparation(config: RunConfig) -> list[keras.layers.Layer]:
     """Returns the layer that prepares pixels, if they are not standardized by the mean of the data."""
-    if config.pixels in (None, "standardized"):
+    pixels = config.resolve("pixels")
+    if pixels in (None, "standardized"):
         return []
-    scale, offset = _PIXELS[config.pixels]
+    scale, offset = _PIXELS[pixels]
     return [keras.layers.Rescaling(scale, offset, name="preprocessing")]
 
 
@@ -190,11 +191,11 @@ def _build_on_base(
     return conversion.mask_model(
         model,
         k=_fractions(config, model),
-        selector=selectors.Bernoulli(config.rescale) if config.draws else config.selector or "top_k",
+        selector=selectors.Bernoulli(config.rescale) if config.draws else config.resolve("selector") or "top_k",
         # The default is by magnitude, which is not at random.
         scores_initializer=config.scores_initializer or ("score_uniform" if config.method == "random" else None),
         scores_regularizer=l2,
-        train_norms=config.train_norms,
+        train_norms=bool(config.resolve("train_norms")),
         weights="keep",
         exclude=exclude,
         seed=config.seed,

@@ -21,6 +21,8 @@ class Protocol:
     label_smoothing: float = 0.0
     augment: str | None = None
     pixels: str | None = None
+    selector: str | None = None
+    train_norms: bool = False
 
 
 def _methods(edge_popup: Protocol, dense: Protocol | None = None) -> dict[str, Protocol]:
