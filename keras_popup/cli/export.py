@@ -108,6 +108,8 @@ def export(arguments: Sequence[str]) -> int:
             continue
         difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
         print(f"{result.format:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
+    if not failed:
+        say("next: how to run each of these files is in docs/deploy.md")
     return int(failed)
 
 
