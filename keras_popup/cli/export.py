@@ -84,6 +84,8 @@ def export(arguments: Sequence[str]) -> int:
             f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
         )
     file = find_model_file(path)
+    if not os.path.exists(path) and not values.out:
+        raise UsageError(f"--out is required for '{path}', a network inside the package, with one --format at a time.")
     outs = [
         values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "tf_saved_model"]) for name in formats
     ]
