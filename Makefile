@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 GPUS ?= GPU:0,GPU:1
 
-.PHONY: demo test test-integration test-slow test-more test-all test-gpu fuzz lint format bench docs wheel sdist clean
+.PHONY: demo test test-integration test-slow test-more test-all test-gpu test-backends fuzz lint format bench docs wheel sdist clean
 
 demo: .venv/demo
 	$(BIN)/keras-popup train --model conv2 --dataset digits --epochs 20 --out runs/demo --overwrite
@@ -31,6 +31,11 @@ test-gpu: .venv/installed
 	KERAS_POPUP_TEST_DEVICES=$(GPUS) TF_FORCE_GPU_ALLOW_GROWTH=true NVIDIA_TF32_OVERRIDE=0 \
 		$(BIN)/pytest -n 0 -m '' tests/distribution
 	$(BIN)/python benchmarks/devices.py --devices $(GPUS)
+
+# Tickets under Keras's other backends. JAX and PyTorch, with 2 GB of CUDA's libraries, are not in the other targets.
+test-backends: .venv/installed
+	$(BIN)/uv pip install --quiet --python .venv --editable '.[backends]'
+	KERAS_POPUP_NEEDS_BACKENDS=1 $(BIN)/pytest -n 0 -m '' tests/tickets/test_backends.py
 
 # Damaged tickets, packs, run folders and search folders. CHUNKS is how many seeds of each; one has some 220 cases.
 CHUNKS ?= 50

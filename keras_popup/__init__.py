@@ -1,17 +1,10 @@
 """Find and ship subnetworks of randomly weighted Keras networks."""
 
 import importlib
-import os
 import sys
 from pathlib import Path
 
 import lazy_loader
-
-if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
-    raise ImportError(
-        "keras_popup needs Keras's TensorFlow backend. Received: the environment variable "
-        f"KERAS_BACKEND={os.environ['KERAS_BACKEND']}. Set it to tensorflow, or unset it, before importing keras."
-    )
 
 __version__ = "0.2.0"
 

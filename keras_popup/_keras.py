@@ -38,6 +38,17 @@ TRACKING_OF_TENSORFLOW = {
     "_self_update_uid",
 }
 
+
+def require_tensorflow(what: str) -> None:
+    """Raises RuntimeError if Keras's backend is not TensorFlow. `what` begins the message: what needs it."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            f"{what} needs Keras's TensorFlow backend. Received: {keras.backend.backend()!r}. Set the environment "
+            "variable KERAS_BACKEND=tensorflow (or `backend` in ~/.keras/keras.json) before importing keras. Plain "
+            "models, which `load_ticket` and `pretrained.load` give, work under every backend."
+        )
+
+
 TRAINABLE, NON_TRAINABLE = "trainable_variables", "non_trainable_variables"
 
 

@@ -80,6 +80,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         width = max(map(len, by_class))
         for each, share in by_class.items():
             print(f"  {each:{width}}  {share:7.2%}")
+    say(f"next: keras-popup predict {path} IMAGE...")
     return 0
 
 

@@ -84,6 +84,8 @@ def export(arguments: Sequence[str]) -> int:
             f"--out is for one format. Received: {', '.join(formats)}. Leave it out to write beside the model."
         )
     file = find_model_file(path)
+    if not os.path.exists(path) and not values.out:
+        raise UsageError(f"--out is required for '{path}', a network inside the package, with one --format at a time.")
     outs = [
         values.out or os.path.join(os.path.dirname(file), EXPORT_NAMES[name or "tf_saved_model"]) for name in formats
     ]
@@ -108,6 +110,8 @@ def export(arguments: Sequence[str]) -> int:
             continue
         difference = f"{result.difference:.1e} (accepted: {result.tolerance:g})"
         print(f"{result.format:14} {result.bytes:>12,} bytes   largest difference {difference}   {result.path}")
+    if not failed:
+        say("next: how to run each of these files is in docs/deploy.md")
     return int(failed)
 
 

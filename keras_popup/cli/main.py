@@ -35,8 +35,8 @@ usage:
   keras-popup COMMAND --help    all flags of a command
   keras-popup --version
 
-MODEL is the folder of a run or search, a .keras file, a ticket, or a name of `keras-popup pretrained`; not a ticket
-for `ticket pack`.
+MODEL is the folder of a run or search, a .keras file, a ticket, or a name of `keras-popup pretrained`; for `ticket
+pack` only the first two.
 
 a first try, in under a minute:
   keras-popup predict fashion_mnist/fc examples/images/boot.png

@@ -14,7 +14,7 @@ usage:
   keras-popup pretrained        lists them
   keras-popup pretrained NAME   the card of one: data, licence, recipe, commands, accuracy, bytes
 
-Their names stand for MODEL in evaluate, predict, summary, export and ticket.
+Their names stand for MODEL in evaluate, predict, summary and export.
 
 examples:
   keras-popup pretrained fashion_mnist/fc

@@ -98,6 +98,8 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
     if base is None and (own := _find_base_of_run(path)):
         print(f" --base {own} leaves out what the base has")
     print(f" Written: {out}")
+    with_base = f", base={os.fspath(base)!r}" if base is not None else ""
+    print(f" Next: keras_popup.load_ticket({os.fspath(out)!r}{with_base}) in Python gives a plain Keras model")
     return 0
 
 
@@ -147,6 +149,7 @@ def _pack_tasks(given: list[str], base_file: str | None, values: flags.FlagValue
     tasks.save(values.out, include_base=values.include_base)
     print(pack_info(values.out))
     print(f" Written: {values.out}")
+    print(f" Next: keras_popup.TaskMasks.load({values.out!r}) in Python, or keras-popup ticket unpack --task NAME")
     return 0
 
 
@@ -199,6 +202,7 @@ def _unpack(command: str, arguments: Sequence[str]) -> int:
 
     write_atomically(out, write)
     print(f"{out}: {out.stat().st_size:,} bytes, from a ticket of {os.path.getsize(path):,}")
+    print(f"next: keras.models.load_model({os.fspath(out)!r}){', after import keras_popup' if values.masked else ''}")
     return 0
 
 

@@ -104,6 +104,7 @@ def mask_model(
         The masked `keras.Model`, with the same topology and layer names, not compiled. With `copy=False`, `model`.
 
     Raises:
+        RuntimeError: if Keras's backend is not TensorFlow.
         TypeError: if `model` is not a `keras.Model`, or if it cannot be copied.
         ValueError: if the model is not built, if no layer can be masked, if `k` keeps no weight of a kernel, if a
             pattern matches nothing, or if an initializer has a seed. (With a seed, all layers of the same shape would
@@ -117,6 +118,7 @@ def mask_model(
     >>> [layer.kept for layer in masked.layers if hasattr(layer, "kept")]
     [70560, 15000]
     """
+    _keras.require_tensorflow("mask_model")
     check_model(model, "mask_model")
     if weights not in ("random", "keep"):
         raise ValueError(f"`weights` must be 'random' or 'keep'. Received: {weights!r}.")

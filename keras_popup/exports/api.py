@@ -128,6 +128,7 @@ def export(
     ('tf_saved_model', True)
     """
     target = Path(filepath).resolve()  # replaces the target of a link, not the link
+    _keras.require_tensorflow("keras_popup.export")
     format = _check_format(target, format)
     if not isinstance(model, keras.Model):
         raise TypeError(f"export takes a keras.Model. Received: {type(model).__name__}.")

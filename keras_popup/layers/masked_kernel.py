@@ -138,6 +138,7 @@ class MaskedKernel:
     """
 
     def __init__(self, layer: Any, spec: KernelSpec, arguments: KernelArguments, scores_regularizer: Any = None):
+        _keras.require_tensorflow("A masked layer")
         self.layer, self.spec = layer, spec
         self.seed, self.selector = arguments.seed, arguments.selector
         self.scores_initializer, self.initializer = arguments.scores_initializer, arguments.initializer

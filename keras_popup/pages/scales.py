@@ -80,7 +80,7 @@ def percent_format(scale: Scale) -> Callable[[float], str]:
 
 def number_format(value: float) -> str:
     """Returns a number of an axis as short text: 0.05, 20, 1.5k, 2M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * size or (abs(value) >= size and letter != "k") or abs(value) >= 1e4 == size:
-            return f"{value / size:g}{letter}"
+    for least, unit, letter in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / unit:g}{letter}"
     return f"{value:g}"

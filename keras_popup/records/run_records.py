@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import math
 from typing import Any
 
 from keras_popup.records.folder import History
@@ -109,10 +110,13 @@ class MaskRecord:
     scores_left_out: list[int]
 
     def __post_init__(self) -> None:
-        if not self.weights or not self.map or len(self.cells()) != self.rows * self.columns:
+        if self.rows < 1 or self.columns < 1 or len(self.cells()) != self.rows * self.columns:
             raise ValueError(f"the map of '{self.path}' has not {self.rows} x {self.columns} cells")
-        if len(self.scores_kept) != len(self.scores_left_out):
-            raise ValueError(f"the scores of '{self.path}' are not in the same parts")
+        if not 0 <= self.kept <= self.weights or not self.weights:
+            raise ValueError(f"'{self.path}' keeps {self.kept} of {self.weights} weights")
+        same = 0 < len(self.scores_kept) == len(self.scores_left_out)
+        if not same or not -math.inf < self.low <= self.high < math.inf:
+            raise ValueError(f"the scores of '{self.path}' are not in equal parts from {self.low} to {self.high}")
 
     def cells(self) -> bytes:
         """Returns the bytes of the map."""

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import os
 
-from keras_popup import __version__
+from keras_popup import __version__, _keras
 from keras_popup._versions import package_versions
 from keras_popup.records import BestRecord, SearchFolder, best_trial
 from keras_popup.search.baselines import baseline_widths, train_baselines
@@ -71,6 +71,7 @@ def search(
         DamagedError: a ValueError, if a file of the search in `out` is not what was written.
         RuntimeError: if no trial has succeeded.
     """
+    _keras.require_tensorflow("A search")
     on_ray = ray_address is not None or (workers or 1) > 1
     _check_workers(workers, on_ray, gpus_per_worker, stall_minutes)
     folder = SearchFolder(os.path.abspath(out))

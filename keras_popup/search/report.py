@@ -183,7 +183,7 @@ def _judge(search: _Search) -> str:
         others = f"{near} other trials are" if near > 1 else "One other trial is"
         sentences.append(f"{others} within one standard error of the best.")
     if search.config["executions"] == 1 and len(search.full) > 3:
-        sentences.append("The best of many by chance looks better than it is: its accuracy is on the high side.")
+        sentences.append("The best of many trials is partly luck: expect a little less of new images.")
     return " ".join(sentences)
 
 

@@ -11,12 +11,6 @@ from numpy.typing import NDArray
 from keras_popup.selectors import programs
 from keras_popup.selectors.counts import check_kept, count_kept, entropy_bits
 
-if keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        f"keras_popup needs Keras's TensorFlow backend. Received: {keras.backend.backend()!r}. Set the "
-        "environment variable KERAS_BACKEND=tensorflow (or `backend` in ~/.keras/keras.json) before importing keras."
-    )
-
 
 class Selector:
     """Base class of selectors: chooses the weights that a layer keeps, from their scores.

@@ -196,6 +196,8 @@ def load_ticket(
     The file may come from a stranger: loading runs no code of the file, and checks all counts before it takes memory
     for them. A damaged file is an error, and so is a file whose weights would differ from the saved ones.
 
+    A plain model works under every backend of Keras: TensorFlow, JAX and PyTorch.
+
     Args:
         filepath: path of the file.
         masked: bool. True returns a masked model, for further training. A ticket does not store the scores, so the
@@ -216,11 +218,14 @@ def load_ticket(
 
     Raises:
         OSError: if the file cannot be read.
+        RuntimeError: for `masked=True`, if Keras's backend is not TensorFlow.
         ImportError: if a package of `trust` is not installed.
         TicketError: (a ValueError) if the file is not a ticket, is damaged or too large, if the random numbers of
             this machine or version differ from those that it was saved with, or if it needs a base and `base` is
             missing or another model.
     """
+    if masked:
+        _keras.require_tensorflow("load_ticket(masked=True)")
     with add_path(filepath):
         ticket = file_format.read(Path(filepath), max_bytes)
         if "preprocessing" not in ticket.made:

@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_popup import _keras
 from keras_popup.layers import is_graph, walk
@@ -258,8 +257,8 @@ def _shorten(error: Exception) -> str:
     return text if len(text) < 1000 else f"{text[:300]} [...] {text[-600:]}"
 
 
-def _make_zeros(shape: Any, dtype: Any = None) -> tf.Tensor:
-    return tf.zeros(shape, dtype)
+def _make_zeros(shape: Any, dtype: Any = None) -> Any:
+    return keras.ops.zeros(shape, dtype)
 
 
 def check_shapes(ticket: file_format.Ticket, variables: dict[tuple[str, str], Any]) -> None:

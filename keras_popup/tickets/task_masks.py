@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_popup import _keras
 from keras_popup._versions import package_versions
 from keras_popup.tickets import architecture, file_format, limits, mask_record, pack_format, task_inference
 from keras_popup.tickets.base import LEAST_BYTES, Base
@@ -67,6 +68,7 @@ class TaskMasks(Mapping[str, keras.Model]):
     """
 
     def __init__(self, base: Any, *, max_in_use: int = 4) -> None:
+        _keras.require_tensorflow("TaskMasks")
         if type(max_in_use) is not int or max_in_use < 1:
             raise ValueError(f"`max_in_use` must be a positive integer. Received: {max_in_use!r}.")
         self._base = Base(base)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_popup import conversion, datasets, distribution, draws, records, tickets
+from keras_popup import _keras, conversion, datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
 from keras_popup.callbacks import SCHEDULES, IterativeRandomization, KSchedule, MaskStatistics
 from keras_popup.distribution import Cluster, Placement
@@ -79,6 +79,7 @@ def train(
         ConnectionError, TimeoutError: if another worker is lost, or does not come in time.
         DivergenceError: if the loss becomes NaN or infinite. The checkpoint of the last good epoch stays.
     """
+    _keras.require_tensorflow("Training masks")
     resolved = config.with_protocol()
     experiment.find_base(resolved)
     experiment.kernel_initializer(resolved)  # a wrong name is an error before data are read, or made

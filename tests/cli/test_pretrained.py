@@ -37,3 +37,9 @@ def test_predict_names_what_it_takes(capsys):
     status, _, err = run(capsys, "predict", "mnist/fc", str(BOOT))
     assert status == 2
     assert "or one of `keras-popup pretrained`" in err
+
+
+def test_export_writes_nothing_into_the_package(capsys):
+    status, _, err = run(capsys, "export", "digits/fc", "--format", "litert")
+    assert status == 2
+    assert "--out is required for 'digits/fc', a network inside the package" in err

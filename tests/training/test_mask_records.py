@@ -48,6 +48,25 @@ def test_masks_come_back_and_damage_is_named(tmp_path):
     path.write_text(json.dumps(content))
     with pytest.raises(records.DamagedError, match="masks.json' is damaged: its checksum differs.*for pictures only"):
         run.masks()
-    run.write("masks.json", {name: value for name, value in content.items() if name != "checksum"})
-    with pytest.raises(records.DamagedError, match=r"the map of 'dense1' has not 7 x 4 cells"):
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rows", 7, "the map of 'dense1' has not 7 x 4 cells"),
+        ("columns", -4, "the map of 'dense1' has not 6 x -4 cells"),
+        ("kept", 99, "'dense1' keeps 99 of 24 weights"),
+        ("scores_kept", [], "the scores of 'dense1' are not in equal parts"),
+        ("low", float("nan"), "the scores of 'dense1' are not in equal parts"),
+        ("map", "?", "dense1|base64|padding|cells"),
+    ],
+)
+def test_masks_that_cannot_be_are_errors(name, value, message, tmp_path):
+    model = small_model()
+    run = make_run(tmp_path / "run", model, 1)
+    run.write_masks(describe_masks(model))
+    content = json.loads((run.path / "masks.json").read_text())
+    content["kernels"][0][name] = value
+    run.write("masks.json", {key: each for key, each in content.items() if key != "checksum"})
+    with pytest.raises(records.DamagedError, match=message):
         run.masks()
