@@ -10,7 +10,7 @@ from keras_popup.tickets.file_format import BaseTensor, Mask, Tensor, Ticket, Ti
 _PLAIN = 12  # bytes a weight of the kernel that is decoded, in addition to its variable
 _IN_PLANES = 16  # if its mask is coded in planes of bits
 _FIXED = 28  # if parts of it are fixed, which are drawn from a seed and sorted
-_MASKED = 32  # for `masked=True`: while scores for its mask are made and the mask is chosen again
+_MASKED = 28  # for `masked=True`: while scores for its mask are made and the mask is chosen again
 _SCORES = 4
 
 _STEPS_PER_BYTE = 8
