@@ -37,13 +37,12 @@ def main() -> None:
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     for number, (method, points) in enumerate(find_points(arguments.network).items()):
         sizes, accuracies, spreads = zip(*points, strict=True)
-        style = "--" if method in LEARNED else "-"
         axes.errorbar(
             [size / 1000 for size in sizes],
             accuracies,
             spreads,
             label=LABELS.get(method, method),
-            linestyle=style if len(points) > 2 else "",
+            linestyle="--" if method in LEARNED else "",
             marker="sovD^<>P*X"[number % 10],
             markersize=5,
             color=f"C{number % 10}" if method not in LEARNED else str(0.2 + 0.25 * list(LEARNED).index(method)),
