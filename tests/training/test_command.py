@@ -15,6 +15,8 @@ CONFIGS = [
     RunConfig(model="conv4", method="supermask", rescale=True, precision="mixed_bfloat16"),
     RunConfig(model="fc", optimizer="adam", learning_rate=0.001),
     RunConfig(model="conv2", method="supermask", recipe="zhou"),
+    RunConfig(model="fc", recipe="tuned"),
+    RunConfig(model="resnet8", recipe="tuned", train_norms=False, selector="top_k"),
     RunConfig(model="conv2", method="supermask", recipe="zhou", augment="crop_flip", pixels="-1_to_1"),
     RunConfig(model="fc", method="dense", optimizer="adam"),
     RunConfig(model="fc", selector="multicoat:coats=3", train_norms=True, mask_statistics="history"),
