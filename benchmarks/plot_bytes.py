@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, help="the PNG file to write")
     parser.add_argument("--network", default="fc")
-    parser.add_argument("--least", type=float, default=75.0, help="the lowest accuracy drawn (default: %(default)s)")
+    parser.add_argument("--least", type=float, default=80.0, help="the lowest accuracy drawn (default: %(default)s)")
     arguments = parser.parse_args()
     plt.rcParams.update({**matplotlib_settings(), "axes.grid": True})
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
