@@ -16,7 +16,7 @@ from keras_popup import cli
 pytestmark = [pytest.mark.integration, pytest.mark.rare]
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT = 300
+TIMEOUT = 900  # Ray gives its workers a low priority, and each imports TensorFlow
 FLAGS = (*LONG, "--epochs", "40", "--max_trials", "3")
 
 
@@ -93,10 +93,10 @@ def test_search_on_two_hosts_survives_the_loss_of_each(cluster, tmp_path):
 
     folder = tmp_path / "search"
     driver = cluster.search(folder)
-    alive(folder, epochs=3)
+    alive(folder, epochs=3, limit=TIMEOUT)
     cluster.hosts.kill_all(1)
     cluster.join()
-    alive(folder, epochs=5)
+    alive(folder, epochs=5, limit=TIMEOUT)
     driver.send_signal(signal.SIGKILL)
     driver.communicate()
     finish(cluster.search(folder, "--resume"))
