@@ -87,7 +87,7 @@ const kerasPopupTicket = (() => {
     if (size !== bytes.length) fail(`it is damaged: it has ${bytes.length} bytes, and should have ${size}`);
     const digest = Array.from(bytes.subarray(-DIGEST), (byte) => byte.toString(16).padStart(2, "0")).join("");
     if (sha256(bytes.subarray(0, -DIGEST)) !== digest) fail("it is damaged: its checksum does not match");
-    if (length > Math.max(2 ** 20, maxBytes / 256)) fail(`its manifest would have ${length} bytes`);
+    if (length > Math.max(2 ** 20, maxBytes / 1024)) fail(`its manifest would have ${length} bytes`);
     const text = await inflate(bytes.subarray(HEADER, HEADER + packed), length, "its manifest");
     let manifest = null;
     try {

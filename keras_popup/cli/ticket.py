@@ -267,4 +267,4 @@ def _find_base_file(values: flags.FlagValues) -> str | None:
 
 def _define_max_bytes(values: flags.FlagValues) -> None:
     text = "The most bytes that unpacking may take at its peak. Raise it for large models that you trust."
-    flags.DEFINE_integer("max_bytes", 1 << 30, text, lower_bound=0, upper_bound=1 << 50, flag_values=values)
+    flags.DEFINE_integer("max_bytes", 4 << 30, text, lower_bound=0, upper_bound=1 << 50, flag_values=values)

@@ -57,7 +57,7 @@ _LITERALS = {"__bytes__", "__complex__", "__ellipsis__", "__keras_tensor__", "__
 
 # The limit for the number of layers, because Keras is slow with many layers.
 _LEAST_LAYERS = 256
-_BYTES_PER_LAYER = 1 << 19
+_BYTES_PER_LAYER = 1 << 21
 _CONNECTIONS_PER_LAYER = 4  # inputs of calls; large networks have one or two a layer
 
 

@@ -210,7 +210,7 @@ def load_ticket(
             registered yourself do not need this.
         max_bytes: int, the limit for the size of the file, and for the memory that loading takes at its peak: some 5
             bytes for each weight, 9 with `masked`, and for the largest kernel 12 to 28 in addition. It also limits the
-            number of layers and of their calls, each to one per 512 KiB, but not below 256, and the work of decoding.
+            number of layers and of their calls, each to one per 2 MiB, but not below 256, and the work of decoding.
 
     Returns:
         A `keras.Model`, not compiled. With `masked=False`, it has stock layers, and its weights are those of

@@ -23,8 +23,8 @@ from keras_popup._files import PACK_MAGIC, write_atomically
 from keras_popup._fractions import check_k
 from keras_popup.tickets import mask_coding
 
-MAX_BYTES = 1 << 30
-"""The default limit for the size of a ticket's unpacked weights, in bytes: 1 GiB."""
+MAX_BYTES = 4 << 30
+"""The default limit for the memory that a ticket takes at the peak, in bytes: 4 GiB."""
 
 _MAGIC = b"\x89KPT\r\n\x1a\n"  # not valid text; programs that convert line ends damage it visibly
 # A change of the layout of the bytes needs a new version. New versions must still read this one.
@@ -34,7 +34,7 @@ DIGEST = 32  # SHA-256
 
 # The limit for the decompressed manifest: the larger one of _LEAST_MANIFEST bytes and max_bytes // _MANIFEST_SHARE.
 _LEAST_MANIFEST = 1 << 20
-_MANIFEST_SHARE = 256
+_MANIFEST_SHARE = 1024
 
 _MOST_AXES = 32
 

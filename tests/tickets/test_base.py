@@ -120,7 +120,7 @@ def test_ticket_with_a_base_of_other_dtypes(dtype, tmp_path):
 def test_load_ticket_refuses_wrong_descriptions_of_a_base(base, value, tmp_path):
     path = tmp_path / "task.ticket"
     keras_popup.save_ticket(task_of(base), path, base=base)
-    ticket = file_format.read(path, 1 << 30)
+    ticket = file_format.read(path, file_format.MAX_BYTES)
 
     class Wrong:
         def to_json(self):

@@ -104,7 +104,7 @@ WRITER = """
     from pathlib import Path
     from keras_popup.tickets import file_format
     path = Path(sys.argv[1])
-    ticket = file_format.read(path, 1 << 30)
+    ticket = file_format.read(path, file_format.MAX_BYTES)
     print("ready", flush=True)
     for number in itertools.count():
         ticket.made["notes"] = [number, "x" * 3_000_000]
@@ -126,7 +126,7 @@ def test_write_that_is_killed_leaves_a_whole_file(original, kills, tmp_path):
         time.sleep(0.05 + delay)
         writer.send_signal(signal.SIGKILL)
         writer.communicate(timeout=60)
-        notes = file_format.read(path, 1 << 30).made.get("notes", [-1])
+        notes = file_format.read(path, file_format.MAX_BYTES).made.get("notes", [-1])
         numbers.append(notes[0])
     assert max(numbers) >= 0  # something was written in between
 

@@ -122,7 +122,7 @@ def many_connections(manifest):
 
 
 def many_planes(manifest):
-    manifest["masks"][0]["shape"] = [2**12, 2**12]
+    manifest["masks"][0]["shape"] = [2**13, 2**13]
     manifest["masks"][0]["arguments"]["coding"] = {"planes": [[0, 0, 0, 0]] * 600}
 
 
@@ -160,11 +160,11 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
     [
         (first_mask(kept=0), "does not|keeps"),
         (first_mask(kept=721), "keeps 721 of 720 weights"),
-        (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, more than max_bytes=1,073,741,824"),
-        (first_mask(shape=[2**14, 2**13]), "take some .* bytes at the peak, more than max_bytes=1,073,741,824"),
+        (first_mask(shape=[3, 3, 2, 2**40]), "would take .* bytes unpacked, more than max_bytes=4,294,967,296"),
+        (first_mask(shape=[2**15, 2**14]), "take some .* bytes at the peak, more than max_bytes=4,294,967,296"),
         (
             many_planes,
-            "take 10,083,.* steps, more than the 8,589,934,592",
+            "take 40,332,.* steps, more than the 34,359,738,368",
         ),
         (first_mask(shape=[3, 3, 40, 2]), r"weight .0. of layer .conv. is .*\(3, 3, 40, 2\) in its list"),
         (first_mask(shape=[1] * 40), "40 axes"),
@@ -231,15 +231,15 @@ REGULARIZER = {"module": "builtins", "class_name": "__lambda__", "config": {"cod
         # What Keras makes at once, however large, while shapes only are wanted.
         (with_layer("Dense", units=10**5, lora_rank=1), "layer 'evil' has lora_rank=1"),
         (with_layer("LSTM", units=10**10, stateful=True), "layer 'evil' has stateful=True"),
-        (wide_normalization, "'evil' would take 137,438,953,472 bytes, more than max_bytes=1,073,741,824"),
+        (wide_normalization, "'evil' would take 137,438,953,472 bytes, more than max_bytes=4,294,967,296"),
         # The format of earlier versions of Keras, in which it looks for other classes than those named.
         (without_module("Lambda", "keras_popup>TopK"), "names a class 'Lambda' without its module"),
         (without_module("keras_popup>MaskedDense", "keras_popup>TopK"), "without its module"),
-        (many_connections, "more than the 8,192 connections that max_bytes=1,073,741,824 allows"),
-        (many_calls, "more than the 2,048 calls of layers that max_bytes=1,073,741,824 allows"),
+        (many_connections, "more than the 8,192 connections that max_bytes=4,294,967,296 allows"),
+        (many_calls, "more than the 2,048 calls of layers that max_bytes=4,294,967,296 allows"),
         (with_layer("Dropout", rate=0.5, seed=[2**70, -1]), "cannot be made|cannot be built"),
         (with_layer("Dropout", rate=0.5, seed=[1, 2]), "cannot be made|cannot be built"),
-        (many_layers, "more than the 2,048 layers that max_bytes=1,073,741,824 allows"),
+        (many_layers, "more than the 2,048 layers that max_bytes=4,294,967,296 allows"),
         (nested, "nested too deeply"),
         (lambda m: b"{}", "no valid `model`"),
         (lambda m: b"[]", "not a JSON object"),
