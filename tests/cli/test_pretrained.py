@@ -24,7 +24,7 @@ def test_pretrained_prints_a_card(capsys):
 def test_pretrained_refuses_other_names(capsys):
     status, _, err = run(capsys, "pretrained", "mnist")
     assert status == 2
-    assert "NAME must be one of digits/fc, fashion_mnist/fc" in err
+    assert "NAME must be one of cifar10/conv4, " in err
 
 
 def test_predict_takes_the_name_of_a_network(capsys):
