@@ -141,19 +141,19 @@ def train(network: str, name: str, k: float, width: float, rate: float, seed: in
     model = build(network, method, k, width, seed, data.image_shape, len(data.classes))
     seconds = fit_by_rate(model, network, rate, seed, data, [method.redraw()] if method.redraw else [])
     info = ship(model, data)
+    size = {"ticket_bytes": info.bytes, "weights": sum(row.weights for row in info.layers)}
     return {
-        "network": network,
-        "method": name,
-        "k": k,
-        "width": width,
-        "rate": rate,
-        "epochs": NETWORKS[network].epochs,
-        "seed": seed,
+        **describe(network, name, k, width, rate, seed),
         "accuracy": measure(model, data),
-        "ticket_bytes": info.bytes,
-        "weights": sum(row.weights for row in info.layers),
+        **size,
         **describe_run(seconds),
     }
+
+
+def describe(network: str, method: str, k: float, width: float, rate: float, seed: int) -> dict[str, Any]:
+    """Returns what a row says of how its network was trained."""
+    epochs = NETWORKS[network].epochs
+    return {"network": network, "method": method, "k": k, "width": width, "rate": rate, "epochs": epochs, "seed": seed}
 
 
 def fit_by_rate(model: keras.Model, network: str, rate: float, seed: int, data: Any, callbacks: list[Any]) -> float:
@@ -179,26 +179,14 @@ def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list
             shipped.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
         else:
             shipped = model
-        rows.append(
-            {
-                "network": network,
-                "method": name,
-                "k": 1.0,
-                "width": width,
-                "rate": rate,
-                "epochs": NETWORKS[network].epochs,
-                "seed": seed,
-                "accuracy": measure(shipped, data),
-                # g_idx are numbers from 0 up, which nobody ships.
-                "ticket_bytes": sum(
-                    len(zlib.compress(np.ascontiguousarray(v.numpy()).tobytes(), 9))
-                    for v in shipped.variables
-                    if v.name != "g_idx"
-                ),
-                "weights": sum(array.size for array in learned),
-                **describe_run(seconds),
-            }
-        )
+        # g_idx are numbers from 0 up, which nobody ships.
+        arrays = [np.ascontiguousarray(v.numpy()) for v in shipped.variables if v.name != "g_idx"]
+        size = {
+            "ticket_bytes": sum(len(zlib.compress(array.tobytes(), 9)) for array in arrays),
+            "weights": sum(array.size for array in learned),
+        }
+        described = describe(network, name, 1.0, width, rate, seed)
+        rows.append({**described, "accuracy": measure(shipped, data), **size, **describe_run(seconds)})
     return rows
 
 
