@@ -228,7 +228,7 @@ def _find_size(source: Source, batch_size: int, number: tf.Tensor) -> tf.Tensor:
 
 
 def _drop_sizes(batches: tf.data.Dataset) -> tf.data.Dataset:
-    return batches.map(lambda images, labels, size: (images, labels)).prefetch(tf.data.AUTOTUNE)
+    return batches.map(lambda images, labels, size: (images, labels))
 
 
 def _load_digits() -> tuple[list[str], ArraySource, ArraySource]:

@@ -12,6 +12,8 @@ from keras_popup._fractions import check_k
 from keras_popup.training.protocols import _DENSE_ADAM, _SMALL, BASE, PROTOCOLS, RECIPES, Protocol
 
 _SELECTOR_OF = {"supermask": "bernoulli"}
+_WITHOUT_NORMS = ("dense", "random", "finetune")
+"""The methods that do not train normalizations beside masks."""
 
 
 class Bounds(NamedTuple):
@@ -246,7 +248,7 @@ class RunConfig:
     train_norms: bool | None = option(
         None,
         "Train gamma and beta of normalizations beside the masks. They add their bytes to a ticket.",
-        not_for=("dense", "random", "finetune"),
+        not_for=_WITHOUT_NORMS,
     )
     epochs: int | None = option(None, "Passes over the training images.", bounds=between(1, MOST))
     batch_size: int | None = option(
@@ -504,7 +506,7 @@ def _with_new_names(recorded: Mapping[str, Any]) -> dict[str, Any]:
     method does not have it.
     """
     arguments = dict(recorded)
-    if arguments.get("method") in ("dense", "random", "finetune"):
+    if arguments.get("method") in _WITHOUT_NORMS:
         arguments["train_norms"] = None
     if "base_pixels" in arguments:
         arguments["pixels"] = arguments.pop("base_pixels")
