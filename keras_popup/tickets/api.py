@@ -349,11 +349,12 @@ def _read_back(content: bytes, plain: keras.Model) -> None:
             f"Model '{plain.name}' cannot be saved as a ticket, because load_ticket would refuse it: {error}. Nothing "
             "was written."
         ) from error
+    ticket = file_format.from_bytes(content, sys.maxsize)
     _logger.warning(
         "This ticket is large: to load it, pass max_bytes of more than %s to load_ticket. At its peak, loading takes "
         "some %s bytes, and some %s with masked=True.",
         f"{MAX_BYTES:,}",
-        *(f"{limits.compute_peak(file_format.from_bytes(content, sys.maxsize), masked=m):,}" for m in (False, True)),
+        *(f"{limits.compute_peak(ticket, masked=masked):,}" for masked in (False, True)),
     )
 
 
