@@ -71,6 +71,18 @@ _CHANGES: dict[str, dict[str, Any]] = {
 _OF_NORMS: dict[str, dict[str, Any]] = {
     "trained norms": {**_BETTER, "train_norms": True},
     "trained norms, two coats": {**_BETTER, "train_norms": True, "selector": "multicoat:coats=2"},
+    "trained norms, two coats, rate 0.2": {
+        "rate": 0.2,
+        "l2": 0.0,
+        "train_norms": True,
+        "selector": "multicoat:coats=2",
+    },
+    "trained norms, two coats, k = 0.3": {
+        **_BETTER,
+        "train_norms": True,
+        "selector": "multicoat:coats=2",
+        "k": 0.3,
+    },
     "trained norms, signed": {**_BETTER, "train_norms": True, "selector": "signed"},
 }
 

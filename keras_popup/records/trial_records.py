@@ -244,6 +244,7 @@ class StartedRecord:
         trial: int, its number, from 1.
         after: int, how many trials had ended before the tuner chose it.
         values: dict of all values of the tuner.
+        length_scale: float, of the Gaussian process by which Bayesian optimization chose it; None without one.
     """
 
     file: ClassVar[str] = "started.jsonl"
@@ -254,6 +255,7 @@ class StartedRecord:
     trial: int
     after: int
     values: dict[str, Any]
+    length_scale: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

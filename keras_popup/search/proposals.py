@@ -18,6 +18,8 @@ from keras_popup.search.config import SearchConfig
 
 try:
     import keras_tuner
+
+    from keras_popup.search.bayesian import RepeatableBayesianOptimization
 except ImportError as error:
     raise ImportError(
         f"A search needs Keras Tuner. Install the extra: pip install 'keras-popup[tuning]'. ({error})"
@@ -63,7 +65,8 @@ class Proposals:
 
     The oracle's own files are not used. A kill while they are written damages them, and they lack a part of the state
     of Bayesian optimization and grids. Instead, the same questions are asked again in the same order, and the oracle
-    gives the same answers.
+    gives the same answers. Those of Bayesian optimization take seconds each: all but the last are taken from the
+    records. The last is asked for again, and compared.
 
     Args:
         config: `SearchConfig`.
@@ -91,7 +94,7 @@ class Proposals:
             kinds = {
                 "random": keras_tuner.oracles.RandomSearchOracle,
                 "grid": keras_tuner.oracles.GridSearchOracle,
-                "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+                "bayesian": RepeatableBayesianOptimization,
             }
             number = config.max_trials or (None if config.tuner == "grid" else _DEFAULT_TRIALS)
             self._oracle = kinds[config.tuner](max_trials=number, **options)
@@ -191,6 +194,8 @@ class Proposals:
             self._oracle.max_trials = max(self._oracle.max_trials, len(started))
         # The oracle's answers depend on nothing else than how many trials had ended before each question.
         for record in started:
+            if record.length_scale is not None and record is not started[-1]:
+                self._oracle.take_next(record.values, record.length_scale)
             if record.trial != len(self._trials) + 1:
                 raise ValueError(_lacks(len(self._trials) + 1))
             if record.after > len(ended):  # a kill leaves no such files
@@ -229,7 +234,8 @@ class Proposals:
             ended: how many trials have ended.
         """
         values = self._trials[proposal.number].hyperparameters.values
-        return StartedRecord(trial=proposal.number, after=ended, values=values)
+        length_scale = getattr(self._oracle, "length_scale", None)
+        return StartedRecord(trial=proposal.number, after=ended, values=values, length_scale=length_scale)
 
 
 def _lacks(trial: int) -> str:

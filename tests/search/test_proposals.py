@@ -6,6 +6,7 @@ import random
 from typing import NamedTuple
 
 import pytest
+import scipy.optimize
 from searches import FC
 from tables import TUNERS
 
@@ -142,6 +143,42 @@ def test_proposals_of_bayesian_try_all_of_a_few_values():
     again = proposals("bayesian", **few)
     waiting = again.replay(started[:7], ended[:6])
     assert simulate(again, 1, random.Random(0), waiting, ended[:6]) == (started[7:], ended)
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.integration)])
+def test_proposals_of_bayesian_are_searched_for_once(workers, monkeypatch, caplog):
+    """Those of before a kill are taken from the records, and the next ones are the same, to the last bit."""
+    started, ended = simulate(proposals("bayesian", max_trials=14), workers, random.Random(0))
+    cut = 12
+    assert {record.length_scale is None for record in started[:cut]} == {True, False}
+    before = [each for each in ended if each.trial in {record.trial for record in started[:cut]}][: started[cut].after]
+    searches = []
+    monkeypatch.setattr(
+        "scipy.optimize.minimize",
+        lambda *_, minimize=scipy.optimize.minimize, **more: searches.append(1) or minimize(*_, **more),
+    )
+    oracle = proposals("bayesian", max_trials=14)
+    oracle.replay(started[:cut], before)
+    assert len(searches) <= 50 + 21  # of one proposal: starts of the search, and of the fit
+    assert not caplog.records
+    assert oracle.record(oracle.propose(), len(before)) == started[cut]
+
+
+def test_proposals_of_bayesian_are_searched_for_again_without_a_length_scale():
+    """Records of earlier versions have none."""
+    started, ended = simulate(proposals("bayesian", max_trials=11), 1, random.Random(0))
+    older = [dataclasses.replace(record, length_scale=None) for record in started[:10]]
+    oracle = proposals("bayesian", max_trials=11)
+    assert oracle.replay(older, ended[:10]) == []
+    assert oracle.record(oracle.propose(), 10) == started[10]
+
+
+def test_proposals_of_bayesian_find_a_last_record_that_is_another(caplog):
+    started, ended = simulate(proposals("bayesian"), 1, random.Random(0))
+    assert started[9].length_scale
+    another = dataclasses.replace(started[9], values={**started[9].values, "k": 0.5})
+    proposals("bayesian").replay([*started[:9], another], ended[:9])
+    assert "proposes another trial 10 now" in caplog.text
 
 
 @pytest.mark.parametrize("tuner", ["random", "grid"])

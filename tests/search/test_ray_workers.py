@@ -37,6 +37,21 @@ def test_ray_workers_find_what_one_finds_though_some_are_killed(tmp_path):
     assert sum("Going on after epoch" in log for log in logs) >= 1
 
 
+@pytest.mark.integration
+@pytest.mark.rare
+def test_ray_workers_work_where_ray_asks_for_tokens(tmp_path):
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("0123456789abcdef" * 4)
+    folder = tmp_path / "search"
+    flags = [*LONG, "--epochs", "2", "--max_trials", "2", "--workers", "2"]
+    environment = {"HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    process = started(*flags, "--out", str(folder), **environment)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert [record["status"] for record in lines(folder)] == ["completed"] * 2
+
+
 @pytest.mark.parametrize(
     ("error", "match"),
     [

@@ -49,6 +49,7 @@ RECORDS = [
     BestRecord(**OWN, execution=0, test={"accuracy": 0.2}, refit={"ticket_bytes": 9}),
     BaselineRecord(width=0.5, score=0.25, **RESULT.common()),
     StartedRecord(trial=3, after=2, values={"k": 0.3, "tuner/epochs": 2}),
+    StartedRecord(trial=4, after=2, values={"k": 0.3}, length_scale=0.1),
     Heartbeat(epoch=1, epochs=3, execution=0, host="here", pid=7, batch=4),
     EXECUTION,
 ]

@@ -34,13 +34,14 @@ COMMAND = "import signal, sys; from keras_popup import cli; signal.signal(signal
 COMMAND += "sys.exit(cli.main())"
 
 
-def started(*flags):
+def started(*flags, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, "search", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, **environment},
     )
 
 
