@@ -86,7 +86,8 @@ class FrozenInitializer(keras.initializers.Initializer):
         seed: integer in [0, 2**64), or None. With None, a masked layer fills in its own seed; outside of a masked
             layer, the first call draws a seed and keeps it.
         scaled: bool, whether sigma is divided by sqrt(k). A sum over the kept weights then has the variance that
-            a sum over all weights has without `scaled`.
+            a sum over all weights has without `scaled`. The code of Ramanujan et al. divides by sqrt(1 - k), which is
+            the same at k = 0.5 only.
         k: float in (0, 1], the fraction kept, used if `scaled`. With None, a masked layer fills in its own k.
 
     Raises:

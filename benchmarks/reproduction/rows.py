@@ -23,6 +23,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "edge-popup": {"method": "edge-popup"},
     "supermask": _SUPERMASK,
     "supermask rescaled": {**_SUPERMASK, "rescale": True},
+    "supermask, Adam": {**_SUPERMASK, "optimizer": "adam"},
+    "supermask rescaled, Adam": {**_SUPERMASK, "rescale": True, "optimizer": "adam"},
     "supermask, edge-popup's kernels": {"method": "supermask"},
     "supermask rescaled, edge-popup's kernels": {"method": "supermask", "rescale": True},
     "learned weights": {"method": "dense"},
@@ -30,14 +32,16 @@ METHODS: dict[str, dict[str, Any]] = {
 """The methods that are compared, with their arguments."""
 
 TRIED = {
-    "edge-popup": (0.1, 0.5, 1.0),
+    "edge-popup": (0.1, 0.25, 0.5, 1.0, 2.0),
     "supermask": (10.0, 50.0, 200.0, 500.0, 1000.0),
     "supermask rescaled": (10.0, 50.0, 200.0, 500.0, 1000.0),
-    "supermask, edge-popup's kernels": (50.0, 200.0, 500.0),
-    "supermask rescaled, edge-popup's kernels": (50.0, 200.0, 500.0),
-    "learned weights": (0.01, 0.03, 0.1),
+    "supermask, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "supermask rescaled, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
+    "supermask, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
+    "supermask rescaled, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
+    "learned weights": (0.003, 0.01, 0.03, 0.1, 0.3),
 }
-"""The learning rates that are tried on Fashion-MNIST. They include those of the papers."""
+"""The learning rates that are tried on Fashion-MNIST: five for each method, with those of the papers."""
 
 TRIED_ON_CIFAR: dict[str, dict[str, tuple[float, ...]]] = {
     "conv2": {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)},
@@ -50,6 +54,8 @@ CHOSEN: dict[str, dict[str, float]] = {
         "edge-popup": 0.5,
         "supermask": 500.0,
         "supermask rescaled": 200.0,
+        "supermask, Adam": 0.1,
+        "supermask rescaled, Adam": 0.1,
         "supermask, edge-popup's kernels": 200.0,
         "supermask rescaled, edge-popup's kernels": 200.0,
         "learned weights": 0.03,
@@ -183,6 +189,8 @@ GROUPS: dict[str, list[Row]] = {
         for name in INITIALIZERS
         for row in fashion_seeds(kernel_initializer=name, learning_rate=rate)
     ],
+    "warm-up-fc": [row for method in _BOTH for row in fashion_seeds(method, warmup_epochs=1.0)],
+    "scaled": fashion_seeds(k=0.3, scaled=True),
     "widths": [row for width in WIDTHS for method in _BOTH for row in fashion_seeds(method, width=width)],
     "conv2-100": [
         _of_the_paper("conv2", paper=77.7),

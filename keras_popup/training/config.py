@@ -243,7 +243,10 @@ class RunConfig:
         not_for=("dense", "finetune", BASE),
     )
     scaled: bool = option(
-        False, "Whether the frozen kernels are divided by sqrt(k).", not_for=("dense", "finetune", BASE)
+        False,
+        "Whether the frozen kernels are divided by sqrt(k), as in the paper on edge-popup. Its code divides by "
+        "sqrt(1 - k), which is the same at k = 0.5 only.",
+        not_for=("dense", "finetune", BASE),
     )
     train_norms: bool | None = option(
         None,

@@ -72,7 +72,7 @@ _TUNED = {
     "fc": Protocol(learning_rate=0.1, epochs=30, l2=0.0, selector="multicoat:coats=2"),
     "conv2": _SHORT_CONV,
     "conv4": _SHORT_CONV,
-    "resnet8": Protocol(learning_rate=0.5, epochs=30, l2=0.0, train_norms=True),
+    "resnet8": Protocol(learning_rate=0.5, epochs=30, l2=0.0, train_norms=True, selector="multicoat:coats=2"),
 }
 
 RECIPES: dict[str, dict[str, dict[str, Protocol]]] = {
