@@ -123,7 +123,7 @@ def soak(arguments: list[str], folder: Path) -> dict[str, Any]:
 
 def measure_files(out: Path) -> dict[str, int]:
     """Returns the bytes of a search's records and of its page, which is written for it."""
-    subprocess.run([sys.executable, "-m", "keras_popup", "report", out], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "keras_popup", "report", out, "--overwrite"], check=True, capture_output=True)
     records = sum((out / name).stat().st_size for name in (StartedRecord.file, TrialRecord.file))
     return {"records_bytes": records, "page_bytes": SearchFolder(out).report.stat().st_size}
 
