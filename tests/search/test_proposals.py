@@ -145,7 +145,8 @@ def test_proposals_of_bayesian_try_all_of_a_few_values():
     assert simulate(again, 1, random.Random(0), waiting, ended[:6]) == (started[7:], ended)
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(3, marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("workers", [1, 3])
 def test_proposals_of_bayesian_are_searched_for_once(workers, monkeypatch, caplog):
     """Those of before a kill are taken from the records, and the next ones are the same, to the last bit."""
     started, ended = simulate(proposals("bayesian", max_trials=14), workers, random.Random(0))
@@ -164,6 +165,7 @@ def test_proposals_of_bayesian_are_searched_for_once(workers, monkeypatch, caplo
     assert oracle.record(oracle.propose(), len(before)) == started[cut]
 
 
+@pytest.mark.integration
 def test_proposals_of_bayesian_are_searched_for_again_without_a_length_scale():
     """Records of earlier versions have none."""
     started, ended = simulate(proposals("bayesian", max_trials=11), 1, random.Random(0))
@@ -173,6 +175,7 @@ def test_proposals_of_bayesian_are_searched_for_again_without_a_length_scale():
     assert oracle.record(oracle.propose(), 10) == started[10]
 
 
+@pytest.mark.integration
 def test_proposals_of_bayesian_find_a_last_record_that_is_another(caplog):
     started, ended = simulate(proposals("bayesian"), 1, random.Random(0))
     assert started[9].length_scale
