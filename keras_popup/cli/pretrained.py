@@ -32,7 +32,8 @@ def pretrained(arguments: Sequence[str]) -> int:
     for name in given:
         print(f"{read_card(name)}\n")
     if not given:
+        width = max(map(len, list_networks()))
         for card in map(read_card, list_networks()):
-            print(f"{card.name:<20} {card.test_accuracy:7.2%}  {card.bytes:>7,} bytes  {card.title}")
+            print(f"{card.name:<{width}} {card.test_accuracy:7.2%}  {card.bytes:>7,} bytes  {card.title}")
         print("\nnext:\n  keras-popup pretrained NAME       its card\n  keras-popup predict NAME IMAGE...")
     return 0
