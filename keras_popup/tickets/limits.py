@@ -13,7 +13,7 @@ _FIXED = 28  # if parts of it are fixed, which are drawn from a seed and sorted
 _MASKED = 28  # for `masked=True`: while scores for its mask are made and the mask is chosen again
 _SCORES = 4
 
-_STEPS_PER_BYTE = 8
+_STEPS_PER_BYTE = 1  # of some 10 ns: `python benchmarks/ticket_time.py`
 
 
 def check(ticket: Ticket, max_bytes: int, *, masked: bool = False) -> None:
