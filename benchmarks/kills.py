@@ -36,7 +36,7 @@ from keras_popup.records import RunFolder, SearchFolder, StartedRecord, TrialRec
 RESULT = Path(__file__).parent / "results" / "kills.jsonl"
 
 NETWORK = ["--model=fc", "--dataset=digits", "--width=0.1", "--learning_rate=0.5", "--seed=1"]
-LATEST = 60.0  # seconds; a process that goes on for longer after its command was killed has been left behind
+LATEST = 180.0  # seconds; a process that goes on for longer has been left behind. Ray's agents look once a minute
 
 
 def read_run(out: Path) -> Any:
