@@ -76,12 +76,11 @@ def read_search(out: Path) -> Any:
 
 
 class Kind(NamedTuple):
-    """A command, how to read what it found, its share of the kills in hundredths, and whether its trials run on Ray."""
+    """A command, how to read what it found, and its share of the kills in hundredths."""
 
     arguments: list[str]
     read: Callable[[Path], Any]
     share: int
-    on_ray: bool = False
 
 
 KINDS = {
@@ -95,7 +94,6 @@ KINDS = {
         ["search", *NETWORK, "--epochs=10", "--k=0.1:0.9:0.2", "--tuner=grid", "--workers=2", "--nobaseline"],
         read_search,
         15,
-        on_ray=True,
     ),
 }
 
@@ -191,9 +189,8 @@ def attack(kind: Kind, kills: int, seed: int) -> dict[str, Any]:
             if killed:
                 count[killed[0]] += 1
                 count["in writing"] += in_writing
-            # One of Ray's processes is its server: without it, the search ends, and has to be continued.
-            its_end = killed and (killed[0] != "a child" or (kind.on_ray and process.wait()))
-            if its_end:
+            # A search cannot do without some of them: the one that reads the data before the first trial, Ray's server.
+            if killed and (killed[0] != "a child" or process.wait()):
                 process.wait()
                 wait_for_end(killed[1])
                 continue
