@@ -40,7 +40,7 @@ LATEST = 180.0  # seconds; a process that goes on for longer has been left behin
 
 
 def read_run(out: Path) -> Any:
-    """Returns what a training found: every epoch, its metrics, its model and its ticket."""
+    """Returns what a training found: every epoch, its metrics, and the weights of its model."""
     folder = RunFolder(out)
     summary = folder.summary()
     if summary is None:
@@ -98,16 +98,22 @@ KINDS = {
 }
 
 
+def read_state(status: Path) -> tuple[str, int]:
+    """Returns the state of a process, "Z" once it has ended, and its parent."""
+    try:
+        state, parent, *_ = status.read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return "Z", 0
+    return state, int(parent)
+
+
 def find_children(pid: int) -> list[int]:
     """Returns the processes that a process has begun, and those that they have."""
     parents: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
-            continue
-        if fields[0] != "Z":
-            parents.setdefault(int(fields[1]), []).append(int(status.parent.name))
+        state, parent = read_state(status)
+        if state != "Z":
+            parents.setdefault(parent, []).append(int(status.parent.name))
     found = list(parents.get(pid, []))
     for child in found:
         found += parents.get(child, [])
@@ -115,10 +121,7 @@ def find_children(pid: int) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return read_state(Path(f"/proc/{pid}/stat"))[0] != "Z"
 
 
 def kill(pid: int) -> bool:

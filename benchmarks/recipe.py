@@ -68,22 +68,14 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "two coats": {**_BETTER, "selector": "multicoat:coats=2"},
     "two coats, rate 0.1": {**_BETTER, "selector": "multicoat:coats=2", "rate": 0.1},
 }
+_NORMS = {**_BETTER, "train_norms": True}
+_NORMS_AND_COATS = {**_NORMS, "selector": "multicoat:coats=2"}
 _OF_NORMS: dict[str, dict[str, Any]] = {
-    "trained norms": {**_BETTER, "train_norms": True},
-    "trained norms, two coats": {**_BETTER, "train_norms": True, "selector": "multicoat:coats=2"},
-    "trained norms, two coats, rate 0.2": {
-        "rate": 0.2,
-        "l2": 0.0,
-        "train_norms": True,
-        "selector": "multicoat:coats=2",
-    },
-    "trained norms, two coats, k = 0.3": {
-        **_BETTER,
-        "train_norms": True,
-        "selector": "multicoat:coats=2",
-        "k": 0.3,
-    },
-    "trained norms, signed": {**_BETTER, "train_norms": True, "selector": "signed"},
+    "trained norms": _NORMS,
+    "trained norms, two coats": _NORMS_AND_COATS,
+    "trained norms, two coats, rate 0.2": {**_NORMS_AND_COATS, "rate": 0.2},
+    "trained norms, two coats, k = 0.3": {**_NORMS_AND_COATS, "k": 0.3},
+    "trained norms, signed": {**_NORMS, "selector": "signed"},
 }
 
 NETWORKS = {
