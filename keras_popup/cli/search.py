@@ -1,5 +1,6 @@
 """The command `search`."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -16,7 +17,7 @@ from keras_popup.cli.models import check_base, check_data_dir
 from keras_popup.cli.quiet import import_quietly
 from keras_popup.cli.signals import name_of, status_of
 from keras_popup.records import BaselineRecord, BestRecord, RunFolder, SearchFolder
-from keras_popup.search import SEARCHED, Range, SearchConfig, layer_k_name, parse_values
+from keras_popup.search import SEARCHED, ChildProcess, Range, SearchConfig, layer_k_name, parse_values
 from keras_popup.training import RunConfig
 
 _SEARCH_HELP = """\
@@ -80,9 +81,12 @@ def search(arguments: Sequence[str]) -> int:
     names = ("resume", "overwrite", "refit", "workers", "ray_address", "gpus_per_worker", "tensorboard")
     options = {name: values[name].value for name in (*names, "stall_minutes")}
     try:
-        with import_quietly():
-            from keras_popup.search import search as run_search
-        best = run_search(config, values.out, **options)
+        # Both processes need TensorFlow, which takes seconds: they load it at the same time.
+        with contextlib.closing(ChildProcess()) as child:
+            child.begin()
+            with import_quietly():
+                from keras_popup.search import search as run_search
+            best = run_search(config, values.out, **options, child=child)
     except KeyboardInterrupt as stop:
         said = (
             f"{name_of(stop)}. The same command with --resume goes on: trials that have ended are kept, and a trial "

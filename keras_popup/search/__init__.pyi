@@ -7,5 +7,6 @@ from .progress import format_trial as format_trial
 from .ranges import Range as Range
 from .ranges import parse_values as parse_values
 from .report import write_report as write_report
+from .workers import ChildProcess as ChildProcess
 
 __all__ = ["PopupHyperModel", "Range", "SearchConfig", "search", "write_report"]

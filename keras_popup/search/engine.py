@@ -39,6 +39,7 @@ def search(
     gpus_per_worker: float | None = None,
     tensorboard: bool = False,
     stall_minutes: float = 30.0,
+    child: ChildProcess | None = None,
 ) -> BestRecord:
     """Searches for the best network and leaves a search folder.
 
@@ -61,6 +62,8 @@ def search(
             By default an equal part of this machine's, one at most.
         tensorboard: whether to write logs for TensorBoard, with hyperparameters, to `out`/tensorboard.
         stall_minutes: float, after this time without progress the process of a trial counts as hung, and is killed.
+        child: the `ChildProcess` to use, if one has begun already: it loads TensorFlow while this process does. It
+            is closed at the end.
 
     Returns:
         The `BestRecord` of the winner, which best.json holds. It has "test" metrics after `refit`.
@@ -84,7 +87,7 @@ def search(
     _check_folder(config, folder, resume, overwrite)
     if resume and not folder.path.exists():
         _logger.info("There is no search in '%s' yet: it begins.", folder.path)
-    child = ChildProcess()
+    child = child or ChildProcess()
     pool: Workers = child
     try:
         _logger.info("Reading the data and measuring the networks, in a process of its own.")

@@ -1,10 +1,15 @@
 """The tasks that a search sends to other processes, and the answer to the first of them. They are pickled."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from keras_popup.tickets import TicketSize
 from keras_popup.training import RunConfig
+
+if TYPE_CHECKING:  # it imports Keras, which takes seconds
+    from keras_popup.tickets import TicketSize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

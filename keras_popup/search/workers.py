@@ -61,7 +61,7 @@ class _Lost(NamedTuple):
 
 
 class ChildProcess:
-    """One child process. A new one takes its place after some trials."""
+    """One child process. It begins with its first task, or by `begin`. A new one takes its place after some trials."""
 
     size = 1
     queues = False
@@ -98,7 +98,7 @@ class ChildProcess:
     def _send(self, task: MeasureTask | TrialTask) -> None:
         if self._process is None or self._trials >= TRIALS_PER_PROCESS:
             self.close()
-            self._begin()
+            self.begin()
         process = self._process
         assert process is not None
         assert process.stdin is not None
@@ -107,7 +107,8 @@ class ChildProcess:
             pickle.dump(task, process.stdin)
             process.stdin.flush()
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Begins the process, which loads TensorFlow until its first task comes."""
         environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, "KERAS_BACKEND": "tensorflow"}
         # Discard what libraries log while they are imported: each trial writes log.txt.
         # Not `multiprocessing`: it would import the user's main module again.
