@@ -31,6 +31,7 @@ def draw_all(results: Results, folder: Path) -> None:
         accuracy_over_width(results, folder / "widths.png")
         initializers(results, folder / "initializers.png")
         mask_change(results, folder / "mask-change.png")
+        supermasks_over_epochs(results, folder / "supermasks.png")
         criteria(results, folder / "criteria.png")
 
 
@@ -123,6 +124,28 @@ def mask_change(results: Results, picture: Path) -> None:
         axes.legend()
     for first in several[:, 0]:
         first.set(ylabel="share of the mask that changed, %")
+    _save(figure, picture)
+
+
+def supermasks_over_epochs(results: Results, picture: Path) -> None:
+    """Draws how supermasks learn by the protocol of Zhou et al., and how random their masks still are."""
+    rows = [row for row in GROUPS["zhou"] if results.record(row)]
+    if not rows:
+        return
+    figure, (accuracy, randomness) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
+    for number, row in enumerate(rows):
+        config, (record,) = row.config.with_protocol(), results.found([row])
+        style = {"color": f"C{number}", "label": f"{config.model.capitalize()}, {config.optimizer}"}
+        history, weights = record["history"], {layer["name"]: layer["weights"] for layer in record["layers"]}
+        epochs = range(1, record["epochs"] + 1)
+        accuracy.plot(epochs, [100 * value for value in history["val_accuracy"]], **style)
+        of_layers = [[share * count for share in history[f"{name}/randomness"]] for name, count in weights.items()]
+        randomness.plot(epochs, [sum(each) / sum(weights.values()) for each in zip(*of_layers, strict=True)], **style)
+        if row.paper:
+            accuracy.axhline(row.paper, color=style["color"], linestyle=":", linewidth=1)
+    accuracy.set(xlabel="epoch", ylabel="validation accuracy, %")
+    randomness.set(xlabel="epoch", ylabel="mean of 4 p (1 - p)", ylim=(0, 1))
+    accuracy.legend(loc="lower right")
     _save(figure, picture)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_popup import conversion
 from keras_popup.layers import MaskedKernel
+from keras_popup.selectors import Bernoulli
 
 _logger = logging.getLogger("keras_popup")
 
@@ -29,6 +30,8 @@ class MaskStatistics(keras.callbacks.Callback):
     - `dense1/kept_rows_min` and `_max`: for each input channel, the share of its weights that are kept: the smallest
       and the largest of these.
     - `dense1/kept_columns_min` and `_max`: the same for output channels.
+    - `dense1/randomness`, of `Bernoulli` only: the mean of 4 p (1 - p) over the weights. It is 1 while every p is 1/2,
+      and falls to 0 as the drawn masks become one mask.
 
     All statistics are floats. They are in the history that `model.fit` returns, but not in its progress line. The
     masks are those that the model uses outside of training. A layer has collapsed if half of its output channels or
@@ -106,6 +109,8 @@ class MaskStatistics(keras.callbacks.Callback):
                     for limit in (min, max)
                 },
             }
+            if isinstance(kernel.selector, Bernoulli):
+                statistics["randomness"] = 1 - np.mean(np.tanh(kernel.scores.numpy() / 2) ** 2)  # 4 p (1 - p)
             self.latest |= {f"{path}/{name}": float(value) for name, value in statistics.items()}
             self._warn(path, int(statistics["dead_outputs"]), shares["columns"].size)
             self._write(path, statistics, shares, epoch)

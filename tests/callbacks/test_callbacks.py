@@ -194,6 +194,11 @@ def test_mask_statistics_are_those_of_the_masks(selector):
                 assert history[f"{layer.name}/kept_{name}_max"][epoch] == pytest.approx(shares.max())
         scores = np.abs(layer.scores.numpy())
         assert history[f"{layer.name}/threshold"][-1] == scores[layer.mask().numpy() > 0].min()
+        randomness = history.get(f"{layer.name}/randomness")
+        assert (randomness is not None) == (selector == "bernoulli")
+        if randomness:
+            p = 1 / (1 + np.exp(-layer.scores.numpy().astype(np.float64)))
+            assert randomness[-1] == pytest.approx(np.mean(4 * p * (1 - p)))
     assert any(history[f"{layer.name}/changed"][0] > 0 for layer in model.layers)
 
 
