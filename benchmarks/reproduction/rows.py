@@ -55,7 +55,7 @@ CHOSEN: dict[str, dict[str, float]] = {
         "supermask": 500.0,
         "supermask rescaled": 200.0,
         "supermask, Adam": 0.1,
-        "supermask rescaled, Adam": 0.1,
+        "supermask rescaled, Adam": 0.3,
         "supermask, edge-popup's kernels": 200.0,
         "supermask rescaled, edge-popup's kernels": 200.0,
         "learned weights": 0.03,
