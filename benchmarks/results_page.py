@@ -54,6 +54,7 @@ def title(row: Row) -> str:
         f"k = {config.k:g}" if config.method == "edge-popup" else "",
         f"{config.kernel_initializer}" if masked else "",
         f"width {config.width:g}" if config.width != 1 else "",
+        "" if config.optimizer == "sgd" else f"{config.optimizer}".capitalize(),
         f"warmup_epochs = {config.warmup_epochs:g}" if row.config.warmup_epochs else "",
     ]
     return f"{config.model}: {', '.join(filter(None, parts))}"

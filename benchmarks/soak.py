@@ -2,7 +2,8 @@
 
 Each search is killed after 10, 100 and 250 trials, and continued: how long is it until the next trial begins? At its
 end it is continued once more, though nothing is left to do: how long does the command take?
-Each leaves a line in benchmarks/results/soak.jsonl. Searches that have a line are skipped. docs/search.md shows them.
+Each leaves a line in benchmarks/results/soak.jsonl. Searches that have a line are skipped. docs/search.md shows them. The
+searches there had one core each, by taskset -c 0.
 
 python benchmarks/soak.py                         all searches, some 20 minutes each
 python benchmarks/soak.py --searches bayesian     one of them
@@ -175,11 +176,10 @@ def plot(picture: str) -> None:
         files.plot(stops, [stop["records_bytes"] / 1000 for stop in row["stops"]], "o-", **style)
         files.plot(stops, [stop["page_bytes"] / 1000 for stop in row["stops"]], "s--", color=f"C{color}")
     labels = {between: "s between trials", memory: "MB of the search's process", resume: "s until --resume goes on"}
-    for axes, label in {**labels, files: "kB of records (line), of the page (dashes)"}.items():
+    for axes, label in {**labels, files: "kB of records (lines), page (dashes)"}.items():
         axes.set_ylabel(label)
         axes.set_xlabel("trials")
         axes.set_ylim(bottom=0)
-    between.set_ylim(0, 4)
     memory.legend(fontsize=8)
     figure.savefig(picture)
 

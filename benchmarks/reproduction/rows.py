@@ -204,8 +204,8 @@ GROUPS: dict[str, list[Row]] = {
     "zhou": [
         cifar("conv2", "supermask rescaled", paper=66.0, recipe="zhou", epochs=60),
         *[
-            cifar(model, "supermask rescaled, Adam", paper=paper, recipe="zhou", learning_rate=0.1, epochs=40)
-            for model, paper in (("conv2", 66.0), ("conv4", 72.5))
+            cifar(model, "supermask rescaled, Adam", paper=paper, recipe="zhou", learning_rate=0.1, epochs=epochs)
+            for model, paper, epochs in (("conv2", 66.0, 40), ("conv4", 72.5, 24))
         ],
     ],
     "imagenet": [
