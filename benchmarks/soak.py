@@ -2,8 +2,8 @@
 
 Each search is killed after 10, 100 and 250 trials, and continued: how long is it until the next trial begins? At its
 end it is continued once more, though nothing is left to do: how long does the command take?
-Each leaves a line in benchmarks/results/soak.jsonl. Searches that have a line are skipped. docs/search.md shows them. The
-searches there had one core each, by taskset -c 0.
+Each leaves a line in benchmarks/results/soak.jsonl. Searches that have a line are skipped. docs/search.md shows them.
+The searches there had one core each, by taskset -c 0.
 
 python benchmarks/soak.py                         all searches, some 20 minutes each
 python benchmarks/soak.py --searches bayesian     one of them

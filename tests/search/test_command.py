@@ -38,3 +38,17 @@ def test_format_command_is_read_as_the_same_search(config, monkeypatch):
     _, *arguments = shlex.split(format_command(config.arguments(), "out").replace("\\\n", ""))
     assert cli.main(arguments) == 130
     assert taken[0].arguments() == config.arguments()
+
+
+def test_the_child_of_a_search_begins_with_the_command_and_ends_with_it(monkeypatch):
+    """Both load TensorFlow at the same time. A search that ends before its first trial leaves no process."""
+    processes = []
+
+    def search(*_, child, **__):
+        processes.append(child._process)
+        assert child._process.poll() is None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("keras_popup.search.search", search)
+    assert cli.main(["search", "--k", "0.1,0.5", "--out", "out"]) == 130
+    assert processes[0].returncode is not None
