@@ -39,6 +39,11 @@ def points(value: float | None, sign: str = "", missing: str = "no result") -> s
     return missing if value is None else f"{value:{sign}.2f}"
 
 
+def put_refuted_first(rows: str) -> str:
+    """Sorts the rows of a table: those with a "no" come first."""
+    return "".join(sorted(rows.splitlines(keepends=True), key=lambda row: WORDS[Verdict.NO] not in row))
+
+
 def spread(values: Sequence[float]) -> str:
     """Returns the mean and, of several values, the standard deviation."""
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
@@ -137,6 +142,7 @@ def environment(results: Results) -> jinja2.Environment:
         "g": lambda value: f"{value:g}",
         "percent": lambda tested: points(100 * tested["accuracy"]),
         "points": points,
+        "refuted_first": put_refuted_first,
         "share_kept": words.share_kept,
         "shell": shlex.join,
         "spread": spread,

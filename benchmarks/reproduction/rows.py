@@ -202,7 +202,7 @@ GROUPS: dict[str, list[Row]] = {
         _of_the_paper("conv2", "learned weights", paper=79.5, data="cifar10-original"),
     ],
     "zhou": [
-        cifar("conv2", "supermask rescaled", paper=66.0, recipe="zhou", epochs=60),
+        cifar("conv2", "supermask rescaled", paper=66.0, recipe="zhou", epochs=40),
         *[
             cifar(model, "supermask rescaled, Adam", paper=paper, recipe="zhou", learning_rate=0.1, epochs=epochs)
             for model, paper, epochs in (("conv2", 66.0, 40), ("conv4", 72.5, 24))
