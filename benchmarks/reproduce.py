@@ -58,8 +58,9 @@ def run(row: Row, places: dict[str, str], more: list[str]) -> bool:
 
 
 def curves(history: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Returns the curves that are stored: those of learning, and the share of each mask that an epoch changed."""
-    names = [name for name in (history[0] if history else ()) if name in _CURVES or name.endswith("/changed")]
+    """Returns the curves that are stored: those of learning, and of each mask how much changed and how random it is."""
+    of_masks = ("/changed", "/randomness")
+    names = [name for name in (history[0] if history else ()) if name in _CURVES or name.endswith(of_masks)]
     return {name: [_short(epoch[name]) for epoch in history] for name in names}
 
 
