@@ -23,6 +23,8 @@ from reproduction.rows import (
     fashion_seeds,
 )
 
+_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
+
 
 def draw_all(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,23 +131,25 @@ def mask_change(results: Results, picture: Path) -> None:
 
 def supermasks_over_epochs(results: Results, picture: Path) -> None:
     """Draws how supermasks learn by the protocol of Zhou et al., and how random their masks still are."""
-    rows = [row for row in GROUPS["zhou"] if results.record(row)]
+    rows = [row for group in ("zhou", "zhou-original") for row in GROUPS[group] if results.record(row)]
     if not rows:
         return
     figure, (accuracy, randomness) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
     for number, row in enumerate(rows):
         config, (record,) = row.config.with_protocol(), results.found([row])
-        style = {"color": f"C{number}", "label": f"{config.model.capitalize()}, {config.optimizer}"}
+        images = "original images" if row.data else "JPEG copy"
+        label = f"{config.model.capitalize()}, {_OPTIMIZERS[config.optimizer]}, {images}"
+        style = {"color": f"C{number}", "label": label, "linestyle": "--" if row.data else "-"}
         history, weights = record["history"], {layer["name"]: layer["weights"] for layer in record["layers"]}
         epochs = range(1, record["epochs"] + 1)
         accuracy.plot(epochs, [100 * value for value in history["val_accuracy"]], **style)
         of_layers = [[share * count for share in history[f"{name}/randomness"]] for name, count in weights.items()]
         randomness.plot(epochs, [sum(each) / sum(weights.values()) for each in zip(*of_layers, strict=True)], **style)
-        if row.paper:
-            accuracy.axhline(row.paper, color=style["color"], linestyle=":", linewidth=1)
+    for paper in {row.paper for row in rows if row.paper}:
+        accuracy.axhline(paper, color=INK, linestyle=":", linewidth=1)
     accuracy.set(xlabel="epoch", ylabel="validation accuracy, %")
     randomness.set(xlabel="epoch", ylabel="mean of 4 p (1 - p)", ylim=(0, 1))
-    accuracy.legend(loc="lower right")
+    accuracy.legend(loc="lower right", fontsize=8)
     _save(figure, picture)
 
 
