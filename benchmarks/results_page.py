@@ -82,6 +82,14 @@ class Words:
             return self.state(rows[0])
         return spread(values) + (f" ({len(values)} of {len(rows)})" if len(values) < len(rows) else "")
 
+    def top(self, row: Row) -> str:
+        """Returns the best validation accuracy of all epochs, and the number of that epoch."""
+        record = self.results.record(row)
+        if record is None:
+            return self.state(row)
+        curve = record["history"]["val_accuracy"]
+        return f"{points(100 * max(curve))} (epoch {curve.index(max(curve)) + 1})"
+
     def share_kept(self, rows: Iterable[Row]) -> str:
         shares = [100 * record["kept"] / record["weights"] for record in self.results.found(rows)]
         return f"{statistics.mean(shares):.1f}" if shares else ""
@@ -147,6 +155,7 @@ def environment(results: Results) -> jinja2.Environment:
         "shell": shlex.join,
         "spread": spread,
         "state": words.state,
+        "top": words.top,
         "weights_kept": words.weights_kept,
         "words": WORDS.__getitem__,
     }
