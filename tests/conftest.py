@@ -122,7 +122,6 @@ UNIT_CASES = {
     ),
     "tests/tickets/test_kinds_of_masks.py::test_wrong_kinds_of_masks_are_errors": ("False-*",),
     "tests/tickets/test_pack_format.py::test_damaged_packs_are_errors": ("0",),
-    "tests/training/test_run.py::test_train_learns_masks_over_a_base": (),
     "tests/tickets/test_base.py::test_ticket_with_a_base_holds_what_differs": ("magnitude-other_names",),
     "tests/tickets/test_base.py::test_ticket_with_a_base_refuses_another": ("load",),
     "tests/tickets/test_base.py::test_ticket_with_a_base_of_other_dtypes": ("float16",),

@@ -5,14 +5,11 @@ from collections.abc import Sequence
 
 from keras_popup.criteria import CRITERIA
 from reproduction.results import Results, average
-from reproduction.rows import FRACTIONS, GROUPS, INITIALIZERS, RATES_OF_EDGE_POPUP, TRIED_ON_CIFAR, WIDTHS
+from reproduction.rows import FRACTIONS, GROUPS, INITIALIZERS, RATES_OF_EDGE_POPUP, TRIED_ON_CIFAR, WIDTHS, ZHOU
 from reproduction.verdicts import Verdict, better, closes, rises, worst
 
 MIDDLE = (0.3, 0.5, 0.7)
 """The k at which masks are best, according to the paper."""
-
-ZHOU = {"conv2": 66.0, "conv4": 72.5}
-"""The accuracies of supermasks that Zhou et al. report, in percent."""
 
 Pair = tuple[list[float], list[float]]
 """Accuracies of edge-popup and of learned weights."""

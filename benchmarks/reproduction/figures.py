@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import trained_masks
 
 from keras_popup._style import INK, MARK, matplotlib_settings
@@ -131,21 +132,22 @@ def mask_change(results: Results, picture: Path) -> None:
 
 def supermasks_over_epochs(results: Results, picture: Path) -> None:
     """Draws how supermasks learn by the protocol of Zhou et al., and how random their masks still are."""
-    rows = [row for group in ("zhou", "zhou-original") for row in GROUPS[group] if results.record(row)]
-    if not rows:
+    rows = [*GROUPS["zhou"], *GROUPS["zhou-original"]]
+    found = [(row, record) for row in rows if (record := results.record(row))]
+    if not found:
         return
     figure, (accuracy, randomness) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained")
-    for number, row in enumerate(rows):
-        config, (record,) = row.config.with_protocol(), results.found([row])
+    for number, (row, record) in enumerate(found):
+        config = row.config.with_protocol()
         images = "original images" if row.data else "JPEG copy"
         label = f"{config.model.capitalize()}, {_OPTIMIZERS[config.optimizer]}, {images}"
         style = {"color": f"C{number}", "label": label, "linestyle": "--" if row.data else "-"}
         history, weights = record["history"], {layer["name"]: layer["weights"] for layer in record["layers"]}
         epochs = range(1, record["epochs"] + 1)
         accuracy.plot(epochs, [100 * value for value in history["val_accuracy"]], **style)
-        of_layers = [[share * count for share in history[f"{name}/randomness"]] for name, count in weights.items()]
-        randomness.plot(epochs, [sum(each) / sum(weights.values()) for each in zip(*of_layers, strict=True)], **style)
-    for paper in {row.paper for row in rows if row.paper}:
+        of_layers = [history[f"{name}/randomness"] for name in weights]
+        randomness.plot(epochs, np.average(of_layers, axis=0, weights=list(weights.values())), **style)
+    for paper in {row.paper for row, _ in found}:
         accuracy.axhline(paper, color=INK, linestyle=":", linewidth=1)
     accuracy.set(xlabel="epoch", ylabel="validation accuracy, %")
     randomness.set(xlabel="epoch", ylabel="mean of 4 p (1 - p)", ylim=(0, 1))

@@ -14,6 +14,8 @@ RUNS = Path("runs/reproduce")
 SEEDS = (1, 2, 3)
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0)
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+ZHOU = {"conv2": 66.0, "conv4": 72.5}
+"""The accuracies of supermasks that Zhou et al. report, in percent."""
 INITIALIZERS = ("signed_constant", "kaiming_normal", "kaiming_uniform", "xavier_normal")
 
 # Zhou et al. use kernels of Glorot's standard deviation.
@@ -168,6 +170,11 @@ def _of_the_paper(model: str, method: str = "edge-popup", **arguments: Any) -> R
     return cifar(model, method, validation=0.0, mask_statistics=None, **arguments)
 
 
+def _of_zhou(model: str, method: str = "supermask rescaled, Adam", **arguments: Any) -> Row:
+    """Returns a row by the protocol of Zhou et al."""
+    return cifar(model, method, paper=ZHOU[model], recipe="zhou", **arguments)
+
+
 def _imagenet(model: str, initializer: str, paper: float) -> Row:
     """Returns a row of the paper on ImageNet. These rows are not trained here."""
     config = RunConfig(model=model, dataset="imagenet2012", k=0.3, kernel_initializer=initializer, validation=0.0)
@@ -202,25 +209,12 @@ GROUPS: dict[str, list[Row]] = {
         _of_the_paper("conv2", "learned weights", paper=79.5, data="cifar10-original"),
     ],
     "zhou": [
-        cifar("conv2", "supermask rescaled", paper=66.0, recipe="zhou", epochs=40),
-        *[
-            cifar(model, "supermask rescaled, Adam", paper=paper, recipe="zhou", learning_rate=0.1, epochs=epochs)
-            for model, paper, epochs in (("conv2", 66.0, 40), ("conv4", 72.5, 24))
-        ],
+        _of_zhou("conv2", "supermask rescaled", epochs=40),
+        _of_zhou("conv2", epochs=40, learning_rate=0.1),
+        _of_zhou("conv4", epochs=24, learning_rate=0.1),
     ],
     # The same until about the best epoch by the validation images, which Conv2 reaches in 20.
-    "zhou-original": [
-        cifar(
-            model,
-            "supermask rescaled, Adam",
-            paper=paper,
-            data="cifar10-original",
-            recipe="zhou",
-            learning_rate=0.1,
-            epochs=20,
-        )
-        for model, paper in (("conv2", 66.0), ("conv4", 72.5))
-    ],
+    "zhou-original": [_of_zhou(model, data="cifar10-original", epochs=20, learning_rate=0.1) for model in ZHOU],
     "imagenet": [
         _imagenet("resnet50", "kaiming_normal", 61.7),
         _imagenet("resnet50", "signed_constant", 68.6),

@@ -106,7 +106,8 @@ def base(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("new_head", [True, pytest.param(False, marks=pytest.mark.integration)])
+@pytest.mark.integration
+@pytest.mark.parametrize("new_head", [True, False])
 def test_train_learns_masks_over_a_base(base, new_head, tmp_path):
     config = RunConfig(model="base", base=str(base), new_head=new_head, k=0.3, epochs=1, learning_rate=0.01)
     summary = training.train(config, tmp_path / "task", ticket=True)
