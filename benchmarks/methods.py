@@ -1,7 +1,8 @@
 """Compares the ways to find a subnetwork: at equal k, and at equal bytes of the ticket.
 
 Each run leaves a line in benchmarks/results/methods.jsonl. Runs that have a line are skipped. docs/methods.md shows
-their means. Each case has the best of three learning rates, by the accuracy of its first seed on validation images.
+their means. Each case has the best of its network's learning rates, by the accuracy of its first seed on validation
+images.
 
 python benchmarks/methods.py --data_dir tfds                              Fashion-MNIST, 300-100-10
 python benchmarks/methods.py --data_dir cifar10 --network resnet8         CIFAR-10, ResNet8
@@ -9,6 +10,7 @@ python benchmarks/methods.py --table
 """
 
 import argparse
+import itertools
 import statistics
 import tempfile
 import zlib
@@ -25,11 +27,10 @@ import keras_popup
 
 RESULT = Path(__file__).parent / "results" / "methods.jsonl"
 BATCH = 128
-RATES = (0.1, 0.5, 2.0)
 
 
 class Recycle(keras.callbacks.Callback):
-    """Gives the weights with the lowest scores the values of those with the highest, every 300 steps.
+    """Gives the weights whose scores are smallest the values of those whose scores are largest, every 300 steps.
 
     Gorbett and Whitley, https://arxiv.org/abs/2303.15953. The library does not have it: docs/methods.md says why.
     """
@@ -44,65 +45,118 @@ class Recycle(keras.callbacks.Callback):
         for layer in keras_popup.masked_layers(self.model):
             for kernel in layer.masked_kernels.values():
                 values = kernel.kernel.numpy()
-                order = np.argsort(kernel.scores.numpy(), axis=None, kind="stable")
+                order = np.argsort(np.abs(kernel.scores.numpy()), axis=None, kind="stable")
                 count = int(self.rate * order.size)
                 values.flat[order[:count]] = values.flat[order[-count:]]
                 kernel.kernel.assign(values)
 
 
 class Method(NamedTuple):
-    """A selector, the fractions kept at which it is compared at equal bytes, and what changes kernels in training."""
+    """A selector, and what changes kernels in training."""
 
     selector: str
-    fractions: tuple[float, ...]
     redraw: Any = None
 
 
 METHODS = {
-    "top_k": Method("top_k", (0.5, 0.3, 0.1)),
-    "half of the weights pruned by the seed": Method("top_k:pruned=0.5", (0.25,)),
-    "global_top_k": Method("global_top_k", (0.5, 0.3, 0.1)),
-    "signed": Method("signed", (0.3, 0.1)),
-    "multicoat, 2 coats": Method("multicoat:coats=2", (0.5, 0.3)),
-    "multicoat, 3 coats": Method("multicoat:coats=3", (0.5,)),
-    "IteRand": Method("top_k", (0.5, 0.3), keras_popup.callbacks.IterativeRandomization),
-    "weight recycling": Method("top_k", (0.5, 0.3), Recycle),
-    "n_m, 2:4": Method("n_m:m=4", (0.5,)),
-    "block, 4 x 4": Method("block:size=4", (0.5,)),
+    "top_k": Method("top_k"),
+    "half of the weights pruned by the seed": Method("top_k:pruned=0.5"),
+    "global_top_k": Method("global_top_k"),
+    "signed": Method("signed"),
+    "multicoat, 2 coats": Method("multicoat:coats=2"),
+    "multicoat, 3 coats": Method("multicoat:coats=3"),
+    "IteRand": Method("top_k", keras_popup.callbacks.IterativeRandomization),
+    "weight recycling": Method("top_k", Recycle),
+    "n_m, 2:4": Method("n_m:m=4"),
+    "block, 4 x 4": Method("block:size=4"),
 }
 # Those whose k is free, which are compared at equal k too.
 OF_K = ("top_k", "global_top_k", "signed", "multicoat, 2 coats", "IteRand", "weight recycling")
 
 
 class Network(NamedTuple):
-    """A network, its data, and how long it is trained."""
+    """A network, its data, and how it is trained.
+
+    The budget is of bytes. Methods are compared at equal k with each of `fractions`, and at equal bytes with those of
+    `at_bytes`.
+    """
 
     build: Any
     dataset: str
     augment: str
     epochs: int
-    fractions: tuple[float, ...]
-    budget: int
+    rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    budget: int
+    step_of_groups: float  # of widths whose layers groups of four divide, but for the first one
+    at_bytes: dict[str, tuple[float, ...]]
+    fractions: tuple[float, ...] = ()
+    train_norms: bool = False
+    learned_rates: tuple[float, ...] = (0.01, 0.03, 0.1)
+    learned_widths: tuple[float, ...] = (0.0625, 0.125, 0.25, 0.5, 1.0)
 
 
-# Learned weights, beside the masks: at these widths, as they are and in Keras's integers.
+# Learned weights, beside the masks: as they are and in Keras's integers.
 LEARNED = {"learned weights, float32": None, "learned weights, int8": "int8", "learned weights, int4": "int4"}
-LEARNED_WIDTHS = (0.0625, 0.125, 0.25, 0.5, 1.0)
-LEARNED_RATES = (0.01, 0.03, 0.1)
 
 NETWORKS = {
     "fc": Network(
-        keras_popup.models.FullyConnected, "fashion_mnist", "none", 5, (0.02, 0.05, 0.1, 0.5), 16_384, (1, 2, 3)
+        keras_popup.models.FullyConnected,
+        "fashion_mnist",
+        "none",
+        epochs=5,
+        rates=(0.1, 0.5, 2.0),
+        seeds=(1, 2, 3),
+        budget=16_384,
+        step_of_groups=0.04,
+        at_bytes={
+            "top_k": (0.5, 0.3, 0.1),
+            "half of the weights pruned by the seed": (0.25,),
+            "global_top_k": (0.5, 0.3, 0.1),
+            "signed": (0.3, 0.1),
+            "multicoat, 2 coats": (0.5, 0.3),
+            "multicoat, 3 coats": (0.5,),
+            "IteRand": (0.5, 0.3),
+            "weight recycling": (0.5, 0.3),
+            "n_m, 2:4": (0.5,),
+            "block, 4 x 4": (0.5,),
+        },
+        fractions=(0.02, 0.05, 0.1, 0.5),
     ),
-    "resnet8": Network(keras_popup.models.ResNet8, "cifar10", "crop_flip", 6, (), 24_576, (1,)),
+    # The rate is the best of recipe.py. A network of blocks that fits would be so wide that it trains for hours.
+    "resnet8": Network(
+        keras_popup.models.ResNet8,
+        "cifar10",
+        "crop_flip",
+        epochs=6,
+        rates=(0.5,),
+        seeds=(1,),
+        budget=24_576,
+        step_of_groups=0.25,
+        train_norms=True,
+        at_bytes={
+            "top_k": (0.5,),
+            "multicoat, 2 coats": (0.3,),
+            "signed": (0.3,),
+            "IteRand": (0.5,),
+            "weight recycling": (0.5,),
+            "global_top_k": (0.5,),
+            "n_m, 2:4": (0.5,),
+            "half of the weights pruned by the seed": (0.25,),
+        },
+        learned_rates=(0.1,),
+        learned_widths=(0.25, 0.5, 1.0),
+    ),
 }
 
 
 def build(network: str, method: Method, k: float, width: float, seed: int, shape: Any, classes: int) -> keras.Model:
-    plain = NETWORKS[network].build(shape, classes=classes, width=width)
+    chosen = NETWORKS[network]
+    plain = chosen.build(shape, classes=classes, width=width)
     exclude = [layer for layer in plain.layers if _cannot_be_masked(layer, method.selector)]
-    return keras_popup.mask_model(plain, k=k, selector=method.selector, exclude=exclude, seed=seed)
+    return keras_popup.mask_model(
+        plain, k=k, selector=method.selector, exclude=exclude, train_norms=chosen.train_norms, seed=seed
+    )
 
 
 def _cannot_be_masked(layer: Any, selector: str) -> bool:
@@ -112,7 +166,11 @@ def _cannot_be_masked(layer: Any, selector: str) -> bool:
 
 
 def bytes_at_most(model: keras.Model, method: Method) -> int:
-    """Returns the bytes of a ticket if training leaves no pattern in the masks."""
+    """Returns the bytes of a ticket if training leaves no pattern in the masks, and no round number in the norms."""
+    random = np.random.default_rng(1)
+    for norm in model.layers:
+        if isinstance(norm, keras.layers.BatchNormalization):
+            norm.set_weights([random.uniform(0.5, 1, value.shape) for value in norm.get_weights()])
     summary = keras_popup.mask_summary(model, print_fn=lambda text: None)
     with tempfile.TemporaryDirectory() as folder:
         info = keras_popup.save_ticket(model, Path(folder, "a.ticket"))
@@ -121,17 +179,14 @@ def bytes_at_most(model: keras.Model, method: Method) -> int:
 
 
 def find_width(network: str, method: Method, k: float, shape: Any, classes: int) -> float:
-    """Returns the largest width in steps of 1/16 whose ticket fits into the budget."""
-    step, width = 1 / 16, 1 / 16
-    while True:
-        try:
-            model = build(network, method, k, width + step, 1, shape, classes)
-        except ValueError:  # N does not divide a layer of this width
-            width += step
-            continue
-        if bytes_at_most(model, method) > NETWORKS[network].budget:
-            return width
-        width += step
+    """Returns the largest width, a multiple of a step, whose ticket fits into the budget."""
+    chosen = NETWORKS[network]
+    step = chosen.step_of_groups if method.selector.startswith("n_m") else 1 / 16
+    for number in itertools.count(1):
+        model = build(network, method, k, round(number * step, 4), 1, shape, classes)
+        if bytes_at_most(model, method) > chosen.budget:
+            return round((number - 1) * step, 4)
+    raise AssertionError("a count has no end")
 
 
 def train(network: str, name: str, k: float, width: float, rate: float, seed: int, data: Any) -> dict:
@@ -204,13 +259,13 @@ def plan(network: str, methods: list[str], shape: Any, classes: int) -> list[Cas
     chosen, learned = NETWORKS[network], next(iter(LEARNED))
     at_k = [Case("k", name, k, 1.0) for name in OF_K for k in chosen.fractions if name in methods]
     at_bytes = [
-        Case("bytes", name, k, find_width(network, method, k, shape, classes))
-        for name, method in METHODS.items()
-        for k in method.fractions
+        Case("bytes", name, k, find_width(network, METHODS[name], k, shape, classes))
+        for name, fractions in chosen.at_bytes.items()
+        for k in fractions
         if name in methods
     ]
-    of_learned = [Case("learned", learned, 1.0, width) for width in LEARNED_WIDTHS if learned in methods]
-    return [*of_learned, *at_k, *at_bytes]
+    of_learned = [Case("learned", learned, 1.0, width) for width in chosen.learned_widths if learned in methods]
+    return [*at_k, *at_bytes, *of_learned]
 
 
 def read_rows(network: str) -> dict[Case, list[dict]]:
@@ -229,9 +284,10 @@ def find_best(rows: list[dict]) -> list[dict]:
 
 
 def run(network: str, data: Any, methods: list[str], part: int, parts: int) -> None:
+    chosen = NETWORKS[network]
     for case in plan(network, methods, data.image_shape, len(data.classes))[part::parts]:
-        rates = LEARNED_RATES if case.comparison == "learned" else RATES
-        for seed in NETWORKS[network].seeds:
+        rates = chosen.learned_rates if case.comparison == "learned" else chosen.rates
+        for seed in chosen.seeds:
             for rate in rates if seed == 1 else [find_best(read_rows(network)[case])[0]["rate"]]:
                 if any((row["rate"], row["seed"]) == (rate, seed) for row in read_rows(network).get(case, ())):
                     continue

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from keras_popup.criteria import CRITERIA
 from reproduction.results import Results, average
-from reproduction.rows import FRACTIONS, GROUPS, INITIALIZERS, RATES_OF_EDGE_POPUP, TRIED_ON_CIFAR, WIDTHS, ZHOU
+from reproduction.rows import FRACTIONS, GROUPS, INITIALIZERS, PAPERS, RATES_OF_EDGE_POPUP, TRIED_ON_CIFAR, WIDTHS
 from reproduction.verdicts import Verdict, better, closes, rises, worst
 
 MIDDLE = (0.3, 0.5, 0.7)
@@ -21,7 +21,7 @@ class Claims:
     def __init__(self, results: Results) -> None:
         self._results = results
         self.middle = MIDDLE
-        self.zhou = ZHOU
+        self.zhou = PAPERS["supermask"]
         self.paper = GROUPS["conv2-100"][0].paper
         self.by_k = {k: results.fashion(k=k) for k in FRACTIONS}
         self.pair = results.fashion(), results.fashion("learned weights")
@@ -53,7 +53,7 @@ class Claims:
 
     def beats_supermask_on_cifar(self, model: str) -> Verdict:
         edge, mask, _ = self.at_30[model]
-        return worst(better(edge, other) for other in (mask, [ZHOU[model]]))
+        return worst(better(edge, other) for other in (mask, [PAPERS["supermask"][model]]))
 
     def rescaling_helps(self) -> Verdict:
         return better(self.rescaled, self.not_rescaled)

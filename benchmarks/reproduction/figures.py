@@ -16,7 +16,11 @@ from reproduction.rows import (
     FRACTIONS,
     GROUPS,
     INITIALIZERS,
+    KEPT_ON_IMAGENET,
+    METHODS,
+    PAPERS,
     RATES_OF_EDGE_POPUP,
+    RESNET34_ON_IMAGENET,
     TRIED_ON_CIFAR,
     WIDTHS,
     Row,
@@ -33,6 +37,7 @@ def draw_all(results: Results, folder: Path) -> None:
         accuracy_over_k(results, folder / "k.png")
         accuracy_over_width(results, folder / "widths.png")
         initializers(results, folder / "initializers.png")
+        accuracy_over_depth(results, folder / "depth.png")
         mask_change(results, folder / "mask-change.png")
         supermasks_over_epochs(results, folder / "supermasks.png")
         criteria(results, folder / "criteria.png")
@@ -58,8 +63,9 @@ def accuracy_over_k(results: Results, picture: Path) -> None:
     several[0].legend(loc="lower center", fontsize=8)
     if has_convolutions:
         _curve(several[2], convolutions, "edge-popup, one seed")
+        several[2].plot(0.5, PAPERS["edge-popup"]["conv2"], "*", color=INK, label="the paper, 100 epochs")
         several[2].set(title="CIFAR-10, Conv2, 15 epochs", ylim=(50, None))
-        several[2].legend(loc="lower center")
+        several[2].legend(loc="lower center", fontsize=8)
     for axes in several:
         axes.set(xlabel="k, the fraction of weights kept")
     _save(figure, picture)
@@ -67,12 +73,13 @@ def accuracy_over_k(results: Results, picture: Path) -> None:
 
 def rows_over_k(model: str) -> list[Row]:
     """Returns the rows of a network on CIFAR-10 that differ in k only."""
-    return [row for row in GROUPS[f"{model}-15"] if row.config.kernel_initializer == "signed_constant"]
+    return [row for row in GROUPS[f"{model}-15"] if _has_signed_constants(row)]
 
 
 def accuracy_over_width(results: Results, picture: Path) -> None:
-    """Draws the accuracy over the width, and over the number of weights that are kept or learned."""
-    figure, (by_width, by_weights) = plt.subplots(1, 2, figsize=(10, 3.5), layout="constrained", sharey=True)
+    """Draws the accuracy over the width, and over the weights that are kept or learned; these as in the paper too."""
+    figure, (by_width, by_weights, imagenet) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+    by_weights.sharey(by_width)
     for method in ("edge-popup", "learned weights"):
         rows = {width: fashion_seeds(method, width=width) for width in WIDTHS}
         _curve(by_width, {width: results.accuracies(seeds) for width, seeds in rows.items()}, method)
@@ -83,13 +90,31 @@ def accuracy_over_width(results: Results, picture: Path) -> None:
     by_weights.set(xscale="log", xlabel="weights that are kept, or learned")
     for axes in (by_width, by_weights):
         axes.minorticks_off()
-        axes.legend()
+    best = {KEPT_ON_IMAGENET[row.config.model]: row for row in GROUPS["imagenet"] if _has_signed_constants(row)}
+    imagenet.plot(list(best), [row.paper for row in best.values()], "*-", label="edge-popup")
+    imagenet.plot(*RESNET34_ON_IMAGENET, "*", label="learned weights")
+    for million, row in best.items():
+        _name(imagenet, row.config.model, (million, row.paper), (-20, 6))
+    _name(imagenet, "resnet34", RESNET34_ON_IMAGENET, (-8, -11))
+    by_width.set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
+    by_weights.set(title="the same")
+    imagenet.set(title="the paper: ImageNet, k = 0.3", xlabel="million weights", xlim=(5, 26), ylim=(67, 75))
+    for axes in (by_width, by_weights, imagenet):
+        axes.legend(loc="lower right", fontsize=8)
     _save(figure, picture)
 
 
+def _name(axes: Any, text: str, place: tuple[float, float], shift: tuple[float, float]) -> None:
+    axes.annotate(text, place, shift, textcoords="offset points", fontsize=8)
+
+
+def _has_signed_constants(row: Row) -> bool:
+    return row.config.kernel_initializer == "signed_constant"
+
+
 def initializers(results: Results, picture: Path) -> None:
-    """Draws the accuracy of each kind of kernel."""
-    figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+    """Draws the accuracy of each kind of kernel, and what the paper has on ImageNet."""
+    figure, (axes, imagenet) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained", width_ratios=(3, 2))
     for number, rate in enumerate(RATES_OF_EDGE_POPUP):
         values = [results.accuracies(fashion_seeds(kernel_initializer=n, learning_rate=rate)) for n in INITIALIZERS]
         means = [statistics.mean(several) if several else float("nan") for several in values]
@@ -99,6 +124,46 @@ def initializers(results: Results, picture: Path) -> None:
     axes.set_xticks(range(len(INITIALIZERS)), INITIALIZERS, fontsize=8)
     axes.set(title="Fashion-MNIST, fc, k = 0.5", ylabel="test accuracy, %")
     axes.legend(loc="lower left")
+    names = [row.config.kernel_initializer for row in GROUPS["imagenet"]]
+    for name in sorted(set(names), key=INITIALIZERS.index):
+        of_it = [row for row, its_name in zip(GROUPS["imagenet"], names, strict=True) if its_name == name]
+        imagenet.plot([row.config.model for row in of_it], [row.paper for row in of_it], "*", label=name)
+    imagenet.set(title="the paper: ImageNet, k = 0.3")
+    imagenet.margins(x=0.2)
+    imagenet.legend(loc="lower right", fontsize=8)
+    _save(figure, picture)
+
+
+def accuracy_over_depth(results: Results, picture: Path) -> None:
+    """Draws networks of 2 to 8 convolutions, beside the papers'."""
+    models = list(PAPERS["edge-popup"])
+    groups = ("conv2-100", "conv2-100-original", "larger", "zhou", "zhou-original")
+    rows = [row for group in groups for row in GROUPS[group] if row.paper and results.record(row)]
+    in_30_epochs = {model: results.at_30_epochs(model) for model in TRIED_ON_CIFAR}
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for number, (method, papers) in enumerate(PAPERS.items()):
+        style = {"color": f"C{number}", "linestyle": ""}
+        shift = 0.06 * (number - 1)
+        axes.plot(
+            [models.index(model) for model in papers], list(papers.values()), "*:", color=style["color"], label=method
+        )
+        for row in rows:
+            if row.config.method == METHODS[method]["method"]:
+                place = models.index(row.config.model) + shift
+                axes.plot(place, results.accuracies([row]), marker="o" if row.data else "s", **style)
+        for model, of_methods in in_30_epochs.items():
+            values = dict(zip(("edge-popup", "supermask", "learned weights"), of_methods, strict=True))[method]
+            axes.plot([models.index(model) + shift] * len(values), values, marker="_", **style)
+    for marker, label in {
+        "*": "the papers",
+        "o": "original images",
+        "s": "JPEG copy",
+        "_": "JPEG copy, 30 epochs",
+    }.items():
+        axes.plot([], [], marker, color=INK, label=label)
+    axes.set_xticks(range(len(models)), [model.capitalize() for model in models])
+    axes.set(title="CIFAR-10", ylabel="test accuracy, %")
+    axes.legend(loc="lower right", fontsize=8, ncols=2)
     _save(figure, picture)
 
 

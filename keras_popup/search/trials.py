@@ -86,10 +86,12 @@ class Trials:
             )
 
     def _log_start(self) -> None:
-        count = f"{self._proposals.total} trials" if self._proposals.total else "Trials"
-        epochs = self._config.run.with_protocol().epochs
-        log = self._folder.trial(len(self.ended) + 1) / "log.txt"
-        _logger.info("%s of %s epochs. The progress of a trial is in %s.", count, epochs, os.path.relpath(log))
+        total, following = self._proposals.total, len(self.ended) + 1
+        count = f"{total} trials" if total else "Trials"
+        _logger.info("%s of %s epochs.", count, self._config.run.with_protocol().epochs)
+        if not total or following <= total:
+            log = self._folder.trial(following) / "log.txt"
+            _logger.info("The progress of a trial is in %s.", os.path.relpath(log))
 
     def _next(self) -> Proposal | None:
         if self._waiting:

@@ -88,7 +88,10 @@ def test_search_that_is_finished_is_not_run_again(failing, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     views = {"trials.csv", "best.json", "best.keras", "best.ticket", "report.html", ".lock"}
     assert cli.main(["search", *flags, "--resume"]) == 0
-    assert "test accuracy" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "test accuracy" in shown.out
+    assert "trials of 1 epochs." in shown.err
+    assert "log.txt" not in shown.out + shown.err, "no further trial writes a log"
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed <= views
 
