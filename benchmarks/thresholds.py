@@ -1,4 +1,4 @@
-"""Compares signed masks by a threshold, as in their paper, with those by k that keep as many weights.
+"""Compares signed masks by a threshold, as in their paper, with masks by k that keep as many weights.
 
 Koster et al. keep the weights whose score is beyond a threshold, with the sign of the score: how many these are,
 training decides. Each run leaves a line in benchmarks/results/thresholds.jsonl. Runs that have a line are skipped.
@@ -23,8 +23,10 @@ import keras_popup
 
 RESULT = Path(__file__).parent / "results" / "thresholds.jsonl"
 NETWORK = "fc"
-THRESHOLDS = (0.01, 0.02, 0.03, 0.035, 0.05, 0.1)
-RATES = (0.1, 0.5)
+THRESHOLDS = (0.01, 0.02, 0.03, 0.035)
+RATES = (0.1, 0.5, 2.0)
+KINDS = {"threshold": None, "k": "signed", "one k": "global_top_k"}
+"""The selectors: by the threshold, and those that keep as many weights of each kernel, or of all."""
 
 
 @keras.saving.register_keras_serializable("benchmarks")
@@ -74,9 +76,12 @@ def run(threshold: float, kind: str, data: Any) -> None:
         for rate in RATES if seed == 1 else [find_best(rows_of(threshold, kind))[0]["rate"]]:
             if any((row["rate"], row["seed"]) == (rate, seed) for row in rows_of(threshold, kind)):
                 continue
-            by_threshold = kind == "threshold"
-            k = 0.5 if by_threshold else find_kept(threshold)
-            row = train(Threshold(threshold) if by_threshold else "signed", k, rate, seed, data)
+            selector = KINDS[kind]
+            row = (
+                train(selector, find_kept(threshold), rate, seed, data)
+                if selector
+                else train(Threshold(threshold), 0.5, rate, seed, data)
+            )
             lines.add(RESULT, {"threshold": threshold, "kind": kind, **row})
             print(f"{kind} {threshold}, rate {rate}: {row['kept']:.2%}, {row['accuracy']['test']:.2%}", flush=True)
 
@@ -87,11 +92,11 @@ def find_kept(threshold: float) -> float:
 
 
 def table() -> str:
-    text = ["| threshold | weights kept, % | by the threshold, % | by k, % |", "|---:|---:|---:|---:|"]
+    text = ["| threshold | weights kept, % | signed, by the threshold, % | signed, by k, % | `global_top_k`, % |"]
+    text.append("|---:|---:|---:|---:|---:|")
     for threshold in THRESHOLDS:
         accuracies = [
-            spread([row["accuracy"]["test"] for row in find_best(rows_of(threshold, kind))])
-            for kind in ("threshold", "k")
+            spread([row["accuracy"]["test"] for row in find_best(rows_of(threshold, kind))]) for kind in KINDS
         ]
         text.append(f"| {threshold:g} | {100 * find_kept(threshold):.1f} | {' | '.join(accuracies)} |")
     return "\n".join(text)
@@ -107,7 +112,7 @@ def main() -> None:
         return
     data = keras_popup.datasets.load(NETWORKS[NETWORK].dataset, data_dir=arguments.data_dir, validation=0.1, seed=1)
     for threshold in THRESHOLDS:
-        for kind in ("threshold", "k"):
+        for kind in KINDS:
             run(threshold, kind, data)
 
 
