@@ -61,6 +61,7 @@ def title(row: Row) -> str:
         f"width {config.width:g}" if config.width != 1 else "",
         "" if config.optimizer == "sgd" else f"{config.optimizer}".capitalize(),
         f"warmup_epochs = {config.warmup_epochs:g}" if row.config.warmup_epochs else "",
+        row.config.schedule or "",
     ]
     return f"{config.model}: {', '.join(filter(None, parts))}"
 

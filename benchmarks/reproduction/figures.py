@@ -205,7 +205,10 @@ def supermasks_over_epochs(results: Results, picture: Path) -> None:
     for number, (row, record) in enumerate(found):
         config = row.config.with_protocol()
         images = "original images" if row.data else "JPEG copy"
-        label = f"{config.model.capitalize()}, {_OPTIMIZERS[config.optimizer]}, {images}"
+        optimizer = f"{_OPTIMIZERS[config.optimizer]} {config.learning_rate:g}" + ", cosine" * (
+            config.schedule == "cosine"
+        )
+        label = f"{config.model.capitalize()}, {optimizer}, {images}"
         style = {"color": f"C{number}", "label": label, "linestyle": "--" if row.data else "-"}
         history, weights = record["history"], {layer["name"]: layer["weights"] for layer in record["layers"]}
         epochs = range(1, record["epochs"] + 1)
