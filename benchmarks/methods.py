@@ -30,28 +30,6 @@ RESULT = Path(__file__).parent / "results" / "methods.jsonl"
 BATCH = 128
 
 
-class Recycle(keras.callbacks.Callback):
-    """Gives the weights whose scores are smallest the values of those whose scores are largest, every 300 steps.
-
-    Gorbett and Whitley, https://arxiv.org/abs/2303.15953. The library does not have it: docs/methods.md says why.
-    """
-
-    def __init__(self, every: int = 300, rate: float = 0.1) -> None:
-        super().__init__()
-        self.every, self.rate = every, rate
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if int(self.model.optimizer.iterations.numpy()) % self.every:
-            return
-        for layer in keras_popup.masked_layers(self.model):
-            for kernel in layer.masked_kernels.values():
-                values = kernel.kernel.numpy()
-                order = np.argsort(np.abs(kernel.scores.numpy()), axis=None, kind="stable")
-                count = int(self.rate * order.size)
-                values.flat[order[:count]] = values.flat[order[-count:]]
-                kernel.kernel.assign(values)
-
-
 class Method(NamedTuple):
     """A selector, and what changes kernels in training."""
 
@@ -67,7 +45,7 @@ METHODS = {
     "multicoat, 2 coats": Method("multicoat:coats=2"),
     "multicoat, 3 coats": Method("multicoat:coats=3"),
     "IteRand": Method("top_k", keras_popup.callbacks.IterativeRandomization),
-    "weight recycling": Method("top_k", Recycle),
+    "weight recycling": Method("top_k", keras_popup.callbacks.Recycle),
     "n_m, 2:4": Method("n_m:m=4"),
     "block, 4 x 4": Method("block:size=4"),
 }

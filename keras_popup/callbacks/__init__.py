@@ -1,6 +1,6 @@
 """Callbacks for training: schedules of k, statistics of masks, and what changes between steps."""
 
-from keras_popup.callbacks.redraws import IterativeRandomization
+from keras_popup.callbacks.redraws import IterativeRandomization, Recycle
 from keras_popup.callbacks.schedules import SCHEDULES, Cubic, Geometric, KSchedule, Linear, Schedule
 from keras_popup.callbacks.statistics import MaskStatistics
 from keras_popup.callbacks.swaps import RestrictSwaps
@@ -13,6 +13,7 @@ __all__ = [
     "KSchedule",
     "Linear",
     "MaskStatistics",
+    "Recycle",
     "RestrictSwaps",
     "Schedule",
 ]

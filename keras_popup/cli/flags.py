@@ -103,8 +103,8 @@ def plain_type(hint: Any) -> Any:
 
 # The groups of flags in --help. Flags that stand in none are in the last group.
 _GROUPS = {
-    "what": "model method k layer_k k_schedule k_schedule_end redraw_every redraw_rate base new_head from "
-    "width activation selector rescale scores_initializer kernel_initializer scaled train_norms",
+    "what": "model method k layer_k k_schedule k_schedule_end redraw_every redraw_rate redraw_from base "
+    "new_head from width activation selector rescale scores_initializer kernel_initializer scaled train_norms",
     "data": "dataset data_dir image_size pixels validation augment",
     "search": "tuner max_trials executions budget baseline retries refit",
     "training": "recipe epochs batch_size optimizer learning_rate momentum l2 schedule warmup_epochs label_smoothing "

@@ -1,8 +1,9 @@
 """Kept weights that were drawn anew during training, in tickets: turned signs, or the numbers of their redraws.
 
-The kernel of a seed has values at all places; `callbacks.IterativeRandomization` replaces some. Only kept weights
-matter. If all values of a kernel differ in sign only, a plane of bits says which signs have turned. Otherwise planes
-say which weights are from redraw 0, the seed itself, then which of the rest are from the next redraw, and so on.
+The kernel of a seed has values at all places; `callbacks.IterativeRandomization` and `callbacks.Recycle` replace some.
+Only kept weights matter. If all values of a kernel differ in sign only, a plane of bits says which signs have turned.
+Otherwise planes say which weights are from redraw 0, the seed itself, then which of the rest are from the next redraw,
+and so on.
 """
 
 import itertools

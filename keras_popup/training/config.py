@@ -216,6 +216,13 @@ class RunConfig:
     redraw_rate: float = option(
         0.1, "The share of these weights that is drawn anew.", bounds=_SHARE, not_for=("dense", "random", "finetune")
     )
+    redraw_from: str = option(
+        "seed",
+        "Where the new values come from: 'seed', random ones (IteRand), or 'best', those of the weights with the best "
+        "scores (weight recycling); then the weights with the worst scores get them.",
+        ("seed", "best"),
+        not_for=("dense", "random", "bernoulli", "finetune"),
+    )
     activation: str = option(
         "relu",
         "The activation of the network's layers; 'binary' is -1 or 1 by the sign.",
@@ -342,9 +349,9 @@ class RunConfig:
         _check(self, "rescale", self.draws or not self.rescale, "false, except for bernoulli (--method supermask)")
         one_k = self.k_schedule is None or not isinstance(self.k, dict)
         _check(self, "k_schedule", one_k, "left out if layers have fractions of their own")
-        _check(
-            self, "redraw_rate", self.redraw_rate == 0.1 or self.redraw_every is not None, "0.1 without redraw_every"
-        )
+        redraws = self.redraw_every is not None
+        _check(self, "redraw_rate", self.redraw_rate == 0.1 or redraws, "0.1 without redraw_every")
+        _check(self, "redraw_from", self.redraw_from == "seed" or redraws, "'seed' without redraw_every")
         one_k = not isinstance(self.k, dict) or (self.selector or "").partition(":")[0] != "global_top_k"
         _check(self, "k", one_k, "one number with the selector global_top_k, which has one k for the whole network")
         end = self.k_schedule_end == 1.0 or self.k_schedule is not None

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from keras_popup import _keras, conversion, datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
-from keras_popup.callbacks import SCHEDULES, IterativeRandomization, KSchedule, MaskStatistics
+from keras_popup.callbacks import SCHEDULES, IterativeRandomization, KSchedule, MaskStatistics, Recycle
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
 from keras_popup.training import experiment
@@ -202,7 +202,8 @@ class _Run:
             steps = max(1, round(config.k_schedule_end * config.epochs * self._steps))
             chosen.append(KSchedule(SCHEDULES[config.k_schedule](config.k, steps)))
         if config.redraw_every:
-            chosen.append(IterativeRandomization(config.redraw_every, config.redraw_rate))
+            redraw = Recycle if config.redraw_from == "best" else IterativeRandomization
+            chosen.append(redraw(config.redraw_every, config.redraw_rate))
         if config.mask_statistics:
             to_tensorboard = config.mask_statistics == "tensorboard"
             chosen.append(MaskStatistics(self._folder.tensorboard if to_tensorboard else None))

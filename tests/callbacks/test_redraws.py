@@ -1,4 +1,4 @@
-"""IterativeRandomization: which weights are drawn anew, when, and from what."""
+"""IterativeRandomization and Recycle: which weights get other values, when, and from what."""
 
 import keras
 import numpy as np
@@ -7,7 +7,9 @@ import tensorflow as tf
 
 import keras_popup
 from keras_popup import initializers
-from keras_popup.callbacks import IterativeRandomization
+from keras_popup.callbacks import IterativeRandomization, Recycle
+
+CALLBACKS = pytest.mark.parametrize("callback", [IterativeRandomization, Recycle])
 
 
 def _model(**arguments):
@@ -49,19 +51,60 @@ def test_weights_outside_the_mask_get_the_values_of_the_redraw():
     np.testing.assert_array_equal(values[changed], expected[changed])
 
 
-def test_a_run_that_goes_on_draws_the_same(tmp_path):
-    callback = {"callbacks": [IterativeRandomization(every=3, rate=0.5)], "verbose": 0}
+@pytest.mark.parametrize("selector", ["top_k", "signed", "global_top_k", "multicoat:coats=2"])
+def test_the_worst_weights_get_the_values_of_the_best(selector):
+    model = _model(kernel_initializer="kaiming_normal", selector=selector)
+    kernel = _kernel(model)
+    before, mask, scores = kernel.kernel.numpy(), kernel.read_mask(), kernel.scores.numpy()
+    recycle = Recycle(every=1, rate=0.2)
+    recycle.set_model(model)
+    recycle.on_train_begin()
+    model.optimizer.iterations.assign(1)
+    recycle.on_train_batch_end(0)
+    values = kernel.kernel.numpy()
+    order = sorted(np.ndindex(*scores.shape), key=lambda place: (abs(scores[place]), place))
+    count = int(0.2 * scores.size)
+    for place, source in zip(order[:count], order[-count:], strict=True):
+        assert mask[place] == 0
+        assert mask[source] != 0
+        assert values[place] == before[source]
+    rest = tuple(np.transpose(order[count:]))
+    np.testing.assert_array_equal(values[rest], before[rest])
+
+
+@pytest.mark.parametrize(("k", "count"), [(0.9, 200), (0.5, 1000), (0.1, 200)])
+def test_kept_weights_stay_though_more_are_to_be_recycled(k, count):
+    model = _model(kernel_initializer="kaiming_normal", k=k)
+    kernel = _kernel(model)
+    before, kept = kernel.kernel.numpy(), kernel.read_mask() != 0
+    recycle = Recycle(every=1, rate=1.0)
+    recycle.set_model(model)
+    recycle.on_train_begin()
+    model.optimizer.iterations.assign(1)
+    recycle.on_train_batch_end(0)
+    values = kernel.kernel.numpy()
+    np.testing.assert_array_equal(values[kept], before[kept])
+    assert (values != before).sum() == count
+    assert set(values[values != before]) <= set(before[kept])
+
+
+@CALLBACKS
+def test_a_run_that_goes_on_draws_the_same(tmp_path, callback):
+    def redraws():
+        return {"callbacks": [callback(every=3, rate=0.5)], "verbose": 0}
+
     whole = _model()
-    whole.fit(_batches(), **callback)
+    whole.fit(_batches(), **redraws())
     parts = _model()
-    parts.fit(_batches(0, 4), **callback)
+    parts.fit(_batches(0, 4), **redraws())
     parts.save(tmp_path / "a.keras")
     parts = keras.models.load_model(tmp_path / "a.keras")
-    parts.fit(_batches(4), callbacks=[IterativeRandomization(every=3, rate=0.5)], verbose=0)
+    parts.fit(_batches(4), **redraws())
     for first, second in zip(whole.weights, parts.weights, strict=True):
         np.testing.assert_array_equal(first, second)
 
 
+@CALLBACKS
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,15 +115,22 @@ def test_a_run_that_goes_on_draws_the_same(tmp_path):
         ({"rate": True}, "`rate`"),
     ],
 )
-def test_wrong_arguments_are_errors(arguments, message):
+def test_wrong_arguments_are_errors(callback, arguments, message):
     with pytest.raises(ValueError, match=message):
-        IterativeRandomization(**arguments)
+        callback(**arguments)
 
 
-def test_kernels_without_a_seed_are_refused():
+@CALLBACKS
+def test_kernels_without_a_seed_are_refused(callback):
     model = _model(weights="keep")
     with pytest.raises(ValueError, match="not drawn from a seed of this library"):
-        model.fit(_batches(), verbose=0, callbacks=[IterativeRandomization()])
+        model.fit(_batches(), verbose=0, callbacks=[callback()])
+
+
+def test_recycle_refuses_drawn_masks():
+    model = _model(selector="bernoulli")
+    with pytest.raises(ValueError, match="layer 'hidden', Bernoulli, draws its masks: use 'top_k'"):
+        model.fit(_batches(), verbose=0, callbacks=[Recycle()])
 
 
 def test_initializers_have_redraws():

@@ -163,6 +163,7 @@ def kinds(strategy):
 def redrawn(strategy):
     """Kernels that are drawn anew are the same on all devices, and those of one."""
     run(strategy, redraw_every=2, redraw_rate=0.5, epochs=1)
+    run(strategy, redraw_every=2, redraw_rate=0.5, redraw_from="best", epochs=1)
 
 
 def supermask(strategy):

@@ -9,7 +9,7 @@ from ticket_checks import disturb
 
 import keras_popup
 from keras_popup import load_ticket, mask_model, save_ticket
-from keras_popup.callbacks import IterativeRandomization
+from keras_popup.callbacks import IterativeRandomization, Recycle
 from keras_popup.tickets import TicketError, redraws
 
 KERNELS = {"seed": "signed_constant", "normal": "kaiming_normal", "keras": keras.initializers.RandomNormal()}
@@ -63,6 +63,22 @@ def test_mask_summary_has_the_limit_of_every_selector(name, tmp_path):
     if name != "signed":  # whose signs here are mostly the same
         assert summary.entropy_bytes <= 1.05 * limit + 4
     assert summary.kept == sum(row.kept for row in info.layers)
+
+
+@pytest.mark.parametrize("kernels", ["signed_constant", "kaiming_normal"])
+def test_ticket_holds_what_was_recycled(kernels, tmp_path):
+    model = _network("top_k", kernels)
+    before = [layer.kernel.numpy() for layer in keras_popup.masked_layers(model)]
+    _train(model, Recycle(every=2, rate=0.3))
+    info = save_ticket(model, tmp_path / "a.ticket")
+    for layer, old in zip(keras_popup.masked_layers(model), before, strict=True):
+        assert (layer.kernel.numpy() != old).any()
+    if kernels == "signed_constant":  # a turned sign takes at most one bit
+        for row in info.layers:
+            assert row.seed is not None
+            assert 8 * (row.other_bytes - 8) <= row.kept * 1.1 + 8 * 60
+    for loaded in (load_ticket(tmp_path / "a.ticket"), load_ticket(tmp_path / "a.ticket", masked=True)):
+        np.testing.assert_array_equal(_predict(loaded), _predict(model))
 
 
 @pytest.mark.parametrize("selector", ["top_k", "signed"])

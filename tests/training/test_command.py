@@ -20,6 +20,7 @@ CONFIGS = [
     RunConfig(model="conv2", method="supermask", recipe="zhou", augment="crop_flip", pixels="-1_to_1"),
     RunConfig(model="fc", method="dense", optimizer="adam"),
     RunConfig(model="fc", selector="multicoat:coats=3", train_norms=True, mask_statistics="history"),
+    RunConfig(model="fc", redraw_every=300, redraw_rate=0.2, redraw_from="best"),
     RunConfig(model="fc", k=0.1, k_schedule="cubic", k_schedule_end=0.5, label_smoothing=0.1, warmup_epochs=1.5),
 ]
 

@@ -430,6 +430,7 @@ def test_train_refuses_a_folder_that_cannot_be_made(tmp_path):
         {"scaled": True, "kernel_initializer": "kaiming_normal", "k": 0.3},
         {"schedule": "constant", "warmup_epochs": 1.0, "label_smoothing": 0.1},
         {"model": "fc", "augment": "crop_flip"},
+        {"redraw_every": 20, "redraw_from": "best"},
         {"method": "supermask", "rescale": True, "learning_rate": 20.0, "mask_statistics": "tensorboard"},
         pytest.param({"model": "resnet18", "width": 0.1, "epochs": 1}, marks=pytest.mark.slow),
     ],
