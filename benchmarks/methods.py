@@ -15,6 +15,7 @@ import itertools
 import statistics
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -175,7 +176,10 @@ def find_width(network: str, method: Method, k: float, shape: Any, classes: int)
     chosen = NETWORKS[network]
     step = chosen.step_of_groups if method.selector.startswith("n_m") else 1 / 16
     for number in itertools.count(1):
-        model = build(network, method, k, round(number * step, 4), 1, shape, classes)
+        try:
+            model = build(network, method, k, round(number * step, 4), 1, shape, classes)
+        except ValueError:  # k keeps nothing of a layer that is so narrow
+            continue
         if bytes_at_most(model, method) > chosen.budget:
             return round((number - 1) * step, 4)
     raise AssertionError("a count has no end")
@@ -246,18 +250,18 @@ class Case(NamedTuple):
     width: float
 
 
-def plan(network: str, methods: list[str], shape: Any, classes: int) -> list[Case]:
-    """Returns what is compared: methods at equal k, methods at equal bytes, and learned weights."""
+def plan(network: str, methods: list[str], shape: Any, classes: int) -> Iterator[Case]:
+    """Yields what is compared: methods at equal k, methods at equal bytes, and learned weights."""
     chosen, learned = NETWORKS[network], next(iter(LEARNED))
-    at_k = [Case("k", name, k, chosen.width) for name in OF_K for k in chosen.fractions if name in methods]
-    at_bytes = [
-        Case("bytes", name, k, find_width(network, METHODS[name], k, shape, classes))
-        for name, fractions in chosen.at_bytes.items()
-        for k in fractions
-        if name in methods
-    ]
-    of_learned = [Case("learned", learned, 1.0, width) for width in chosen.learned_widths if learned in methods]
-    return [*at_k, *at_bytes, *of_learned]
+    for name, k in itertools.product(OF_K, chosen.fractions):
+        if name in methods:
+            yield Case("k", name, k, chosen.width)
+    for name, fractions in chosen.at_bytes.items():
+        for k in fractions:
+            if name in methods:
+                yield Case("bytes", name, k, find_width(network, METHODS[name], k, shape, classes))
+    if learned in methods:
+        yield from (Case("learned", learned, 1.0, width) for width in chosen.learned_widths)
 
 
 def read_rows(network: str) -> dict[Case, list[dict]]:
@@ -277,7 +281,8 @@ def find_best(rows: list[dict]) -> list[dict]:
 
 def run(network: str, data: Any, methods: list[str], part: int, parts: int) -> None:
     chosen = NETWORKS[network]
-    for case in plan(network, methods, data.image_shape, len(data.classes))[part::parts]:
+    cases = plan(network, methods, data.image_shape, len(data.classes))
+    for case in itertools.islice(cases, part, None, parts):
         rates = chosen.learned_rates if case.comparison == "learned" else chosen.rates
         for seed in chosen.seeds:
             for rate in rates if seed == 1 else [find_best(read_rows(network)[case])[0]["rate"]]:

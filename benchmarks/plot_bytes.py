@@ -1,6 +1,7 @@
 """Draws accuracy over bytes, of the rows that methods.py stored.
 
 python benchmarks/plot_bytes.py docs/img/bytes.png
+python benchmarks/plot_bytes.py docs/img/bytes-resnet8.png --network resnet8 --least 55
 """
 
 import argparse
@@ -10,9 +11,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from methods import LEARNED, find_best, read_rows
 
-from keras_popup._style import matplotlib_settings
+from keras_popup import pretrained
+from keras_popup._style import INK, matplotlib_settings
 
 LABELS = {"top_k": "edge-popup"}
+# Networks of the package, trained for longer than the rows, and what MLPerf Tiny asks of a learned ResNet8 in int8.
+TICKETS = {"resnet8": ("cifar10/resnet8", "cifar10/resnet8_half", "cifar10/resnet8_wide")}
+MLPERF = {"resnet8": (98_496, 85.0)}
 
 
 def find_points(network: str) -> dict[str, list[tuple[float, float, float]]]:
@@ -48,6 +53,12 @@ def main() -> None:
             color=f"C{number % 10}" if method not in LEARNED else str(0.2 + 0.25 * list(LEARNED).index(method)),
             capsize=2,
         )
+    if names := TICKETS.get(arguments.network):
+        cards = [pretrained.read_card(name) for name in names]
+        points = [(card.bytes / 1000, 100 * card.test_accuracy) for card in cards]
+        axes.plot(*zip(*points, strict=True), "*-", color=INK, label="tickets of the package, 14 to 60 epochs")
+        size, least = MLPERF[arguments.network]
+        axes.plot(size / 1000, least, "x", color=INK, label="MLPerf Tiny: learned, int8")
     axes.set_xscale("log")
     axes.set_ylim(bottom=arguments.least)
     axes.set_xlabel("kB, of a ticket or of zipped weights")

@@ -127,7 +127,8 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
     )
     callbacks = []
     if recipe["k_schedule"]:
-        callbacks.append(keras_popup.callbacks.KSchedule(recipe["k_schedule"], end=0.7))
+        falls = keras_popup.callbacks.SCHEDULES[recipe["k_schedule"]](recipe["k"], round(0.7 * epochs * steps))
+        callbacks.append(keras_popup.callbacks.KSchedule(falls))
     seconds, history = fit(
         model,
         data,

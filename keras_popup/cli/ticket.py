@@ -64,6 +64,13 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         "The type in which kept weights are stored where no seed gives them. The default loses nothing.",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "fold_norms",
+        False,
+        "Store two numbers per channel of a BatchNormalization with gamma and beta instead of four. Outputs are equal "
+        "up to rounding.",
+        flag_values=values,
+    )
     _define_base(values)
     flags.DEFINE_boolean("overwrite", False, "Replace the file if it exists.", flag_values=values)
     text = "Put the base into the file too. Of several tasks in one file."
@@ -90,6 +97,7 @@ def _pack(command: str, arguments: Sequence[str]) -> int:
         load_model(file),
         out,
         values_dtype=values.values_dtype,
+        fold_norms=values.fold_norms,
         base=base,
         notes=values.notes,
         **origin,
@@ -123,7 +131,7 @@ def _pack_tasks(given: list[str], base_file: str | None, values: flags.FlagValue
     """Packs several tasks over one base into one file."""
     if base_file is None:
         raise UsageError("--base is required for .tickets: the .keras file of the model whose weights all tasks use.")
-    if ignored := [name for name in ("dataset", "notes", "values_dtype") if values[name].present]:
+    if ignored := [name for name in ("dataset", "notes", "values_dtype", "fold_norms") if values[name].present]:
         raise UsageError(f"--{ignored[0]} is for one ticket. Leave it out, or pack the tickets first, one by one.")
     check_new(values.out, values.overwrite)
     files: dict[str, str] = {}

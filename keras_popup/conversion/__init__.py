@@ -18,6 +18,7 @@ from keras_popup.conversion.inspection import masked_layers
 from keras_popup.conversion.mask_maps import average_channels as average_channels
 from keras_popup.conversion.masking import mask_model
 from keras_popup.conversion.masks import KernelOverlap, MaskComparison, compare_masks, set_k
+from keras_popup.conversion.norms import fold_norms as fold_norms
 from keras_popup.conversion.patterns import find_unmatched_kernels as find_unmatched_kernels
 from keras_popup.conversion.preprocessing import find_preprocessing as find_preprocessing
 from keras_popup.conversion.preprocessing import put_first as put_first

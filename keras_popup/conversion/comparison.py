@@ -2,15 +2,18 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from keras_popup import _keras
 from keras_popup.layers import walk
 
 Array = NDArray[Any]
 
 _EXAMPLES = 4
+_TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
 
 
 def draw_inputs(model: Any) -> list[Array]:
@@ -57,3 +60,28 @@ def compute_difference(expected: dict[str, Array], outputs: dict[str, Array]) ->
 def uses_16_bits(model: Any) -> bool:
     """Tells whether some layers of a model compute in float16 or bfloat16."""
     return any(layer.compute_dtype in ("float16", "bfloat16") for _, layer in walk(model))
+
+
+def check_same_outputs(model: Any, changed: Any, how: str, remedy: str) -> None:
+    """Raises RuntimeError if two models give outputs that differ by more than rounding, on a batch of `draw_inputs`.
+
+    Args:
+        model: the model.
+        changed: what was made of it.
+        how: the beginning of the message, such as "Without its dead channels".
+        remedy: what to do, the end of the message.
+    """
+    batch = draw_inputs(model)
+    difference = compute_difference(_compute_outputs(model, batch), _compute_outputs(changed, batch))
+    tolerance = _ROUNDED_TOLERANCE if uses_16_bits(model) else _TOLERANCE
+    if not difference <= tolerance:
+        raise RuntimeError(
+            f"{how}, model '{model.name}' gives other outputs: they differ by {difference:.3g} of the largest output, "
+            f"expected {tolerance:g} at most. This is a fault here, or the model's outputs are random or not finite. "
+            f"{remedy}."
+        )
+
+
+def _compute_outputs(model: Any, batch: list[Array]) -> dict[str, Array]:
+    outputs = keras.tree.flatten(model(_keras.pack_inputs(model, batch), training=False))
+    return {str(index): np.asarray(tf.cast(output, tf.float64)) for index, output in enumerate(outputs)}

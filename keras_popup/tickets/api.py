@@ -40,6 +40,7 @@ def save_ticket(
     *,
     preprocess: Sequence[Any] | None = None,
     values_dtype: str | None = None,
+    fold_norms: bool = False,
     base: Any = None,
     classes: Sequence[str] | None = None,
     dataset: str | None = None,
@@ -65,6 +66,9 @@ def save_ticket(
         values_dtype: "float16", "bfloat16", "float32" or "float64", the dtype in which kept weights are stored where no
             seed gives them: those of pretrained and of finetuned kernels. None keeps them without loss. The model of
             the ticket then has the rounded weights.
+        fold_norms: bool. True puts the moving statistics of each BatchNormalization into its gamma and beta, if it has
+            them: two numbers per channel are stored instead of four. The model of the ticket then has the same outputs
+            up to rounding, and is for use, not for further training.
         base: a plain `keras.Model`, or the path of its `.keras` file, such as the pretrained model that was masked.
             Weights that it has are not in the file: kernels, of which the masks remain, and all others that are the
             same. `load_ticket` then needs the same base.
@@ -85,6 +89,7 @@ def save_ticket(
         ValueError: if the model has no masked layer, if its masks cannot be stripped, if the layers of `preprocess`
             do not give what it takes, or if the ticket could not be loaded. (It is loaded as a test before it is
             written.)
+        RuntimeError: if folded norms change the outputs by more than rounding.
         OSError: if the file cannot be written. An existing file is not changed.
 
     Example:
@@ -118,6 +123,8 @@ def save_ticket(
             raise ValueError(
                 f"`classes` must be different names for the {outputs[-1]} outputs of the model. Received: {classes!r}."
             )
+    if fold_norms:
+        model = conversion.fold_norms(model)
     if preprocess is not None:
         preprocess = [preprocess] if isinstance(preprocess, keras.layers.Layer) else list(preprocess)
         model = conversion.put_first(preprocess, model)

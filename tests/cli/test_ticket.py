@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from command_line import run
 
@@ -16,7 +17,6 @@ def test_ticket_shows_help(capsys, arguments):
 
 def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
     import keras
-    import numpy as np
 
     from keras_popup import strip_masks
 
@@ -68,6 +68,25 @@ def test_ticket_packs_and_unpacks(capsys, tmp_path, monkeypatch):
     status, _, err = run(capsys, "ticket", "verify", "run/model.ticket")
     assert status == 1
     assert err.startswith("keras-popup: Ticket 'run/model.ticket' cannot be used: not a ticket: wrong magic bytes")
+
+
+def test_ticket_packs_folded_norms(capsys, tmp_path, monkeypatch):
+    import keras_popup
+
+    monkeypatch.chdir(tmp_path)
+    plain = keras_popup.models.ResNet8((8, 8, 3), classes=3, width=0.25)
+    model = keras_popup.mask_model(plain, train_norms=True, seed=1)
+    for layer in model.layers:
+        if hasattr(layer, "moving_mean"):
+            layer.set_weights([np.random.default_rng(1).uniform(0.5, 1, value.shape) for value in layer.get_weights()])
+    model.save("a.keras")
+    sizes = []
+    for flags in ((), ("--fold_norms", "--overwrite")):
+        assert run(capsys, "ticket", "pack", "a.keras", *flags)[0] == 0
+        sizes.append((tmp_path / "a.ticket").stat().st_size)
+    assert sizes[1] < sizes[0]
+    x = np.ones((2, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(keras_popup.load_ticket("a.ticket")(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.integration
