@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from methods import LEARNED, find_best, read_rows
+from methods import LEARNED, METHODS, find_best, read_rows
 
 from keras_popup import pretrained
 from keras_popup._style import INK, matplotlib_settings
@@ -40,7 +40,8 @@ def main() -> None:
     arguments = parser.parse_args()
     plt.rcParams.update({**matplotlib_settings(), "axes.grid": True})
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for number, (method, points) in enumerate(find_points(arguments.network).items()):
+    for method, points in find_points(arguments.network).items():
+        number = list(METHODS).index(method) if method in METHODS else 0
         sizes, accuracies, spreads = zip(*points, strict=True)
         axes.errorbar(
             [size / 1000 for size in sizes],
@@ -48,9 +49,9 @@ def main() -> None:
             spreads,
             label=LABELS.get(method, method),
             linestyle="--" if method in LEARNED else "",
-            marker="sovD^<>P*X"[number % 10],
+            marker="sovD^<>PpX"[number] if method in METHODS else ".",
             markersize=5,
-            color=f"C{number % 10}" if method not in LEARNED else str(0.2 + 0.25 * list(LEARNED).index(method)),
+            color=f"C{number}" if method in METHODS else str(0.2 + 0.25 * list(LEARNED).index(method)),
             capsize=2,
         )
     if names := TICKETS.get(arguments.network):
@@ -60,6 +61,9 @@ def main() -> None:
         size, least = MLPERF[arguments.network]
         axes.plot(size / 1000, least, "x", color=INK, label="MLPerf Tiny: learned, int8")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    least, most = axes.get_xlim()
+    axes.xaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
     axes.set_ylim(bottom=arguments.least)
     axes.set_xlabel("kB, of a ticket or of zipped weights")
     axes.set_ylabel("test accuracy, %")

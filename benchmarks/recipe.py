@@ -32,12 +32,11 @@ PAPER: dict[str, Any] = {
     "batch": 128,
     "warmup": 0,
     "smoothing": 0.0,
-    "scale": 1.0,
     "ema": 0.0,
     "k_schedule": None,
     "train_norms": False,
 }
-"""The paper's protocol for small networks; `scale` multiplies the scores at the start."""
+"""The paper's protocol for small networks. The scale of the first scores is no part of it: a rate does the same."""
 
 
 class Network(NamedTuple):
@@ -59,7 +58,6 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "rate 2, no l2": {**_BETTER, "rate": 2.0},
     "warm-up of an epoch": {**_BETTER, "warmup": 1},
     "label smoothing 0.1": {**_BETTER, "smoothing": 0.1},
-    "scores begin 10 times as large": {**_BETTER, "scale": 10.0},
     "momentum 0.95": {**_BETTER, "momentum": 0.95},
     "mean of the scores, 0.998": {**_BETTER, "ema": 0.998},
     "k falls, cubic": {**_BETTER, "k_schedule": "cubic"},
@@ -67,6 +65,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "signed": {**_BETTER, "selector": "signed"},
     "two coats": {**_BETTER, "selector": "multicoat:coats=2"},
     "two coats, rate 0.1": {**_BETTER, "selector": "multicoat:coats=2", "rate": 0.1},
+    "warm-up and label smoothing": {**_BETTER, "warmup": 1, "smoothing": 0.1},
 }
 _NORMS = {**_BETTER, "train_norms": True}
 _NORMS_AND_COATS = {**_NORMS, "selector": "multicoat:coats=2"}
@@ -76,22 +75,13 @@ _OF_NORMS: dict[str, dict[str, Any]] = {
     "trained norms, two coats, rate 0.2": {**_NORMS_AND_COATS, "rate": 0.2},
     "trained norms, two coats, k = 0.3": {**_NORMS_AND_COATS, "k": 0.3},
     "trained norms, signed": {**_NORMS, "selector": "signed"},
+    "trained norms, two coats, warm-up and label smoothing": {**_NORMS_AND_COATS, "warmup": 1, "smoothing": 0.1},
 }
 
 NETWORKS = {
     "resnet8": Network(keras_popup.models.ResNet8, 1.0, 8, {**_CHANGES, **_OF_NORMS}),
     "conv4": Network(keras_popup.models.Conv4, 0.25, 8, _CHANGES),
 }
-
-
-class ScaleScores(keras.initializers.Initializer):
-    """The usual scores times a number."""
-
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
-
-    def __call__(self, shape: Any, dtype: Any = None) -> Any:
-        return self.scale * keras_popup.initializers.ScoreUniform(seed=1)(shape, dtype)
 
 
 def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: float, epochs: int) -> dict[str, Any]:
@@ -101,7 +91,6 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy("mixed_bfloat16")
     l2 = keras.regularizers.L2(recipe["l2"] / 2) if recipe["l2"] else None
-    more = {} if recipe["scale"] == 1 else {"scores_initializer": ScaleScores(recipe["scale"])}
     model = keras_popup.mask_model(
         chosen.build(data.image_shape, classes=len(data.classes), width=width),
         k=recipe["k"],
@@ -109,7 +98,6 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
         train_norms=recipe["train_norms"],
         scores_regularizer=l2,
         seed=seed,
-        **more,
     )
     steps = count_steps(data, recipe["batch"])
     warmup = recipe["warmup"] * steps

@@ -67,11 +67,10 @@ PROTOCOLS: dict[str, dict[str, Protocol]] = {
 _ZHOU = Protocol(learning_rate=100.0, batch_size=250, l2=0.0, schedule="constant", augment="none", pixels="0_to_1")
 
 # What was better in the short trainings of docs/recipes.md. Networks that were not measured have none.
-_SHORT_CONV = Protocol(learning_rate=0.5, epochs=30)
 _TUNED = {
     "fc": Protocol(learning_rate=0.1, epochs=30, l2=0.0, selector="multicoat:coats=2"),
-    "conv2": _SHORT_CONV,
-    "conv4": _SHORT_CONV,
+    "conv2": Protocol(learning_rate=0.5, epochs=30),
+    "conv4": Protocol(learning_rate=0.5, epochs=30, l2=0.0, warmup_epochs=1, label_smoothing=0.1),
     "resnet8": Protocol(learning_rate=0.5, epochs=30, l2=0.0, train_norms=True, selector="multicoat:coats=2"),
 }
 
