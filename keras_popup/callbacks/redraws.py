@@ -12,7 +12,7 @@ from keras_popup.layers import MaskedKernel
 class _Redraw(keras.callbacks.Callback):
     """Changes the kernels after every so many steps of the optimizer, those of earlier runs too."""
 
-    def __init__(self, every: int, rate: float) -> None:
+    def __init__(self, every: int = 300, rate: float = 0.1) -> None:
         super().__init__()
         if type(every) is not int or every < 1:
             raise ValueError(f"`every` must be a positive integer, a number of steps. Received: {every!r}.")
@@ -77,9 +77,6 @@ class IterativeRandomization(_Redraw):
     >>> redraw = keras_popup.callbacks.IterativeRandomization(every=300, rate=0.1)
     """
 
-    def __init__(self, every: int = 300, rate: float = 0.1) -> None:
-        super().__init__(every, rate)
-
     def _change(self, kernel: MaskedKernel) -> None:
         mask = kernel.read_mask()
         seed = initializers.derive_seed(kernel.seed, "redrawn", self._redraw)
@@ -120,9 +117,6 @@ class Recycle(_Redraw):
     >>> import keras_popup
     >>> recycle = keras_popup.callbacks.Recycle(every=300, rate=0.1)
     """
-
-    def __init__(self, every: int = 300, rate: float = 0.1) -> None:
-        super().__init__(every, rate)
 
     def _check(self, path: str, kernel: MaskedKernel) -> None:
         super()._check(path, kernel)

@@ -27,8 +27,14 @@ def fold_norms(model: keras.Model) -> keras.Model:
 
     Raises:
         TypeError: if the model cannot be copied.
+        ValueError: if the model does not know its inputs, so that outputs cannot be compared.
         RuntimeError: if the outputs of the two models differ by more than rounding on a made-up batch.
     """
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            "Folded norms are compared with the others, which needs a model that knows its inputs: Sequential or "
+            f"Functional. Received: model '{model.name}', {type(model).__name__}. Leave out `fold_norms`."
+        )
     folded, _ = copy_model(model)
     for _, layer in walk(folded):
         if type(layer) is keras.layers.BatchNormalization:

@@ -87,8 +87,8 @@ def save_ticket(
             not strings, if `dataset`, `arguments` or `notes` is not JSON-serializable, or if `metrics` is not a dict
             of numbers.
         ValueError: if the model has no masked layer, if its masks cannot be stripped, if the layers of `preprocess`
-            do not give what it takes, or if the ticket could not be loaded. (It is loaded as a test before it is
-            written.)
+            do not give what it takes, if norms are to be folded of a model that does not know its inputs, or if the
+            ticket could not be loaded. (It is loaded as a test before it is written.)
         RuntimeError: if folded norms change the outputs by more than rounding.
         OSError: if the file cannot be written. An existing file is not changed.
 

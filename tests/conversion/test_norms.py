@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from blocks import Classifier
 
 import keras_popup
 from keras_popup.conversion import comparison, fold_norms, norms
@@ -82,6 +83,13 @@ def test_other_outputs_are_an_error(monkeypatch):
     monkeypatch.setattr(norms, "_fold", lambda norm: norm.moving_mean.assign(norm.moving_mean + 1.0))
     with pytest.raises(RuntimeError, match="With folded norms, model '.*' gives other outputs.*leave out `fold_norms`"):
         fold_norms(_randomize(_residual()))
+
+
+def test_model_without_known_inputs_is_refused():
+    model = Classifier(3)
+    model(np.zeros((1, 6, 6, 3), np.float32))
+    with pytest.raises(ValueError, match="needs a model that knows its inputs.*Received: model '.*', Classifier"):
+        fold_norms(model)
 
 
 def test_ticket_with_folded_norms_is_smaller(tmp_path):
