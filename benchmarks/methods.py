@@ -172,14 +172,17 @@ def find_width(network: str, method: Method, k: float, shape: Any, classes: int)
     """Returns the largest width, a multiple of a step, whose ticket fits into the budget."""
     chosen = NETWORKS[network]
     step = chosen.step_of_groups if method.selector.startswith("n_m") else 1 / 16
-    for number in itertools.count(1):
+    width = step
+    while True:
+        wider = round(width + step, 4)
         try:
-            model = build(network, method, k, round(number * step, 4), 1, shape, classes)
+            model = build(network, method, k, wider, 1, shape, classes)
         except ValueError:  # k keeps nothing of a layer that is so narrow
+            width = wider
             continue
         if bytes_at_most(model, method) > chosen.budget:
-            return round((number - 1) * step, 4)
-    raise AssertionError("a count has no end")
+            return width
+        width = wider
 
 
 def train(network: str, name: str, k: float, width: float, rate: float, seed: int, data: Any) -> dict:

@@ -1,7 +1,7 @@
 """Draws accuracy over bytes, of the rows that methods.py stored.
 
 python benchmarks/plot_bytes.py docs/img/bytes.png
-python benchmarks/plot_bytes.py docs/img/bytes-resnet8.png --network resnet8 --least 55
+python benchmarks/plot_bytes.py docs/img/bytes-resnet8.png --network resnet8 --least 60
 """
 
 import argparse

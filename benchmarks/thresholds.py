@@ -17,14 +17,13 @@ import keras
 import lines
 import tensorflow as tf
 from fitting import describe_run, measure, ship, spread
-from methods import NETWORKS, fit_by_rate
+from methods import NETWORKS, find_best, fit_by_rate
 
 import keras_popup
 
 RESULT = Path(__file__).parent / "results" / "thresholds.jsonl"
 NETWORK = "fc"
 THRESHOLDS = (0.01, 0.02, 0.03, 0.035)
-RATES = (0.1, 0.5, 2.0)
 KINDS = {"threshold": None, "k": "signed", "one k": "global_top_k"}
 """The selectors: by the threshold, and those that keep as many weights of each kernel, or of all."""
 
@@ -60,20 +59,15 @@ def train(selector: Any, k: float, rate: float, seed: int, data: Any) -> dict[st
     return {**row, **describe_run(seconds)}
 
 
-def find_best(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the rows of the learning rate that has the best validation accuracy with seed 1."""
-    best = max((row for row in rows if row["seed"] == 1), key=lambda row: row["accuracy"]["validation"])
-    return [row for row in rows if row["rate"] == best["rate"]]
-
-
 def rows_of(threshold: float, kind: str) -> list[dict[str, Any]]:
     return [row for row in lines.read(RESULT) if (row["threshold"], row["kind"]) == (threshold, kind)]
 
 
 def run(threshold: float, kind: str, data: Any) -> None:
     """Trains with each rate by seed 1, and with the best of them by the other seeds."""
-    for seed in NETWORKS[NETWORK].seeds:
-        for rate in RATES if seed == 1 else [find_best(rows_of(threshold, kind))[0]["rate"]]:
+    chosen = NETWORKS[NETWORK]
+    for seed in chosen.seeds:
+        for rate in chosen.rates if seed == 1 else [find_best(rows_of(threshold, kind))[0]["rate"]]:
             if any((row["rate"], row["seed"]) == (rate, seed) for row in rows_of(threshold, kind)):
                 continue
             selector = KINDS[kind]

@@ -124,10 +124,9 @@ def initializers(results: Results, picture: Path) -> None:
     axes.set_xticks(range(len(INITIALIZERS)), INITIALIZERS, fontsize=8)
     axes.set(title="Fashion-MNIST, fc, k = 0.5", ylabel="test accuracy, %")
     axes.legend(loc="lower left")
-    names = [row.config.kernel_initializer for row in GROUPS["imagenet"]]
-    for name in sorted(set(names), key=INITIALIZERS.index):
-        of_it = [row for row, its_name in zip(GROUPS["imagenet"], names, strict=True) if its_name == name]
-        imagenet.plot([row.config.model for row in of_it], [row.paper for row in of_it], "*", label=name)
+    for name in INITIALIZERS:
+        if of_it := [row for row in GROUPS["imagenet"] if row.config.kernel_initializer == name]:
+            imagenet.plot([row.config.model for row in of_it], [row.paper for row in of_it], "*", label=name)
     imagenet.set(title="the paper: ImageNet, k = 0.3")
     imagenet.margins(x=0.2)
     imagenet.legend(loc="lower right", fontsize=8)

@@ -45,13 +45,12 @@ def fold_norms(model: keras.Model) -> keras.Model:
 
 def _fold(norm: Any) -> None:
     mean, variance = (np.float64(each.numpy()) for each in (norm.moving_mean, norm.moving_variance))
-    new = np.full_like(variance, np.float32(1 - norm.epsilon)) if norm.scale else variance
-    gamma = (
-        np.float64(norm.gamma.numpy()) * np.sqrt((new + norm.epsilon) / (variance + norm.epsilon)) if norm.scale else 1
-    )
+    slope = 1 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
-        norm.gamma.assign(gamma)
-        norm.moving_variance.assign(new)
+        unit = float(np.float32(1 - norm.epsilon))
+        slope = slope * norm.gamma.numpy()
+        norm.gamma.assign(slope * np.sqrt(unit + norm.epsilon))
+        norm.moving_variance.assign(np.full_like(variance, unit))
     if norm.center:
-        norm.beta.assign(norm.beta.numpy() - mean * gamma / np.sqrt(new + norm.epsilon))
+        norm.beta.assign(norm.beta.numpy() - mean * slope)
         norm.moving_mean.assign(np.zeros_like(mean))

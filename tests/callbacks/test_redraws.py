@@ -29,6 +29,16 @@ def _kernel(model):
     return keras_popup.masked_layers(model)[0].masked_kernels["kernel"]
 
 
+def _recycle(model, rate):
+    """Recycles once, without training, and returns the kernel."""
+    recycle = Recycle(every=1, rate=rate)
+    recycle.set_model(model)
+    recycle.on_train_begin()
+    model.optimizer.iterations.assign(1)
+    recycle.on_train_batch_end(0)
+    return _kernel(model).kernel.numpy()
+
+
 def test_weights_outside_the_mask_get_the_values_of_the_redraw():
     model = _model(kernel_initializer="kaiming_normal")
     kernel = _kernel(model)
@@ -56,12 +66,7 @@ def test_the_worst_weights_get_the_values_of_the_best(selector):
     model = _model(kernel_initializer="kaiming_normal", selector=selector)
     kernel = _kernel(model)
     before, mask, scores = kernel.kernel.numpy(), kernel.read_mask(), kernel.scores.numpy()
-    recycle = Recycle(every=1, rate=0.2)
-    recycle.set_model(model)
-    recycle.on_train_begin()
-    model.optimizer.iterations.assign(1)
-    recycle.on_train_batch_end(0)
-    values = kernel.kernel.numpy()
+    values = _recycle(model, rate=0.2)
     order = sorted(np.ndindex(*scores.shape), key=lambda place: (abs(scores[place]), place))
     count = int(0.2 * scores.size)
     for place, source in zip(order[:count], order[-count:], strict=True):
@@ -77,12 +82,7 @@ def test_kept_weights_stay_though_more_are_to_be_recycled(k, count):
     model = _model(kernel_initializer="kaiming_normal", k=k)
     kernel = _kernel(model)
     before, kept = kernel.kernel.numpy(), kernel.read_mask() != 0
-    recycle = Recycle(every=1, rate=1.0)
-    recycle.set_model(model)
-    recycle.on_train_begin()
-    model.optimizer.iterations.assign(1)
-    recycle.on_train_batch_end(0)
-    values = kernel.kernel.numpy()
+    values = _recycle(model, rate=1.0)
     np.testing.assert_array_equal(values[kept], before[kept])
     assert (values != before).sum() == count
     assert set(values[values != before]) <= set(before[kept])
