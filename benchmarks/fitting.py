@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 import keras_popup
-from keras_popup._versions import find_processor
+from keras_popup._processor import find_processor
 from keras_popup.datasets import Dataset
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from keras_popup._versions import find_processor
+from keras_popup._processor import find_processor
 
 
 def parser(description: str | None, runs: int) -> argparse.ArgumentParser:

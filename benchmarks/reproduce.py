@@ -23,7 +23,7 @@ from typing import Any
 from reproduction import rows, store
 from reproduction.rows import GROUPS, Row
 
-from keras_popup._versions import find_processor
+from keras_popup._processor import find_processor
 from keras_popup.cli.train import DIVERGED
 from keras_popup.records import RunFolder
 from keras_popup.training import PLACES

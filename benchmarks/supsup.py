@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 import keras_popup
-from keras_popup._versions import find_processor
+from keras_popup._processor import find_processor
 
 RESULT = Path(__file__).parent / "results" / "supsup.jsonl"
 BATCH, K = 128, 0.5

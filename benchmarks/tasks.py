@@ -32,8 +32,8 @@ from matplotlib.figure import Figure
 
 import keras_popup
 from keras_popup import criteria
+from keras_popup._processor import find_processor
 from keras_popup._style import INK, MUTED, SERIES, matplotlib_settings
-from keras_popup._versions import find_processor
 from keras_popup.tickets.file_format import pack
 
 RESULT = Path(__file__).parent / "results" / "tasks.jsonl"

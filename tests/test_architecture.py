@@ -14,7 +14,7 @@ PACKAGE = Path(keras_popup.__file__).parent
 
 # Each may import those before it. What stands in one entry may not import each other.
 ORDER = (
-    ("_files", "_fractions", "_keras", "_style", "_tables", "_versions"),
+    ("_files", "_fractions", "_keras", "_processor", "_style", "_tables", "_versions"),
     ("_workarounds",),
     ("initializers", "selectors"),
     ("layers",),

@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 
 from keras_popup import __version__, datasets, distribution, layers
-from keras_popup._versions import find_processor, package_versions
+from keras_popup._processor import find_processor
+from keras_popup._versions import package_versions
 from keras_popup.callbacks import MaskStatistics
 from keras_popup.distribution import Placement
 from keras_popup.records import History, RunFolder

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from keras_popup import _keras, conversion, datasets, distribution, draws, records, tickets
 from keras_popup._files import write_atomically
+from keras_popup._processor import emulates
 from keras_popup.callbacks import SCHEDULES, IterativeRandomization, KSchedule, MaskStatistics, Recycle
 from keras_popup.distribution import Cluster, Placement
 from keras_popup.records import RunFolder
@@ -175,9 +176,9 @@ class _Run:
             self._data = experiment.load_data(config) if options.data is None else options.data
         if placement.name == "multiworker":
             distribution.check_same_everywhere(placement.strategy, self._data.digest(), f"data. Here: {self._data}.")
-        on_gpu = any("GPU" in device for device in placement.devices)
+        self._on_gpu = any("GPU" in device for device in placement.devices)
         data = self._data
-        check_memory(config, data.image_shape, len(data.classes), data.train.size, on_gpu)
+        check_memory(config, data.image_shape, len(data.classes), data.train.size, self._on_gpu)
         self._steps = math.ceil(self._data.train.size / config.batch_size)
         with self._times.measured("network"):
             self._model = self._build()
@@ -218,6 +219,7 @@ class _Run:
             self._folder.start(self._config.to_json(), find_versions(), overwrite=self._options.overwrite)
             recorder = self._restore()
             _logger.info(_describe(self._placement, self._config))
+            self._warn_of_slow_precision()
             if recorder.history:
                 _logger.info("Going on after epoch %d of %s.", len(recorder.history), self._config.epochs)
             if len(recorder.history) < self._last_epoch:
@@ -230,6 +232,15 @@ class _Run:
         if self._options.pictures and self._last_epoch == self._config.epochs and not self._placement.worker:
             draw_pictures(self._model, self._folder)
         return summary
+
+    def _warn_of_slow_precision(self) -> None:
+        dtype = self._config.precision.removeprefix("mixed_")
+        if not self._on_gpu and emulates(dtype):
+            _logger.warning(
+                "This processor has no instructions for %s. Convolutions take some ten times as long as in float32, "
+                "which is the default `precision`.",
+                dtype,
+            )
 
     def _restore(self) -> Recorder:
         """Loads the checkpoint, if there is one, into the model. Returns the recorder of the training."""
