@@ -164,6 +164,7 @@ def environment(results: Results) -> jinja2.Environment:
     made.globals |= {
         "average": average,
         "claims": Claims(results),
+        "fashion_of_kept": rows.fashion_of_kept,
         "fashion_seeds": rows.fashion_seeds,
         "gap": gap,
         "methods": {
@@ -184,6 +185,7 @@ def environment(results: Results) -> jinja2.Environment:
         "RATES_OF_EDGE_POPUP": rows.RATES_OF_EDGE_POPUP,
         "TREATMENTS": TREATMENTS,
         "WIDTHS": rows.WIDTHS,
+        "WIDTHS_OF_KEPT": rows.WIDTHS_OF_KEPT,
     }
     return made
 

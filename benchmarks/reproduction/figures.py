@@ -16,6 +16,7 @@ from reproduction.rows import (
     FRACTIONS,
     GROUPS,
     INITIALIZERS,
+    KEPT,
     KEPT_ON_IMAGENET,
     METHODS,
     PAPERS,
@@ -23,8 +24,10 @@ from reproduction.rows import (
     RESNET34_ON_IMAGENET,
     TRIED_ON_CIFAR,
     WIDTHS,
+    WIDTHS_OF_KEPT,
     Row,
     fashion,
+    fashion_of_kept,
     fashion_seeds,
 )
 
@@ -77,8 +80,8 @@ def rows_over_k(model: str) -> list[Row]:
 
 
 def accuracy_over_width(results: Results, picture: Path) -> None:
-    """Draws the accuracy over the width, and over the weights that are kept or learned; these as in the paper too."""
-    figure, (by_width, by_weights, imagenet) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+    """Draws the accuracy over the width, at one k and for as many weights, and over the weights kept or learned."""
+    figure, ((by_width, by_weights), (of_kept, imagenet)) = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     by_weights.sharey(by_width)
     for method in ("edge-popup", "learned weights"):
         rows = {width: fashion_seeds(method, width=width) for width in WIDTHS}
@@ -88,7 +91,10 @@ def accuracy_over_width(results: Results, picture: Path) -> None:
     by_width.set(xscale="log", xlabel="width", ylabel="test accuracy, %")
     by_width.set_xticks(WIDTHS, [f"{width:g}" for width in WIDTHS])
     by_weights.set(xscale="log", xlabel="weights that are kept, or learned")
-    for axes in (by_width, by_weights):
+    _curve(of_kept, {width: results.accuracies(fashion_of_kept(width)) for width in WIDTHS_OF_KEPT}, "edge-popup")
+    of_kept.set(xscale="log", xlabel="width", ylabel="test accuracy, %")
+    of_kept.set_xticks(WIDTHS_OF_KEPT, [f"{width:g}" for width in WIDTHS_OF_KEPT])
+    for axes in (by_width, by_weights, of_kept):
         axes.minorticks_off()
     best = {KEPT_ON_IMAGENET[row.config.model]: row for row in GROUPS["imagenet"] if _has_signed_constants(row)}
     imagenet.plot(list(best), [row.paper for row in best.values()], "*-", label="edge-popup")
@@ -98,8 +104,9 @@ def accuracy_over_width(results: Results, picture: Path) -> None:
     _name(imagenet, "resnet34", RESNET34_ON_IMAGENET, (-8, -11))
     by_width.set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
     by_weights.set(title="the same")
+    of_kept.set(title=f"Fashion-MNIST, fc, {KEPT:,} weights kept")
     imagenet.set(title="the paper: ImageNet, k = 0.3", xlabel="million weights", xlim=(5, 26), ylim=(67, 75))
-    for axes in (by_width, by_weights, imagenet):
+    for axes in (by_width, by_weights, of_kept, imagenet):
         axes.legend(loc="lower right", fontsize=8)
     _save(figure, picture)
 

@@ -14,6 +14,10 @@ RUNS = Path("runs/reproduce")
 SEEDS = (1, 2, 3)
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0)
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+KEPT = 133_100
+"""The weights that are kept of the dense network at width 1 and k = 0.5."""
+WIDTHS_OF_KEPT = (0.625, 0.75, 1.0, 2.0, 4.0)
+"""Widths at which k is such that as many weights are kept."""
 PAPERS = {
     "edge-popup": {"conv2": 77.7, "conv4": 85.8, "conv6": 88.1, "conv8": 88.5},
     "learned weights": {"conv2": 79.5, "conv4": 86.5, "conv6": 88.5, "conv8": 88.0},
@@ -177,6 +181,12 @@ def cifar(model: str, method: str = "edge-popup", paper: float | None = None, da
     return Row(RunConfig(model=model, dataset="cifar10", **{**values, **arguments}), paper, data)
 
 
+def fashion_of_kept(width: float) -> list[Row]:
+    """Returns the row of a width that keeps `KEPT` weights, for each seed."""
+    hidden, last = int(300 * width), int(100 * width)
+    return fashion_seeds(width=width, k=round(KEPT / (784 * hidden + hidden * last + last * 10), 4))
+
+
 def _of_the_paper(model: str, method: str = "edge-popup", **arguments: Any) -> Row:
     """Returns a row by the paper's protocol, which has no validation images. Only its accuracy is measured."""
     paper = PAPERS[method][model] if arguments.keys() <= {"data"} else None
@@ -212,6 +222,7 @@ GROUPS: dict[str, list[Row]] = {
     "warm-up-fc": [row for method in _BOTH for row in fashion_seeds(method, warmup_epochs=1.0)],
     "scaled": fashion_seeds(k=0.3, scaled=True),
     "widths": [row for width in WIDTHS for method in _BOTH for row in fashion_seeds(method, width=width)],
+    "widths-kept": [row for width in WIDTHS_OF_KEPT for row in fashion_of_kept(width)],
     "conv2-100": [
         _of_the_paper("conv2"),
         _of_the_paper("conv2", "learned weights"),
