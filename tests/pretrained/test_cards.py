@@ -10,7 +10,8 @@ import keras_popup
 from keras_popup import cli, datasets, pretrained
 
 NAMES = pretrained.list_networks()
-SUBSETS = Path(__file__).parent.parent / "support" / "images"
+ROOT = Path(__file__).parent.parent.parent
+SUBSETS = ROOT / "tests" / "support" / "images"
 MOST_BYTES = 1_000_000  # of all of them together
 
 
@@ -70,10 +71,13 @@ def test_card_has_the_command_that_made_it(name, monkeypatch):
     monkeypatch.setattr("keras_popup.training.train", train)
     monkeypatch.setattr("keras_popup.cli.train.check_data_dir", lambda path: None)
     card = pretrained.read_card(name)
-    commands = [shlex.split(command) for command in card.commands]
-    assert [command[:2] for command in commands][-1] == ["keras-popup", "ticket"]
-    for command in commands[:-1]:
+    *trainings, packing = [command for command in map(shlex.split, card.commands) if command[0] == "keras-popup"]
+    assert packing[1] == "ticket"
+    for command in trainings:
         assert cli.main(command[1:]) == 130
+    scripts = [command for command in map(shlex.split, card.commands) if command[0] == "python"]
+    assert all((ROOT / script).exists() for _, script, *_ in scripts)
+    assert len(trainings) + 1 + len(scripts) == len(card.commands)
     config = taken[-1].with_protocol()
     assert config.dataset == card.dataset
     recorded = keras_popup.ticket_info(pretrained.find_ticket(name)).made["arguments"]
