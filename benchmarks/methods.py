@@ -136,7 +136,7 @@ NETWORKS = {
             "global_top_k": (0.3,),
         },
         learned_rates=(0.1,),
-        learned_widths=(0.25, 0.5, 1.0),
+        learned_widths=(1.0,),
     ),
 }
 

@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 from methods import LEARNED, METHODS, find_best, read_rows
 
 from keras_popup import pretrained
@@ -57,13 +58,15 @@ def main() -> None:
     if names := TICKETS.get(arguments.network):
         cards = [pretrained.read_card(name) for name in names]
         points = [(card.bytes / 1000, 100 * card.test_accuracy) for card in cards]
-        axes.plot(*zip(*points, strict=True), "*-", color=INK, label="tickets of the package, 14 to 60 epochs")
+        axes.plot(
+            *zip(*points, strict=True), "*", color=INK, markersize=9, label="tickets of the package, trained for longer"
+        )
         size, least = MLPERF[arguments.network]
         axes.plot(size / 1000, least, "x", color=INK, label="MLPerf Tiny: learned, int8")
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    least, most = axes.get_xlim()
-    axes.xaxis.set_minor_formatter("{x:g}" if most < 10 * least else "")
+    axes.xaxis.set_minor_formatter("")
     axes.set_ylim(bottom=arguments.least)
     axes.set_xlabel("kB, of a ticket or of zipped weights")
     axes.set_ylabel("test accuracy, %")
