@@ -1,9 +1,10 @@
 """Changes the protocol of edge-popup one part at a time, and all good parts together.
 
-Each run leaves a line in benchmarks/results/recipe.jsonl. Runs that have a line are skipped. docs/recipe.md shows them.
+Each run leaves a line in benchmarks/results/recipe.jsonl, which docs/recipes.md shows. Runs that have one are skipped.
 
 python benchmarks/recipe.py --data_dir cifar10                      all runs of ResNet8
 python benchmarks/recipe.py --data_dir cifar10 --network conv4      those of Conv4
+python benchmarks/recipe.py --data_dir cifar10 --network conv4 --epochs 30 --precision float32
 python benchmarks/recipe.py --data_dir cifar10 --part 0/2           every second run: two processes share the work
 python benchmarks/recipe.py --table
 """
@@ -66,6 +67,7 @@ _CHANGES: dict[str, dict[str, Any]] = {
     "two coats": {**_BETTER, "selector": "multicoat:coats=2"},
     "two coats, rate 0.1": {**_BETTER, "selector": "multicoat:coats=2", "rate": 0.1},
     "warm-up and label smoothing": {**_BETTER, "warmup": 1, "smoothing": 0.1},
+    "signed, warm-up and label smoothing": {**_BETTER, "selector": "signed", "warmup": 1, "smoothing": 0.1},
 }
 _NORMS = {**_BETTER, "train_norms": True}
 _NORMS_AND_COATS = {**_NORMS, "selector": "multicoat:coats=2"}
@@ -84,15 +86,15 @@ NETWORKS = {
 }
 
 
-def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: float, epochs: int) -> dict[str, Any]:
+def train(network: str, recipe: dict[str, Any], seed: int, data: Any, epochs: int, precision: str) -> dict[str, Any]:
     """Trains one network. Returns its accuracies and the bytes of its ticket."""
     chosen = NETWORKS[network]
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
-    keras.config.set_dtype_policy("mixed_bfloat16")
+    keras.config.set_dtype_policy(precision)
     l2 = keras.regularizers.L2(recipe["l2"] / 2) if recipe["l2"] else None
     model = keras_popup.mask_model(
-        chosen.build(data.image_shape, classes=len(data.classes), width=width),
+        chosen.build(data.image_shape, classes=len(data.classes), width=chosen.width),
         k=recipe["k"],
         selector=recipe["selector"],
         train_norms=recipe["train_norms"],
@@ -133,8 +135,9 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
     info = ship(model, data)
     return {
         "network": network,
-        "width": width,
+        "width": chosen.width,
         "epochs": epochs,
+        "precision": precision,
         "seed": seed,
         "recipe": recipe,
         "accuracy": measure(model, data),
@@ -148,12 +151,15 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, width: flo
 def table(network: str) -> str:
     """Returns a table of the runs of a network, in Markdown."""
     rows = [row for row in lines.read(RESULT) if row["network"] == network]
-    text = ["| change | seeds | validation accuracy, % | test accuracy, % | ticket, kB |", "|---|---:|---:|---:|---:|"]
-    for name, width, epochs in dict.fromkeys((row["name"], row["width"], row["epochs"]) for row in rows):
-        of_it = [row for row in rows if (row["name"], row["width"], row["epochs"]) == (name, width, epochs)]
+    text = [
+        "| change | epochs, precision | seeds | validation accuracy, % | test accuracy, % | ticket, kB |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    for name, epochs, precision in dict.fromkeys((row["name"], row["epochs"], row["precision"]) for row in rows):
+        of_it = [row for row in rows if (row["name"], row["epochs"], row["precision"]) == (name, epochs, precision)]
         cells = [spread([row["accuracy"][split] for row in of_it]) for split in ("validation", "test")]
         size = statistics.mean(row["ticket_bytes"] for row in of_it) / 1000
-        text.append(f"| {name} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |")
+        text.append(f"| {name} | {epochs}, {precision} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |")
     return "\n".join(text)
 
 
@@ -161,6 +167,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="the directory of CIFAR-10")
     parser.add_argument("--network", default="resnet8", choices=NETWORKS)
+    parser.add_argument("--epochs", type=int, help="default: 8, which the stored tables have")
+    parser.add_argument(
+        "--precision",
+        default="mixed_bfloat16",
+        choices=["mixed_bfloat16", "float32"],
+        help="float32 on a processor without instructions for bfloat16",
+    )
     parser.add_argument("--only", nargs="*", default=[], help="the changes to train")
     parser.add_argument("--seeds", nargs="*", type=int, default=[1])
     parser.add_argument("--part", default="0/1", help="which of how many parts of the runs")
@@ -176,12 +189,14 @@ def main() -> None:
         "cifar10", data_dir=arguments.data_dir, validation=0.1, augment="crop_flip", seed=1
     )
     runs = [(name, seed) for seed in arguments.seeds for name in arguments.only or chosen.changes]
-    done = {(row["network"], row["name"], row["seed"]) for row in lines.read(RESULT)}
+    epochs = arguments.epochs or chosen.epochs
+    same = ("network", "name", "seed", "epochs", "precision")
+    done = {tuple(row[key] for key in same) for row in lines.read(RESULT)}
     for name, seed in runs[part::parts]:
-        if (arguments.network, name, seed) in done:
+        if (arguments.network, name, seed, epochs, arguments.precision) in done:
             continue
         recipe = {**PAPER, **chosen.changes[name]}
-        row = train(arguments.network, recipe, seed, data, chosen.width, chosen.epochs)
+        row = train(arguments.network, recipe, seed, data, epochs, arguments.precision)
         print(f"{name}, seed {seed}: {row['accuracy']['validation']:.2%}, {row['seconds']} s", flush=True)
         lines.add(RESULT, {"name": name, **row})
 
