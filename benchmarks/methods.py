@@ -173,17 +173,16 @@ def find_width(network: str, method: Method, k: float, shape: Any, classes: int)
     """Returns the largest width, a multiple of a step, whose ticket fits into the budget."""
     chosen = NETWORKS[network]
     step = chosen.step_of_groups if method.selector.startswith("n_m") else 1 / 16
-    width = step
-    while True:
-        wider = round(width + step, 4)
+
+    def fits(width: float) -> bool:
         try:
-            model = build(network, method, k, wider, 1, shape, classes)
+            model = build(network, method, k, width, 1, shape, classes)
         except ValueError:  # k keeps nothing of a layer that is so narrow
-            width = wider
-            continue
-        if bytes_at_most(model, method) > chosen.budget:
-            return width
-        width = wider
+            return True
+        return bytes_at_most(model, method) <= chosen.budget
+
+    number = next(number for number in itertools.count(1) if not fits(round((number + 1) * step, 4)))
+    return round(number * step, 4)
 
 
 def train(network: str, name: str, k: float, width: float, rate: float, seed: int, data: Any) -> dict:
@@ -222,50 +221,49 @@ def learn(network: str, width: float, rate: float, seed: int, data: Any) -> list
     tf.config.experimental.enable_op_determinism()
     model = NETWORKS[network].build(data.image_shape, classes=len(data.classes), width=width)
     seconds = fit_by_rate(model, network, rate, seed, data, [])
-    learned, rows = model.get_weights(), []
+    rows = []
     for name, integers in LEARNED.items():
-        if integers:
-            shipped = keras.models.clone_model(model)
-            shipped.set_weights(learned)
-            rounded = [round_kernel(layer, integers) for layer in shipped.layers if _is_convolution(layer)]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message=".* does not have a `quantize` method")
-                shipped.quantize(integers)
-            shipped.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-        else:
-            shipped, rounded = model, []
-        # Rounded kernels are shipped as integers. g_idx are numbers from 0 up, which nobody ships.
-        not_shipped = {id(layer.kernel) for layer in shipped.layers if rounded and _is_convolution(layer)}
-        arrays = [v.numpy() for v in shipped.variables if v.name != "g_idx" and id(v) not in not_shipped]
-        arrays += itertools.chain.from_iterable(rounded)
+        shipped, arrays = round_weights(model, integers) if integers else (model, model.get_weights())
         size = {
             "ticket_bytes": sum(len(zlib.compress(array.tobytes(), 9)) for array in arrays),
-            "weights": sum(array.size for array in learned),
+            "weights": model.count_params(),
         }
         described = describe(network, name, 1.0, width, rate, seed)
         rows.append({**described, "accuracy": measure(shipped, data), **size, **describe_run(seconds)})
     return rows
 
 
-def round_kernel(layer: Any, integers: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rounds the kernel of a convolution, which Keras's `quantize` leaves as it is. Returns what is shipped of it.
+def round_weights(model: keras.Model, integers: str) -> tuple[keras.Model, list[np.ndarray]]:
+    """Returns a copy of a network whose kernels are integers, and the arrays that it is shipped as."""
+    rounded = keras.models.clone_model(model)
+    rounded.set_weights(model.get_weights())
+    arrays, as_integers = [], set()
+    for layer in rounded.layers:
+        if isinstance(layer, keras.layers.Conv2D):  # Keras's `quantize` leaves it as it is.
+            arrays += round_kernel(layer.kernel, integers)
+            as_integers.add(id(layer.kernel))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* does not have a `quantize` method")
+        rounded.quantize(integers)
+    # g_idx are numbers from 0 up, which nobody ships.
+    arrays += [each.numpy() for each in rounded.variables if each.name != "g_idx" and id(each) not in as_integers]
+    rounded.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return rounded, arrays
 
-    Each output channel has a scale of its own, as in LiteRT. Returns the integers, two in a byte of int4, and the
-    scales.
+
+def round_kernel(kernel: Any, integers: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rounds the kernel of a convolution. Returns the integers, two in a byte of int4, and the scales.
+
+    Each output channel has a scale of its own, as in LiteRT.
     """
     most = {"int8": 127, "int4": 7}[integers]
-    kernel = layer.kernel.numpy()
-    scales = np.abs(kernel).max((0, 1, 2)) / most
-    values = np.round(kernel / scales).astype(np.int8)
-    layer.kernel.assign(values * scales)
+    scales = np.abs(kernel.numpy()).max((0, 1, 2)) / most
+    values = np.round(kernel.numpy() / scales).astype(np.int8)
+    kernel.assign(values * scales)
     if integers == "int4":
         pairs = np.pad(values.ravel(), (0, values.size % 2)).reshape(-1, 2) & 15
         values = (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)
     return values, scales
-
-
-def _is_convolution(layer: Any) -> bool:
-    return isinstance(layer, keras.layers.Conv2D)
 
 
 class Case(NamedTuple):

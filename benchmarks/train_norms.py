@@ -16,13 +16,14 @@ import numpy as np
 
 import keras_popup
 from keras_popup import datasets
+from keras_popup.conversion.norms import fold_norms
 
 BATCH = 128
 
 
 @keras.saving.register_keras_serializable("benchmarks")
 class Affine(keras.layers.Layer):
-    """A normalization by statistics that do not change: x scale (1 + a) + shift + b, where a and b are trained."""
+    """A folded normalization: x scale (1 + a) + shift + b, where a and b are trained."""
 
     def build(self, shape: Any) -> None:
         for name, trainable in (("scale", False), ("shift", False), ("a", True), ("b", True)):
@@ -30,15 +31,15 @@ class Affine(keras.layers.Layer):
             setattr(self, name, weight)
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
-        scale, shift = self.compute()
-        return inputs * scale + shift
+        gamma, beta = self.compute()
+        return inputs * gamma + beta
 
     def compute(self) -> tuple[Any, Any]:
         """Returns what the inputs are multiplied by, and what is added."""
         return self.scale * (1 + self.a), self.shift + self.b
 
 
-def make_trainable(plain: keras.Model) -> keras.Model:
+def make_trainable(folded: keras.Model) -> keras.Model:
     """Returns a network with the same outputs, in float32, of which the normalizations are trained and nothing else."""
 
     def clone(layer: Any) -> Any:
@@ -46,25 +47,15 @@ def make_trainable(plain: keras.Model) -> keras.Model:
             return Affine(name=layer.name)
         return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
 
-    copied = keras.models.clone_model(plain, clone_function=clone)
-    for layer, copy in zip(plain.layers, copied.layers, strict=True):
+    copied = keras.models.clone_model(folded, clone_function=clone)
+    for layer, copy in zip(folded.layers, copied.layers, strict=True):
         if isinstance(copy, Affine):
-            scale = layer.gamma.numpy() / np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
-            copy.scale.assign(scale)
-            copy.shift.assign(layer.beta.numpy() - scale * layer.moving_mean.numpy())
+            copy.scale.assign(layer.gamma)
+            copy.shift.assign(layer.beta)
         else:
             copy.set_weights(layer.get_weights())
             copy.trainable = False
     return copied
-
-
-def take_norms(model: keras.Model, trained: keras.Model) -> None:
-    """Puts the normalizations that were trained into a masked network."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            scale, shift = map(np.array, trained.get_layer(layer.name).compute())
-            layer.gamma.assign(scale * np.sqrt(layer.moving_variance.numpy() + layer.epsilon))
-            layer.beta.assign(shift + scale * layer.moving_mean.numpy())
 
 
 def main() -> None:
@@ -78,7 +69,7 @@ def main() -> None:
     keras.utils.set_random_seed(1)
     made = keras_popup.ticket_info(arguments.ticket).made
     data = datasets.load(made["dataset"], data_dir=arguments.data_dir, validation=0.0, augment="crop_flip", seed=1)
-    model = keras_popup.load_ticket(arguments.ticket, masked=True)
+    model = fold_norms(keras_popup.load_ticket(arguments.ticket, masked=True))
     trained = make_trainable(keras_popup.strip_masks(model))
     steps = -(-data.train.size // BATCH)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -86,7 +77,10 @@ def main() -> None:
     trained.compile(keras.optimizers.Adam(schedule), loss, metrics=["accuracy"])
     batches = data.training_batches(BATCH, seed=1, epochs=arguments.epochs)
     trained.fit(batches, epochs=arguments.epochs, steps_per_epoch=steps, shuffle=False, verbose=2)
-    take_norms(model, trained)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for variable, value in zip((layer.gamma, layer.beta), trained.get_layer(layer.name).compute(), strict=True):
+                variable.assign(value)
     images, _ = next(iter(data.evaluation_batches("train", BATCH)))
     ours, theirs = (each.predict_on_batch(images) for each in (model, trained))
     # The network may compute in bfloat16, with steps of 1 in 128.

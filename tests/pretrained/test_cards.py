@@ -71,13 +71,13 @@ def test_card_has_the_command_that_made_it(name, monkeypatch):
     monkeypatch.setattr("keras_popup.training.train", train)
     monkeypatch.setattr("keras_popup.cli.train.check_data_dir", lambda path: None)
     card = pretrained.read_card(name)
-    *trainings, packing = [command for command in map(shlex.split, card.commands) if command[0] == "keras-popup"]
-    assert packing[1] == "ticket"
-    for command in trainings:
-        assert cli.main(command[1:]) == 130
-    scripts = [command for command in map(shlex.split, card.commands) if command[0] == "python"]
-    assert all((ROOT / script).exists() for _, script, *_ in scripts)
-    assert len(trainings) + 1 + len(scripts) == len(card.commands)
+    commands = [shlex.split(command) for command in card.commands]
+    *trainings, packing = [command for command in commands if command[0] != "python"]
+    assert packing[:2] == ["keras-popup", "ticket"]
+    for program, *command in trainings:
+        assert program == "keras-popup"
+        assert cli.main(command) == 130
+    assert all((ROOT / script).exists() for program, script, *_ in commands if program == "python")
     config = taken[-1].with_protocol()
     assert config.dataset == card.dataset
     recorded = keras_popup.ticket_info(pretrained.find_ticket(name)).made["arguments"]
