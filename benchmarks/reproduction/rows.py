@@ -13,6 +13,7 @@ RUNS = Path("runs/reproduce")
 
 SEEDS = (1, 2, 3)
 FRACTIONS = (0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0)
+FRACTIONS_ON_CIFAR = (0.1, 0.3, 0.5, 0.7, 0.9)
 WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 KEPT = 133_100
 """The weights that are kept of the dense network at width 1 and k = 0.5."""
@@ -181,6 +182,14 @@ def cifar(model: str, method: str = "edge-popup", paper: float | None = None, da
     return Row(RunConfig(model=model, dataset="cifar10", **{**values, **arguments}), paper, data)
 
 
+def narrow_conv4(method: str = "edge-popup", **arguments: Any) -> list[Row]:
+    """Returns the row of a Conv4 that trains in minutes, for each seed."""
+    protocol = {**_WARMED_UP, "width": 0.25, "epochs": 6, "precision": "float32"}
+    if method == "edge-popup":
+        protocol["learning_rate"] = 0.5
+    return [cifar("conv4", method, **protocol, **arguments, seed=seed) for seed in SEEDS]
+
+
 def fashion_of_kept(width: float) -> list[Row]:
     """Returns the row of a width that keeps `KEPT` weights, for each seed."""
     hidden, last = int(300 * width), int(100 * width)
@@ -271,9 +280,10 @@ GROUPS |= {
         cifar("conv2", learning_rate=0.5, warmup_epochs=1.0, epochs=15),
     ],
     "conv2-15": [
-        *[cifar("conv2", k=k, learning_rate=0.5, epochs=15) for k in (0.1, 0.3, 0.5, 0.7, 0.9)],
+        *[cifar("conv2", k=k, learning_rate=0.5, epochs=15) for k in FRACTIONS_ON_CIFAR],
         cifar("conv2", kernel_initializer="kaiming_normal", learning_rate=0.5, epochs=15),
     ],
+    "conv4-k": [row for k in FRACTIONS_ON_CIFAR for row in narrow_conv4(k=k)] + narrow_conv4("learned weights"),
     "larger": [
         _of_the_paper("conv4"),
         _of_the_paper("conv4", "learned weights"),
