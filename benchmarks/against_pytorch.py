@@ -95,7 +95,7 @@ def main() -> None:
     for name in arguments.models.split(","):
         for precision in arguments.precisions.split(","):
             steps = 20 if name == "fc" else 1
-            own = timed(stepper(name, precision, "edge-popup", arguments.batch_size, steps), steps)
+            own = timed(stepper(steps, name, precision, "edge-popup", arguments.batch_size), steps)
             other = timed(reference(name, precision, arguments.batch_size, steps), steps)
             table.add(compare(own, other, arguments.runs), name, precision)
     table.write()

@@ -46,7 +46,8 @@ def compare(run: Callable[[], float], base: Callable[[], float], runs: int) -> d
     """
     run(), base()
     pairs = [(run(), base()) for _ in range(runs)]
-    low, ratio, high = statistics.quantiles([a / b for a, b in pairs], n=4)
+    ratios = [a / b for a, b in pairs]
+    low, ratio, high = statistics.quantiles(ratios, n=4) if runs > 1 else 3 * ratios
     own, other = (statistics.median(times) for times in zip(*pairs, strict=True))
     return {"ratio": ratio, "low": low, "high": high, "own": own, "base": other}
 

@@ -5,7 +5,17 @@ from collections.abc import Sequence
 
 from keras_popup.criteria import CRITERIA
 from reproduction.results import Results, average
-from reproduction.rows import FRACTIONS, GROUPS, INITIALIZERS, PAPERS, RATES_OF_EDGE_POPUP, TRIED_ON_CIFAR, WIDTHS
+from reproduction.rows import (
+    FRACTIONS,
+    FRACTIONS_ON_CIFAR,
+    GROUPS,
+    INITIALIZERS,
+    PAPERS,
+    RATES_OF_EDGE_POPUP,
+    TRIED_ON_CIFAR,
+    WIDTHS,
+    narrow_conv4,
+)
 from reproduction.verdicts import Verdict, better, closes, rises, worst
 
 MIDDLE = (0.3, 0.5, 0.7)
@@ -41,6 +51,7 @@ class Claims:
             }
             for name in INITIALIZERS[:2]
         )
+        self.conv4_by_k = {k: results.complete(narrow_conv4(k=k)) for k in FRACTIONS_ON_CIFAR}
         self.rescaled, self.not_rescaled = (
             results.fashion(name, "test_draws") for name in ("supermask rescaled", "supermask")
         )
@@ -99,8 +110,9 @@ class Claims:
         is_middle = Verdict.YES if FRACTIONS[top] in MIDDLE else Verdict.NO
         return worst([rises(several[: top + 1]), rises(several[top:][::-1]), is_middle])
 
-    def middle_is_better_on_cifar(self) -> Verdict:
-        return worst(better(self.conv2_by_k[k], self.conv2_by_k[outer]) for k in MIDDLE for outer in (0.1, 0.9))
+    def middle_is_better(self, by_k: dict[float, list[float]]) -> Verdict:
+        """Returns the verdict for the accuracies of a network by k."""
+        return worst(better(by_k[k], by_k[outer]) for k in MIDDLE for outer in (0.1, 0.9))
 
     # Kernels.
 

@@ -14,6 +14,7 @@ from keras_popup.criteria import CRITERIA, TREATMENTS
 from reproduction.results import Results
 from reproduction.rows import (
     FRACTIONS,
+    FRACTIONS_ON_CIFAR,
     GROUPS,
     INITIALIZERS,
     KEPT,
@@ -29,6 +30,7 @@ from reproduction.rows import (
     fashion,
     fashion_of_kept,
     fashion_seeds,
+    narrow_conv4,
 )
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
@@ -47,36 +49,27 @@ def draw_all(results: Results, folder: Path) -> None:
 
 
 def accuracy_over_k(results: Results, picture: Path) -> None:
-    """Draws two networks: the dense one in whole and where the methods differ, and Conv2 if its rows were run."""
+    """Draws the dense network in whole and where the methods differ, Conv2 and a narrow Conv4."""
+    figure, ((whole, enlarged), (conv2, conv4)) = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
     fashion_curve = {k: results.accuracies(fashion_seeds(k=k)) for k in FRACTIONS}
-    convolutions = {row.config.k: results.accuracies([row]) for row in rows_over_k("conv2")}
-    has_convolutions = any(convolutions.values())
-    figure, several = plt.subplots(1, 2 + has_convolutions, figsize=(10, 3.5), layout="constrained")
-    for axes in several[:2]:
+    for axes in (whole, enlarged):
         _curve(axes, fashion_curve, "edge-popup")
-        others = {
-            "learned weights": results.accuracies(fashion_seeds("learned weights")),
-            "the best supermask, no k": results.best_supermask(),
-        }
-        for (label, values), (color, line) in zip(others.items(), ((INK, "--"), (MARK, ":")), strict=True):
-            if values:
-                axes.axhline(statistics.mean(values), color=color, linestyle=line, label=label)
-    several[0].set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
-    several[1].set(title="the same, enlarged", ylim=(83, 90.5))
-    several[0].legend(loc="lower center", fontsize=8)
-    if has_convolutions:
-        _curve(several[2], convolutions, "edge-popup, one seed")
-        several[2].plot(0.5, PAPERS["edge-popup"]["conv2"], "*", color=INK, label="the paper, 100 epochs")
-        several[2].set(title="CIFAR-10, Conv2, 15 epochs", ylim=(50, None))
-        several[2].legend(loc="lower center", fontsize=8)
-    for axes in several:
+        _level(axes, results.accuracies(fashion_seeds("learned weights")), "learned weights")
+        _level(axes, results.best_supermask(), "the best supermask, no k", MARK, ":")
+    whole.set(title="Fashion-MNIST, fc", ylabel="test accuracy, %")
+    enlarged.set(title="the same, enlarged", ylim=(83, 90.5))
+    of_conv2 = {row.config.k: results.accuracies([row]) for row in GROUPS["conv2-15"] if _has_signed_constants(row)}
+    _curve(conv2, of_conv2, "edge-popup, one seed")
+    conv2.plot(0.5, PAPERS["edge-popup"]["conv2"], "*", color=INK, label="the paper, 100 epochs")
+    conv2.set(title="CIFAR-10, Conv2, 15 epochs", ylabel="test accuracy, %", ylim=(50, None))
+    _curve(conv4, {k: results.accuracies(narrow_conv4(k=k)) for k in FRACTIONS_ON_CIFAR}, "edge-popup")
+    _level(conv4, results.accuracies(narrow_conv4("learned weights")), "learned weights")
+    conv4.set(title="CIFAR-10, Conv4 of width 0.25, 6 epochs")
+    for axes in (whole, conv2, conv4):
+        axes.legend(loc="lower center", fontsize=8)
+    for axes in (whole, enlarged, conv2, conv4):
         axes.set(xlabel="k, the fraction of weights kept")
     _save(figure, picture)
-
-
-def rows_over_k(model: str) -> list[Row]:
-    """Returns the rows of a network on CIFAR-10 that differ in k only."""
-    return [row for row in GROUPS[f"{model}-15"] if _has_signed_constants(row)]
 
 
 def accuracy_over_width(results: Results, picture: Path) -> None:
@@ -250,6 +243,12 @@ def _curve(axes: Any, accuracies: Mapping[float, Sequence[float]], label: str) -
     means = [statistics.mean(values) for values in several.values()]
     deviations = [statistics.stdev(values) if len(values) > 1 else 0.0 for values in several.values()]
     axes.errorbar(list(several), means, deviations, marker="o", capsize=3, label=label)
+
+
+def _level(axes: Any, accuracies: Sequence[float], label: str, color: str = INK, line: str = "--") -> None:
+    """Draws a mean as a line, where there are accuracies."""
+    if accuracies:
+        axes.axhline(statistics.mean(accuracies), color=color, linestyle=line, label=label)
 
 
 def _save(figure: Any, picture: Path) -> None:
