@@ -1,8 +1,7 @@
-"""Imports TensorFlow without its log, and with its quick convolutions."""
+"""Imports TensorFlow without its log."""
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Iterator
 
@@ -22,9 +21,6 @@ def import_quietly() -> Iterator[None]:
         say("Loading TensorFlow.")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if platform.machine() in ("x86_64", "AMD64"):
-        # TensorFlow does so by itself on processors with AVX-512 VNNI. On others narrow convolutions gain most.
-        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Before the libraries have read that level, they log to the file descriptor.
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

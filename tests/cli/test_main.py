@@ -9,7 +9,6 @@ import pytest
 from command_line import run
 
 from keras_popup import __version__
-from keras_popup.cli.quiet import import_quietly
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
@@ -87,17 +86,3 @@ def test_main_answers_without_tensorflow(program, arguments, tmp_path):
     assert result.returncode == (2 if "2" in arguments else 0), result.stderr[-1000:]
     assert "keras_popup" in imported
     assert not {"tensorflow", "keras"} & imported
-
-
-@pytest.mark.parametrize(
-    ("machine", "before", "after"),
-    [("x86_64", None, "1"), ("AMD64", None, "1"), ("x86_64", "0", "0"), ("aarch64", None, None)],
-)
-def test_main_turns_quick_convolutions_on_unless_the_user_says(monkeypatch, machine, before, after):
-    environment = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
-    if before is not None:
-        environment["TF_ENABLE_ONEDNN_OPTS"] = before
-    monkeypatch.setattr("os.environ", environment)
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    with import_quietly():
-        assert os.environ.get("TF_ENABLE_ONEDNN_OPTS") == after
