@@ -7,7 +7,6 @@ python benchmarks/results_page.py
 
 import argparse
 import dataclasses
-import functools
 import json
 import shlex
 import statistics
@@ -19,7 +18,7 @@ import trained_masks
 from reproduction import figures, rows, store
 from reproduction.claims import Claims
 from reproduction.results import Rates, Results, average, gap
-from reproduction.rows import GROUPS, TRIED, TRIED_ON_CIFAR, Row
+from reproduction.rows import GROUPS, Row
 from reproduction.verdicts import Verdict
 
 from keras_popup.criteria import CRITERIA, TREATMENTS
@@ -105,12 +104,7 @@ class Words:
 
     def tried_rates(self, model: str) -> dict[str, Rates]:
         """Returns, by the method, the learning rates that were tried for a model."""
-        make = rows.fashion if model == "fc" else functools.partial(rows.cifar, model, epochs=5)
-        tried = TRIED if model == "fc" else TRIED_ON_CIFAR[model]
-        return {
-            method: Rates(self.results, model, method, {rate: make(method, learning_rate=rate) for rate in rates})
-            for method, rates in tried.items()
-        }
+        return {method: Rates(self.results, model, method, by_rate) for method, by_rate in rows.tried(model).items()}
 
     def where(self, rows: Iterable[Row]) -> str:
         """Returns the data, the precision and the machine of rows."""
@@ -173,7 +167,7 @@ def environment(results: Results) -> jinja2.Environment:
         },
         "mixed_precision_gap": words.mixed_precision_gap,
         "of_groups": lambda *names: [row for name in names for row in GROUPS[name]],
-        "narrow_conv4": rows.narrow_conv4,
+        "narrow_conv4_seeds": rows.narrow_conv4_seeds,
         "pictures": PICTURES,
         "results": results,
         "title": title,

@@ -9,12 +9,12 @@ from reproduction.rows import (
     FRACTIONS,
     FRACTIONS_ON_CIFAR,
     GROUPS,
+    IN_30_EPOCHS,
     INITIALIZERS,
     PAPERS,
     RATES_OF_EDGE_POPUP,
-    TRIED_ON_CIFAR,
     WIDTHS,
-    narrow_conv4,
+    narrow_conv4_seeds,
 )
 from reproduction.verdicts import Verdict, better, closes, rises, worst
 
@@ -39,7 +39,7 @@ class Claims:
         self.by_width: dict[float, Pair] = {
             width: (results.fashion(width=width), results.fashion("learned weights", width=width)) for width in WIDTHS
         }
-        self.at_30 = {model: results.at_30_epochs(model) for model in TRIED_ON_CIFAR}
+        self.at_30 = {model: results.at_30_epochs(model) for model in IN_30_EPOCHS}
         self.copy, self.original = (
             [results.complete([row]) for row in GROUPS[group]] for group in ("conv2-100", "conv2-100-original")
         )
@@ -51,7 +51,8 @@ class Claims:
             }
             for name in INITIALIZERS[:2]
         )
-        self.conv4_by_k = {k: results.complete(narrow_conv4(k=k)) for k in FRACTIONS_ON_CIFAR}
+        self.narrow_supermask = results.best_supermask_on_narrow_conv4()
+        self.conv4_by_k = {k: results.complete(narrow_conv4_seeds(k=k)) for k in FRACTIONS_ON_CIFAR}
         self.rescaled, self.not_rescaled = (
             results.fashion(name, "test_draws") for name in ("supermask rescaled", "supermask")
         )
@@ -65,6 +66,9 @@ class Claims:
     def beats_supermask_on_cifar(self, model: str) -> Verdict:
         edge, mask, _ = self.at_30[model]
         return worst(better(edge, other) for other in (mask, [PAPERS["supermask"][model]]))
+
+    def beats_supermask_on_narrow_conv4(self) -> Verdict:
+        return better(self.conv4_by_k[0.5], self.narrow_supermask)
 
     def rescaling_helps(self) -> Verdict:
         return better(self.rescaled, self.not_rescaled)

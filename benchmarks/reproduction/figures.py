@@ -16,6 +16,7 @@ from reproduction.rows import (
     FRACTIONS,
     FRACTIONS_ON_CIFAR,
     GROUPS,
+    IN_30_EPOCHS,
     INITIALIZERS,
     KEPT,
     KEPT_ON_IMAGENET,
@@ -23,14 +24,13 @@ from reproduction.rows import (
     PAPERS,
     RATES_OF_EDGE_POPUP,
     RESNET34_ON_IMAGENET,
-    TRIED_ON_CIFAR,
     WIDTHS,
     WIDTHS_OF_KEPT,
     Row,
     fashion,
     fashion_of_kept,
     fashion_seeds,
-    narrow_conv4,
+    narrow_conv4_seeds,
 )
 
 _OPTIMIZERS = {"sgd": "SGD", "adam": "Adam"}
@@ -62,8 +62,8 @@ def accuracy_over_k(results: Results, picture: Path) -> None:
     _curve(conv2, of_conv2, "edge-popup, one seed")
     conv2.plot(0.5, PAPERS["edge-popup"]["conv2"], "*", color=INK, label="the paper, 100 epochs")
     conv2.set(title="CIFAR-10, Conv2, 15 epochs", ylabel="test accuracy, %", ylim=(50, None))
-    _curve(conv4, {k: results.accuracies(narrow_conv4(k=k)) for k in FRACTIONS_ON_CIFAR}, "edge-popup")
-    _level(conv4, results.accuracies(narrow_conv4("learned weights")), "learned weights")
+    _curve(conv4, {k: results.accuracies(narrow_conv4_seeds(k=k)) for k in FRACTIONS_ON_CIFAR}, "edge-popup")
+    _level(conv4, results.accuracies(narrow_conv4_seeds("learned weights")), "learned weights")
     conv4.set(title="CIFAR-10, Conv4 of width 0.25, 6 epochs")
     for axes in (whole, conv2, conv4):
         axes.legend(loc="lower center", fontsize=8)
@@ -138,7 +138,7 @@ def accuracy_over_depth(results: Results, picture: Path) -> None:
     models = list(PAPERS["edge-popup"])
     groups = ("conv2-100", "conv2-100-original", "larger", "zhou", "zhou-original")
     rows = [row for group in groups for row in GROUPS[group] if row.paper and results.record(row)]
-    in_30_epochs = {model: results.at_30_epochs(model) for model in TRIED_ON_CIFAR}
+    in_30_epochs = {model: results.at_30_epochs(model) for model in IN_30_EPOCHS}
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for number, (method, papers) in enumerate(PAPERS.items()):
         style = {"color": f"C{number}", "linestyle": ""}
@@ -171,7 +171,7 @@ def mask_change(results: Results, picture: Path) -> None:
     rows = {
         "edge-popup on Fashion-MNIST": fashion(),
         "supermask, rescaled, on Fashion-MNIST": fashion("supermask rescaled"),
-        **{f"edge-popup, {model.capitalize()} on CIFAR-10": GROUPS[f"{model}-30"][0] for model in TRIED_ON_CIFAR},
+        **{f"edge-popup, {model.capitalize()} on CIFAR-10": GROUPS[f"{model}-30"][0] for model in IN_30_EPOCHS},
     }
     histories = {title: record["history"] for title, row in rows.items() if (record := results.record(row))}
     if not histories:

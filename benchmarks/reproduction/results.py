@@ -1,10 +1,10 @@
 """Reads accuracies from the stored results."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from reproduction.rows import CHOSEN, GROUPS, METHODS, Row, fashion_seeds
+from reproduction.rows import CHOSEN, GROUPS, METHODS, TRIED, Row, fashion_seeds, narrow_conv4_seeds
 from reproduction.store import Record
 
 
@@ -47,8 +47,15 @@ class Results:
 
     def best_supermask(self) -> list[float]:
         """Returns the accuracies on Fashion-MNIST of the best variant of the supermask, by its best way of testing."""
-        variants = [name for name in METHODS if name.startswith("supermask")]
-        return best_of(self.fashion(name, of) for name in variants for of in ("test", "test_draws"))
+        return self._best_supermask(fashion_seeds, METHODS)
+
+    def best_supermask_on_narrow_conv4(self) -> list[float]:
+        """The same on the narrow Conv4."""
+        return self._best_supermask(narrow_conv4_seeds, TRIED["conv4-narrow"])
+
+    def _best_supermask(self, make: Callable[[str], list[Row]], methods: Iterable[str]) -> list[float]:
+        variants = [name for name in methods if name.startswith("supermask")]
+        return best_of(self.complete(make(name), of) for name in variants for of in ("test", "test_draws"))
 
     def at_30_epochs(self, model: str) -> tuple[list[float], list[float], list[float]]:
         """Returns the accuracies of edge-popup, the supermask and learned weights on CIFAR-10, if all rows ended.

@@ -2,7 +2,8 @@
 
 import dataclasses
 import fnmatch
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +51,34 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 """The methods that are compared, with their arguments."""
 
-TRIED = {
-    "edge-popup": (0.1, 0.25, 0.5, 1.0, 2.0),
-    "supermask": (10.0, 50.0, 200.0, 500.0, 1000.0),
-    "supermask rescaled": (10.0, 50.0, 200.0, 500.0, 1000.0),
-    "supermask, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "supermask rescaled, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
-    "supermask, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
-    "supermask rescaled, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
-    "learned weights": (0.003, 0.01, 0.03, 0.1, 0.3),
-}
-"""The learning rates that are tried on Fashion-MNIST: five for each method, with those of the papers."""
-
-TRIED_ON_CIFAR: dict[str, dict[str, tuple[float, ...]]] = {
+TRIED: dict[str, dict[str, tuple[float, ...]]] = {
+    "fc": {
+        "edge-popup": (0.1, 0.25, 0.5, 1.0, 2.0),
+        "supermask": (10.0, 50.0, 200.0, 500.0, 1000.0),
+        "supermask rescaled": (10.0, 50.0, 200.0, 500.0, 1000.0),
+        "supermask, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
+        "supermask rescaled, Adam": (0.01, 0.03, 0.1, 0.3, 1.0),
+        "supermask, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
+        "supermask rescaled, edge-popup's kernels": (10.0, 50.0, 200.0, 500.0, 1000.0),
+        "learned weights": (0.003, 0.01, 0.03, 0.1, 0.3),
+    },
     "conv2": {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)},
     "conv4": {"supermask rescaled": (20.0, 50.0, 200.0, 500.0, 1000.0), "learned weights": (0.003, 0.01, 0.02, 0.03)},
+    "conv4-narrow": {
+        "edge-popup": (0.25, 0.5, 1.0),
+        "supermask rescaled": (200.0, 500.0, 1000.0),
+        "supermask rescaled, Adam": (0.1, 0.3, 1.0),
+        "learned weights": (0.01, 0.03, 0.1),
+    },
 }
-"""The learning rates that are tried on CIFAR-10, with few epochs: a choice needs no more."""
+"""The learning rates that are tried for each method, by the network.
+
+On Fashion-MNIST there are five for each method, with those of the papers. Conv2 and Conv4 are trained for few epochs: a
+choice needs no more. The narrow Conv4 is trained to the end.
+"""
+
+IN_30_EPOCHS = ("conv2", "conv4")
+"""The networks that are trained for 30 epochs on CIFAR-10."""
 
 CHOSEN: dict[str, dict[str, float]] = {
     "fc": {
@@ -81,6 +93,12 @@ CHOSEN: dict[str, dict[str, float]] = {
     },
     "conv2": {"supermask rescaled": 50.0, "learned weights": 0.01},
     "conv4": {"supermask rescaled": 500.0, "learned weights": 0.01},
+    "conv4-narrow": {
+        "edge-popup": 0.5,
+        "supermask rescaled": 500.0,
+        "supermask rescaled, Adam": 0.3,
+        "learned weights": 0.03,
+    },
 }
 """The learning rates that are used.
 
@@ -182,12 +200,28 @@ def cifar(model: str, method: str = "edge-popup", paper: float | None = None, da
     return Row(RunConfig(model=model, dataset="cifar10", **{**values, **arguments}), paper, data)
 
 
-def narrow_conv4(method: str = "edge-popup", **arguments: Any) -> list[Row]:
-    """Returns the row of a Conv4 that trains in minutes, for each seed."""
-    protocol = {**_WARMED_UP, "width": 0.25, "epochs": 6, "precision": "float32"}
-    if method == "edge-popup":
-        protocol["learning_rate"] = 0.5
-    return [cifar("conv4", method, **protocol, **arguments, seed=seed) for seed in SEEDS]
+def narrow_conv4(method: str = "edge-popup", **arguments: Any) -> Row:
+    """Returns a row of a Conv4 that trains in minutes."""
+    protocol = {"width": 0.25, "epochs": 6, "precision": "float32", "warmup_epochs": 1.0}
+    protocol["learning_rate"] = CHOSEN["conv4-narrow"][method]
+    return cifar("conv4", method, **{**protocol, **arguments})
+
+
+def narrow_conv4_seeds(method: str = "edge-popup", **arguments: Any) -> list[Row]:
+    """Returns the same row for each seed."""
+    return [narrow_conv4(method, seed=seed, **arguments) for seed in SEEDS]
+
+
+def tried(network: str) -> dict[str, dict[float, Row]]:
+    """Returns the rows that choose the learning rates of a network, by method and rate."""
+    make = _TRIALS[network]
+    return {
+        method: {rate: make(method, learning_rate=rate) for rate in rates} for method, rates in TRIED[network].items()
+    }
+
+
+def _of_tried(network: str) -> list[Row]:
+    return [row for by_rate in tried(network).values() for row in by_rate.values()]
 
 
 def fashion_of_kept(width: float) -> list[Row]:
@@ -207,11 +241,23 @@ def _of_zhou(model: str, method: str = "supermask rescaled, Adam", **arguments: 
     return cifar(model, method, paper=PAPERS["supermask"][model], recipe="zhou", **arguments)
 
 
+def _short_resnet18(method: str = "edge-popup", **arguments: Any) -> Row:
+    """Returns a row of a ResNet18 that trains in half an hour."""
+    protocol = {"width": 0.25, "epochs": 6, "precision": "float32", "warmup_epochs": 1.0}
+    return cifar("resnet18", method, data="cifar10-original", **protocol, **arguments)
+
+
 def _imagenet(model: str, initializer: str, paper: float) -> Row:
     """Returns a row of the paper on ImageNet. These rows are not trained here."""
     config = RunConfig(model=model, dataset="imagenet2012", k=0.3, kernel_initializer=initializer, validation=0.0)
     return Row(config, paper)
 
+
+_TRIALS: dict[str, Callable[..., Row]] = {
+    "fc": fashion,
+    "conv4-narrow": narrow_conv4,
+    **{model: functools.partial(cifar, model, epochs=5) for model in IN_30_EPOCHS},
+}
 
 RANDOM = [Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=0.5, seed=seed)) for seed in SEEDS]
 """Random masks of untrained networks."""
@@ -219,7 +265,7 @@ RANDOM = [Row(RunConfig(model="fc", dataset="fashion_mnist", method="random", k=
 _BOTH = ("edge-popup", "learned weights")
 
 GROUPS: dict[str, list[Row]] = {
-    "lr-fc": [fashion(method, learning_rate=rate) for method, rates in TRIED.items() for rate in rates],
+    "lr-fc": _of_tried("fc"),
     "k-curve": [row for k in FRACTIONS for row in fashion_seeds(k=k)],
     "methods": [*[row for method in METHODS for row in fashion_seeds(method)], *RANDOM],
     "initializers": [
@@ -249,6 +295,7 @@ GROUPS: dict[str, list[Row]] = {
     "zhou-original": [
         *(_of_zhou(model, data="cifar10-original", epochs=20, learning_rate=0.1) for model in ("conv2", "conv4")),
         _of_zhou("conv2", "supermask rescaled", data="cifar10-original", epochs=20, learning_rate=400.0),
+        _of_zhou("conv2", "supermask rescaled", data="cifar10-original", epochs=66, precision="float32"),
         # Their code can lower the rate by steps. A cosine does so without steps to choose.
         _of_zhou("conv2", data="cifar10-original", epochs=20, learning_rate=0.1, schedule="cosine"),
     ],
@@ -261,13 +308,11 @@ GROUPS: dict[str, list[Row]] = {
         _imagenet("wide_resnet50", "signed_constant", 73.3),
     ],
 }
-for _model, _tried in TRIED_ON_CIFAR.items():
-    GROUPS[f"lr-{_model}"] = [
-        cifar(_model, method, learning_rate=rate, epochs=5) for method, rates in _tried.items() for rate in rates
-    ]
+for _model in IN_30_EPOCHS:
+    GROUPS[f"lr-{_model}"] = _of_tried(_model)
     GROUPS[f"{_model}-30"] = [
         *[cifar(_model, learning_rate=rate, epochs=30) for rate in RATES_OF_EDGE_POPUP],
-        *[cifar(_model, method, learning_rate=CHOSEN[_model][method], epochs=30) for method in _tried],
+        *[cifar(_model, method, learning_rate=CHOSEN[_model][method], epochs=30) for method in TRIED[_model]],
         cifar(_model, "learned weights", **_WARMED_UP, epochs=30),
     ]
 GROUPS |= {
@@ -283,7 +328,19 @@ GROUPS |= {
         *[cifar("conv2", k=k, learning_rate=0.5, epochs=15) for k in FRACTIONS_ON_CIFAR],
         cifar("conv2", kernel_initializer="kaiming_normal", learning_rate=0.5, epochs=15),
     ],
-    "conv4-k": [row for k in FRACTIONS_ON_CIFAR for row in narrow_conv4(k=k)] + narrow_conv4("learned weights"),
+    "conv4-k": [
+        *[row for k in FRACTIONS_ON_CIFAR for row in narrow_conv4_seeds(k=k)],
+        *narrow_conv4_seeds("learned weights"),
+    ],
+    "lr-conv4-narrow": _of_tried("conv4-narrow"),
+    "conv4-narrow": [
+        *[row for method in TRIED["conv4-narrow"] for row in narrow_conv4_seeds(method)],
+        *narrow_conv4_seeds(warmup_epochs=None),
+    ],
+    "resnet18": [
+        *[_short_resnet18(k=k, learning_rate=0.5) for k in (0.5, 0.2)],
+        _short_resnet18("learned weights", learning_rate=0.1),
+    ],
     "larger": [
         _of_the_paper("conv4"),
         _of_the_paper("conv4", "learned weights"),
