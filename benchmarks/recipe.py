@@ -86,7 +86,9 @@ NETWORKS = {
 }
 
 
-def train(network: str, recipe: dict[str, Any], seed: int, data: Any, epochs: int, precision: str) -> dict[str, Any]:
+def train(
+    network: str, recipe: dict[str, Any], seed: int, data: Any, epochs: int, width: float, precision: str
+) -> dict[str, Any]:
     """Trains one network. Returns its accuracies and the bytes of its ticket."""
     chosen = NETWORKS[network]
     keras.utils.set_random_seed(seed)
@@ -94,7 +96,7 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, epochs: in
     keras.config.set_dtype_policy(precision)
     l2 = keras.regularizers.L2(recipe["l2"] / 2) if recipe["l2"] else None
     model = keras_popup.mask_model(
-        chosen.build(data.image_shape, classes=len(data.classes), width=chosen.width),
+        chosen.build(data.image_shape, classes=len(data.classes), width=width),
         k=recipe["k"],
         selector=recipe["selector"],
         train_norms=recipe["train_norms"],
@@ -135,7 +137,7 @@ def train(network: str, recipe: dict[str, Any], seed: int, data: Any, epochs: in
     info = ship(model, data)
     return {
         "network": network,
-        "width": chosen.width,
+        "width": width,
         "epochs": epochs,
         "precision": precision,
         "seed": seed,
@@ -152,14 +154,18 @@ def table(network: str) -> str:
     """Returns a table of the runs of a network, in Markdown."""
     rows = [row for row in lines.read(RESULT) if row["network"] == network]
     text = [
-        "| change | epochs, precision | seeds | validation accuracy, % | test accuracy, % | ticket, kB |",
+        "| change | width, epochs, precision | seeds | validation accuracy, % | test accuracy, % | ticket, kB |",
         "|---|---|---:|---:|---:|---:|",
     ]
-    for name, epochs, precision in dict.fromkeys((row["name"], row["epochs"], row["precision"]) for row in rows):
-        of_it = [row for row in rows if (row["name"], row["epochs"], row["precision"]) == (name, epochs, precision)]
+    kinds: dict[Any, list[Any]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row[key] for key in ("name", "width", "epochs", "precision")), []).append(row)
+    for (name, width, epochs, precision), of_it in kinds.items():
         cells = [spread([row["accuracy"][split] for row in of_it]) for split in ("validation", "test")]
         size = statistics.mean(row["ticket_bytes"] for row in of_it) / 1000
-        text.append(f"| {name} | {epochs}, {precision} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |")
+        text.append(
+            f"| {name} | {width:g}, {epochs}, {precision} | {len(of_it)} | {cells[0]} | {cells[1]} | {size:.1f} |"
+        )
     return "\n".join(text)
 
 
@@ -168,6 +174,7 @@ def main() -> None:
     parser.add_argument("--data_dir", help="the directory of CIFAR-10")
     parser.add_argument("--network", default="resnet8", choices=NETWORKS)
     parser.add_argument("--epochs", type=int, help="default: 8, which the stored tables have")
+    parser.add_argument("--width", type=float, help="default: that of the stored tables")
     parser.add_argument(
         "--precision",
         default="mixed_bfloat16",
@@ -190,13 +197,14 @@ def main() -> None:
     )
     runs = [(name, seed) for seed in arguments.seeds for name in arguments.only or chosen.changes]
     epochs = arguments.epochs or chosen.epochs
-    same = ("network", "name", "seed", "epochs", "precision")
+    width = arguments.width or chosen.width
+    same = ("network", "name", "seed", "epochs", "width", "precision")
     done = {tuple(row[key] for key in same) for row in lines.read(RESULT)}
     for name, seed in runs[part::parts]:
-        if (arguments.network, name, seed, epochs, arguments.precision) in done:
+        if (arguments.network, name, seed, epochs, width, arguments.precision) in done:
             continue
         recipe = {**PAPER, **chosen.changes[name]}
-        row = train(arguments.network, recipe, seed, data, epochs, arguments.precision)
+        row = train(arguments.network, recipe, seed, data, epochs, width, arguments.precision)
         print(f"{name}, seed {seed}: {row['accuracy']['validation']:.2%}, {row['seconds']} s", flush=True)
         lines.add(RESULT, {"name": name, **row})
 
