@@ -84,6 +84,8 @@ SCHEDULES = {"linear": Linear, "cubic": Cubic, "geometric": Geometric}
 class KSchedule(keras.callbacks.Callback):
     """Sets k, the fraction kept, of all masked layers before every training step.
 
+    A selector that cannot have every k, such as `NM`, gets the nearest that it can have.
+
     Validation and the saved model use the last value of k: after n steps, that is `schedule(n)`. Steps are batches,
     counted from the first epoch. `fit(..., initial_epoch=...)` continues the schedule if Keras knows how many steps an
     epoch has; otherwise the schedule starts again at step 0. With `steps_per_execution`, k is set for the first of the
@@ -147,7 +149,7 @@ class KSchedule(keras.callbacks.Callback):
         k = _to_float(self._schedule(step))
         if k != self._k:
             for kernel in self._kernels:
-                kernel.k = k
+                kernel.k = kernel.round_k(k)
         self._k = k
 
     def end_epoch(self, steps_per_epoch: int) -> int:
@@ -182,14 +184,15 @@ class KSchedule(keras.callbacks.Callback):
         history.on_train_end = end
 
     def _check_end(self) -> None:
-        k = self._kernels[0].k
-        final = getattr(self._schedule, "k", self._k)
-        if k != self._k:
+        kernel = self._kernels[0]
+        k, last = kernel.k, kernel.round_k(self._k)
+        final = kernel.round_k(getattr(self._schedule, "k", self._k))
+        if k != last:
             _logger.warning(
                 "The model has k = %g at the end, and not %g as after the last step: a callback has restored earlier "
                 "weights, and their k. Pass start_from_epoch=KSchedule.end_epoch(steps_per_epoch) to EarlyStopping.",
                 k,
-                self._k,
+                last,
             )
         elif k != final:
             _logger.warning(

@@ -41,6 +41,11 @@ FORMATS = tuple(_NEEDS)
 
 _TOLERANCE, _ROUNDED_TOLERANCE = 1e-4, 0.1
 
+_MISSING_OPERATIONS = (
+    ". LiteRT lacks some of the operations. Recurrent layers need none of those with a fixed batch size, as in "
+    "keras.Input(..., batch_size=1), or with unroll=True. format='onnx' and 'tf_saved_model' need neither."
+)
+
 Array = NDArray[Any]
 
 
@@ -136,7 +141,7 @@ def export(
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
-    if tolerance is not None and not tolerance >= 0:
+    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
         raise ValueError(f"`tolerance` must be a number, 0 or more. Received: {tolerance!r}.")
     batch = _check_inputs(model, conversion.draw_inputs(model) if inputs is None else inputs)
 
@@ -173,7 +178,8 @@ def export(
                 outputs = runtimes.RUNTIMES[format](unchecked, [x.name for x in plain.inputs], batch, list(expected))
             difference = conversion.compute_difference(expected, outputs)
         except Exception as error:
-            raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}") from error
+            hint = _MISSING_OPERATIONS if "Flex delegate" in str(error) else ""
+            raise ExportError(f"The file for format='{format}' cannot be run by its runtime: {error}{hint}") from error
         if not difference <= tolerance:
             raise ExportError(
                 f"The file for format='{format}' gives other outputs than model '{model.name}': they differ by "

@@ -405,7 +405,7 @@ class MaskedKernel:
             self.group.set_k(value)
             return
         if self.k_variable is not None:
-            selectors.check_kept(value, self.size, self.where)
+            self.check_k(value)
         self.assign_k(value)
 
     def assign_k(self, value: float) -> None:
@@ -421,6 +421,13 @@ class MaskedKernel:
     def check_k(self, k: float) -> None:
         """Raises ValueError if the selector cannot keep the fraction `k` of this kernel."""
         self.selector.check(tuple(self.scores.shape), k, self.where, **self._find_axes(len(self.scores.shape)))
+
+    def round_k(self, k: float) -> float:
+        """Returns the fraction nearest to `k` that the selector can keep of this kernel."""
+        if self.group is not None:
+            return k
+        shape = tuple(self.scores.shape)
+        return self.selector.round_k(shape, k, **self._find_axes(len(shape)))
 
     @property
     def size(self) -> int:

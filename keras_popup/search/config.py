@@ -107,9 +107,17 @@ class SearchConfig:
     def _check_k(self) -> None:
         """Checks that k is given in one way only: as an argument, as a space, or by a budget."""
         per_layer = isinstance(self.run.k, dict) or any(layer_k_pattern(name) is not None for name in self.space)
-        draws = self.run.draws or "bernoulli" in ranges.endpoints(self.space.get("selector", "top_k"))
+        names = ranges.endpoints(self.space.get("selector", self.run.selector or "top_k"))
+        draws = self.run.draws or "bernoulli" in names
         if draws and (self.budget is not None or per_layer or "k" in self.space or self.run.k != RunConfig.k):
             raise ValueError("bernoulli learns how many weights are kept. Leave `k` and `budget` out, or bernoulli.")
+        for name, space in self.space.items():
+            of_k = name == "k" or layer_k_pattern(name) is not None
+            if of_k and isinstance(space, ranges.Range) and any(each.startswith("n_m") for each in names):
+                raise ValueError(
+                    "n_m has few values of k: N / M. Give values, such as 0.25,0.5, or leave n_m out. Received: "
+                    f"{name} from {space}."
+                )
         if self.budget is None:
             return
         if self.run.method == "dense" or per_layer:

@@ -28,7 +28,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_popup import conversion, initializers, tickets, training
+from keras_popup import conversion, initializers, selectors, tickets, training
 from keras_popup._files import write_atomically
 from keras_popup.datasets import Dataset
 from keras_popup.records import (
@@ -201,7 +201,12 @@ def _load_once(arguments: tuple[Any, ...]) -> Dataset:
 def _with_long_numbers(config: RunConfig) -> RunConfig:
     """Returns a configuration whose ticket is as long as any: the digits of its numbers are in the ticket."""
     long = 0.5234567890123456
-    k = config.k if config.draws or isinstance(config.k, dict) else long
+    selector = selectors.get(config.selector or "top_k")
+    if config.draws or isinstance(config.k, dict) or isinstance(selector, selectors.NM):
+        k = config.k
+    else:
+        low, high = selector.k_range
+        k = low + (high - low) * long
     return dataclasses.replace(config, k=k, l2=long / 1e6, learning_rate=0.0 if config.method == "random" else long)
 
 

@@ -31,6 +31,7 @@ class Selector:
             of the scores, which `draw_fixed` has drawn. "threshold": an int64 scalar tensor, from the scores of all
             kernels of a group; only kernels of a group have one. "fans": (fan_in, fan_out) of the kernel.
         hint_shape: tuple of ints, the shape of a layer's `hint`.
+        k_range: pair of floats, the least and the largest k that a mask can have.
 
     Call arguments:
         scores: float32 tensor, of any shape with at least one element.
@@ -46,6 +47,7 @@ class Selector:
     draws: ClassVar[bool] = False
     takes: tuple[str, ...] = ()
     hint_shape: tuple[int, ...] = ()
+    k_range: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, scores: Any, k: Any, training: bool = False) -> tf.Tensor:
         raise NotImplementedError(f"{type(self).__name__} must implement __call__(scores, k, training).")
@@ -84,6 +86,13 @@ class Selector:
             **takes: "axes", if `takes` names them.
         """
         check_kept(k, math.prod(shape), where)
+
+    def round_k(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
+        """Returns the fraction nearest to `k` that masks of this shape can have: that of a layer under a schedule.
+
+        Here it is `k`. Override it, together with `check`, if masks of a shape cannot have every fraction.
+        """
+        return k
 
     def kept(self, scores: Any, k: float, **takes: Any) -> int:
         """Returns how many weights are kept outside of training. Override it to compute the number more cheaply."""

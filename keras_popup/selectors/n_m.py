@@ -95,6 +95,9 @@ class NM(ByChoice):
                 f"{self.count_in_group(k) / self.m:g}."
             )
 
+    def round_k(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
+        return self.count_in_group(k) / self.m
+
     def kept(self, scores: Any, k: float, **takes: Any) -> int:
         return int(math.prod(scores.shape)) // self.m * self.count_in_group(k)
 

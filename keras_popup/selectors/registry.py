@@ -58,14 +58,19 @@ def get(identifier: Any) -> Selector:
 def _parse(text: str) -> Selector:
     """Returns the selector of a name with arguments, such as "multicoat:coats=3"."""
     name, *arguments = text.split(":")
+    expected = "A selector's arguments must be as in 'multicoat:coats=3' or 'top_k:pruned=0.5:locked=0.1'."
+    how = f"{expected} Received: {text!r}."
+    pairs = [argument.split("=") for argument in arguments]
+    if wrong := [argument for argument, pair in zip(arguments, pairs, strict=True) if len(pair) != 2]:
+        raise ValueError(f"{how} '{wrong[0]}' is not a name, an equals sign and a value.")
     try:
-        pairs = [argument.split("=") for argument in arguments]
-        return _SELECTORS[name](**{key: ast.literal_eval(value) for key, value in pairs})
-    except (TypeError, ValueError, SyntaxError) as error:
-        raise ValueError(
-            f"A selector's arguments must be as in 'multicoat:coats=3' or 'top_k:pruned=0.5:locked=0.1'. Received: "
-            f"{text!r}. {error}"
-        ) from None
+        values = {key: ast.literal_eval(value) for key, value in pairs}
+    except (ValueError, SyntaxError):
+        raise ValueError(f"{how} The values must be numbers.") from None
+    try:
+        return _SELECTORS[name](**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{how} {error}") from None
 
 
 def serialize(selector: Selector) -> dict[str, Any]:

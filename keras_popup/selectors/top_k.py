@@ -75,6 +75,7 @@ class TopK(ByChoice):
             )
         self.pruned, self.locked = float(pruned), float(locked)
         self.takes = ("fixed",) if pruned or locked else ()
+        self.k_range = self.locked, 1 - self.pruned
 
     def choice(self, shape: tuple[int, ...], **takes: Any) -> Choice:
         return Choice(_choose_others if self.takes else choose_largest, spread_by_sign)
@@ -99,10 +100,17 @@ class TopK(ByChoice):
                 f"never: locked={self.locked}, pruned={self.pruned}. Use a k from `locked` to 1 - `pruned`."
             )
 
+    def round_k(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
+        size = math.prod(shape)
+        pruned, locked = self._count_fixed(size)
+        kept = count_kept(k, size)
+        possible = min(max(kept, locked), size - pruned)
+        return k if possible == kept else possible / size
+
     def mask_bits(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
         size = math.prod(shape)
         pruned, locked = self._count_fixed(size)
-        return entropy_bits(size - pruned - locked, count_kept(k, size) - locked)
+        return entropy_bits(size - pruned - locked, count_kept(self.round_k(shape, k), size) - locked)
 
     def _count_fixed(self, size: int) -> tuple[int, int]:
         return count_kept(self.pruned, size), count_kept(self.locked, size)

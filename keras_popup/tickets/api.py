@@ -221,7 +221,8 @@ def load_ticket(
 
     Returns:
         A `keras.Model`, not compiled. With `masked=False`, it has stock layers, and its weights are those of
-        `keras_popup.strip_masks`, bit for bit. With `masked=True`, it is a masked model with the same outputs.
+        `keras_popup.strip_masks`, bit for bit. With `masked=True`, it is a masked model with the same outputs: to the
+        rounding of a product if the ticket stores kernels, and their masks have a scale or levels above 1.
 
     Raises:
         OSError: if the file cannot be read.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tables import LAYERS, small_model
+from tables import CHOOSING, LAYERS, small_model
 
 import keras_popup
 from keras_popup import callbacks, layers
@@ -147,6 +147,35 @@ def test_mask_statistics_of_layers_of_one_name():
     model(np.ones((1, 9), np.float32))
     history = fit(model, callbacks.MaskStatistics()).history
     assert {"same/changed", "same_2/changed"} <= history.keys()
+
+
+@pytest.mark.parametrize("selector", CHOOSING)
+def test_k_schedule_leaves_files_of_every_step_that_load(selector, tmp_path):
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(12), keras.layers.Dense(12)])
+    model = keras_popup.mask_model(model, k=0.5, selector=selector, seed=1)
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    inputs = np.random.default_rng(1).standard_normal((12, 12)).astype(np.float32)
+    saved = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")
+    schedule = callbacks.KSchedule(callbacks.Linear(0.5, 20))
+    model.fit(inputs, inputs, batch_size=4, epochs=3, callbacks=[schedule, saved], verbose=0)
+    for path in sorted(tmp_path.iterdir()):
+        loaded = keras.models.load_model(path)
+        for layer in loaded.layers:
+            assert np.count_nonzero(layer.mask()) == layer.kept
+        np.testing.assert_array_equal(keras_popup.strip_masks(loaded)(inputs), loaded(inputs))
+    assert [layer.k for layer in loaded.layers] == [layer.k for layer in model.layers]
+
+
+@pytest.mark.parametrize(
+    ("selector", "k"),
+    [("n_m", 0.6), ("top_k:pruned=0.3", 0.8), ("top_k:locked=0.3", 0.1), ("multicoat:coats=3", 0.005), ("block", 0.05)],
+)
+def test_layers_refuse_a_k_that_their_selector_cannot_have(selector, k):
+    layer = layers.MaskedDense(12, k=0.5, selector=selector, seed=1)
+    layer.build((None, 8))
+    with pytest.raises(ValueError, match="k="):
+        layer.k = k
+    assert layer.k == 0.5
 
 
 def test_k_schedule_refuses_what_cannot_be():

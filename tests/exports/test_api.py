@@ -118,6 +118,18 @@ def test_export_leaves_no_file_that_differs(tmp_path):
 
 
 @pytest.mark.integration
+def test_export_says_what_recurrent_layers_need(tmp_path):
+    def make(batch_size=None, **arguments):
+        layers = [keras.Input((3, 2), batch_size=batch_size), keras.layers.GRU(4, **arguments)]
+        return mask_model(keras.Sequential(layers), k=0.5, seed=1)
+
+    with pytest.raises(exports.ExportError, match="with a fixed batch size"):
+        keras_popup.export(make(), tmp_path / "model.tflite")
+    for model in (make(unroll=True), make(batch_size=1)):
+        assert keras_popup.export(model, tmp_path / "model.tflite").difference <= 1e-5
+
+
+@pytest.mark.integration
 def test_export_has_the_signature_of_serving(tmp_path):
     model = plain_model("shared_two_in_two_out")
     keras_popup.export(mask_model(model, k=0.5, seed=1), tmp_path / "saved")

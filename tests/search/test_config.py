@@ -48,6 +48,8 @@ BAD_SEARCHES = {
     "supermask and k": ({"space": K, "run": dataclasses.replace(FC, method="supermask")}, "`k` must be left out"),
     "supermask, budget": ({"budget": 9999, "run": dataclasses.replace(FC, method="supermask")}, "or bernoulli"),
     "bernoulli and k": ({"space": {**K, "selector": ("top_k", "bernoulli")}}, "Leave `k` and `budget` out"),
+    "n_m": ({"space": K, "run": dataclasses.replace(FC, selector="n_m:m=2")}, "n_m has few values of k"),
+    "n_m among others": ({"space": {**K, "selector": ("top_k", "n_m")}}, "Give values, such as 0.25,0.5"),
     "random": (
         {"space": {"learning_rate": (0.1, 0.2)}, "run": dataclasses.replace(FC, method="random")},
         "'random' learns nothing",

@@ -36,6 +36,16 @@ def test_run_reads_the_data_once_for_all_trials(tmp_path, monkeypatch):
     assert first.executions[0].validation == second.executions[0].validation
 
 
+@pytest.mark.parametrize(
+    ("selector", "k"), [("n_m:m=2", 0.5), ("top_k:pruned=0.7", 0.2), ("top_k:locked=0.6", 0.7), ("block", 0.5)]
+)
+def test_run_predicts_the_bytes_of_each_selector(selector, k, tmp_path):
+    run = RunConfig(model="fc", width=0.1, epochs=1, selector=selector, k=k, deterministic=False)
+    result = trial.run(TrialTask(run=run, folder=tmp_path / "a"))
+    assert not result.error
+    assert result.executions[0].ticket_bytes <= result.executions[0].predicted_bytes
+
+
 def test_run_begins_a_damaged_run_anew(tmp_path):
     task = TrialTask(run=RunConfig(model="fc", width=0.1, epochs=1, deterministic=False), folder=tmp_path / "a")
     first = trial.run(task)
