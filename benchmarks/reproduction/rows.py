@@ -95,8 +95,8 @@ CHOSEN: dict[str, dict[str, float]] = {
     "conv4": {"supermask rescaled": 500.0, "learned weights": 0.01},
     "conv4-narrow": {
         "edge-popup": 0.5,
-        "supermask rescaled": 500.0,
-        "supermask rescaled, Adam": 0.3,
+        "supermask rescaled": 1000.0,
+        "supermask rescaled, Adam": 1.0,
         "learned weights": 0.03,
     },
 }
