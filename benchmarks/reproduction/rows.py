@@ -65,7 +65,7 @@ TRIED: dict[str, dict[str, tuple[float, ...]]] = {
     "conv2": {"supermask rescaled": (10.0, 20.0, 50.0, 200.0, 500.0), "learned weights": (0.003, 0.01, 0.03, 0.1)},
     "conv4": {"supermask rescaled": (20.0, 50.0, 200.0, 500.0, 1000.0), "learned weights": (0.003, 0.01, 0.02, 0.03)},
     "conv4-narrow": {
-        "edge-popup": (0.25, 0.5, 1.0),
+        "edge-popup": (0.1, 0.25, 0.5, 1.0),
         "supermask rescaled": (200.0, 500.0, 1000.0, 2000.0),
         "supermask rescaled, Adam": (0.1, 0.3, 1.0, 3.0),
         "learned weights": (0.01, 0.03, 0.1),
