@@ -200,8 +200,8 @@ def plot_mask_flow(model: keras.Model, *, ax: Any = None) -> Any:
     rows = conversion.find_dead(model).layers[:_MOST_KERNELS]
     if not rows:
         raise ValueError(
-            f"Model '{model.name}' has no layer whose channels can be followed: none is of a "
-            "known kind, or the model has code of its own."
+            f"Model '{model.name}' has no layer whose channels can be followed: none is of a known kind, or the model "
+            "has code of its own."
         )
     ax = ax or _make_figure(6, 0.9 + 0.28 * len(rows)).subplots()
     places, begin = np.arange(len(rows)), np.zeros(len(rows))

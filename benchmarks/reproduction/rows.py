@@ -202,8 +202,8 @@ def cifar(model: str, method: str = "edge-popup", paper: float | None = None, da
 
 def narrow_conv4(method: str = "edge-popup", **arguments: Any) -> Row:
     """Returns a row of a Conv4 that trains in minutes."""
-    protocol = {"width": 0.25, "epochs": 6, "precision": "float32", "warmup_epochs": 1.0}
-    protocol["learning_rate"] = CHOSEN["conv4-narrow"][method]
+    rate = CHOSEN["conv4-narrow"][method]
+    protocol = {"width": 0.25, "epochs": 6, "precision": "float32", "warmup_epochs": 1.0, "learning_rate": rate}
     return cifar("conv4", method, **{**protocol, **arguments})
 
 

@@ -146,7 +146,7 @@ class KSchedule(keras.callbacks.Callback):
 
     def _set(self, step: int) -> None:
         self._step = step
-        k = _to_float(self._schedule(step))
+        k = selectors.check_k(np.asarray(self._schedule(step))[()])  # a tensor becomes a number
         if k != self._k:
             for kernel in self._kernels:
                 kernel.k = kernel.round_k(k)
@@ -198,8 +198,3 @@ class KSchedule(keras.callbacks.Callback):
             _logger.warning(
                 "The training has ended at k = %g, before the schedule has reached its last k, %g.", k, final
             )
-
-
-def _to_float(value: Any) -> float:
-    # The float32 nearest to 0.7 is less than 0.7. It would keep 3 of 5 weights instead of 4.
-    return float(str(np.float32(value))) if getattr(value, "dtype", None) == np.float32 else float(value)

@@ -141,7 +141,7 @@ def export(
     missing = [name for name in _NEEDS[format] if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"format='{format}' needs {', '.join(missing)}: pip install 'keras-popup[export]'.")
-    if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance >= 0):
+    if tolerance is not None and not (isinstance(tolerance, (int, float, np.number)) and tolerance >= 0):
         raise ValueError(f"`tolerance` must be a number, 0 or more. Received: {tolerance!r}.")
     batch = _check_inputs(model, conversion.draw_inputs(model) if inputs is None else inputs)
 

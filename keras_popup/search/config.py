@@ -107,24 +107,16 @@ class SearchConfig:
     def _check_k(self) -> None:
         """Checks that k is given in one way only: as an argument, as a space, or by a budget."""
         per_layer = isinstance(self.run.k, dict) or any(layer_k_pattern(name) is not None for name in self.space)
-        names = ranges.endpoints(self.space.get("selector", self.run.selector or "top_k"))
-        draws = self.run.draws or "bernoulli" in names
+        draws = self.run.draws or "bernoulli" in self._list_selectors()
         if draws and (self.budget is not None or per_layer or "k" in self.space or self.run.k != RunConfig.k):
             raise ValueError("bernoulli learns how many weights are kept. Leave `k` and `budget` out, or bernoulli.")
-        for name, space in self.space.items():
-            of_k = name == "k" or layer_k_pattern(name) is not None
-            if of_k and isinstance(space, ranges.Range) and any(each.startswith("n_m") for each in names):
-                raise ValueError(
-                    "n_m has few values of k: N / M. Give values, such as 0.25,0.5, or leave n_m out. Received: "
-                    f"{name} from {space}."
-                )
         if self.budget is None:
             return
         if self.run.method == "dense" or per_layer:
             raise ValueError(
                 "A budget needs masks with one k in all layers. Leave `method` and fractions of layers out."
             )
-        if "selector" in self.space or (self.run.selector or "").startswith("n_m") or self.run.redraw_every:
+        if "selector" in self.space or self._has_n_m() or self.run.redraw_every:
             raise ValueError(
                 "With a budget, k follows from the size of tickets. Give one selector, other than n_m, which has few "
                 "values of k. Leave `redraw_every` out: its bits are known after training only."
@@ -132,11 +124,18 @@ class SearchConfig:
         if self.run.k != RunConfig.k:
             raise ValueError("With a budget, k follows from the width. Give a range of k as limits, or leave k out.")
 
+    def _list_selectors(self) -> tuple[str, ...]:
+        return ranges.endpoints(self.space.get("selector", self.run.selector or "top_k"))
+
+    def _has_n_m(self) -> bool:
+        return any(name.startswith("n_m") for name in self._list_selectors())
+
     def _check_space(self, name: str, space: ranges.Space) -> None:
         pattern = layer_k_pattern(name)
+        is_of_k = name == "k" or pattern is not None
         if pattern is None and name not in SEARCHED:
             raise ValueError(f"A search chooses {', '.join(SEARCHED)} or k[PATTERN]. Received: {name!r}.")
-        if (name == "k" or pattern is not None) and isinstance(self.run.k, dict):
+        if is_of_k and isinstance(self.run.k, dict):
             raise ValueError("`run` must have no dict of k if k is searched. Give fixed fractions as k[PATTERN] too.")
         if not isinstance(space, (tuple, ranges.Range)) and (pattern is None or not isinstance(space, (int, float))):
             raise ValueError(f"`{name}` must be a range, or a tuple of values. Received: {space!r}.")
@@ -144,6 +143,11 @@ class SearchConfig:
             raise ValueError(f"`{name}` has one value only. Give it to `run`. Received: {space!r}.")
         for value in ranges.endpoints(space):
             self.with_values({name: value})
+        if is_of_k and isinstance(space, ranges.Range) and self._has_n_m():
+            raise ValueError(
+                "n_m has few values of k: N / M. Give values, such as 0.25,0.5, or leave n_m out. Received: "
+                f"{name} from {space}."
+            )
 
     def k_limits(self) -> tuple[float, float]:
         """Returns the smallest and the largest k that a budget may choose."""

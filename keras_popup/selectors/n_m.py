@@ -89,10 +89,10 @@ class NM(ByChoice):
                 f"Masks of {self.m} weights each need a number of inputs that {self.m} divides. Received: {inputs} "
                 f"inputs{where}. Leave the layer out with mask_model(exclude=...), or use another `m`."
             )
-        if abs(check_k(k) * self.m - self.count_in_group(k)) > 1e-9 * self.m:
+        nearest = self.round_k(shape, k)
+        if abs(k - nearest) > 1e-9:
             raise ValueError(
-                f"`k` must be N / {self.m} for a whole number N. Received: k={k}{where}. The nearest is "
-                f"{self.count_in_group(k) / self.m:g}."
+                f"`k` must be N / {self.m} for a whole number N. Received: k={k}{where}. The nearest is {nearest:g}."
             )
 
     def round_k(self, shape: tuple[int, ...], k: float, **takes: Any) -> float:
