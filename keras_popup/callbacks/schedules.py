@@ -146,7 +146,7 @@ class KSchedule(keras.callbacks.Callback):
 
     def _set(self, step: int) -> None:
         self._step = step
-        k = selectors.check_k(np.asarray(self._schedule(step))[()])  # a tensor becomes a number
+        k = selectors.check_k(self._schedule(step))
         if k != self._k:
             for kernel in self._kernels:
                 kernel.k = kernel.round_k(k)

@@ -9,8 +9,8 @@ import tensorflow as tf
 from tables import CHOOSING, LAYERS, small_model
 
 import keras_popup
-from keras_popup import callbacks, layers
-from keras_popup.callbacks import schedules, statistics
+from keras_popup import callbacks, layers, selectors
+from keras_popup.callbacks import statistics
 
 STEPS = 6
 
@@ -78,9 +78,10 @@ def test_k_schedule_gives_every_step_its_k(schedule):
     assert int(model.layers[0].mask().numpy().sum()) == counts[-1]
 
 
-def test_to_float_reads_float32_by_its_decimals():
+def test_check_k_reads_float32_by_its_decimals():
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.7, 0.7])
-    assert schedules._to_float(schedule(0)) == 0.7
+    assert selectors.check_k(schedule(0)) == 0.7
+    assert selectors.check_k(np.float32(0.7)) == 0.7
 
 
 def test_k_schedule_with_steps_at_once_and_a_second_fit():
