@@ -28,7 +28,8 @@ def check_space(config: SearchConfig, process: Process, *, here: bool) -> tuple[
         here: whether trials run on this machine.
 
     Raises:
-        ValueError: if a width or k leaves a layer empty, or if no ticket fits into the budget.
+        ValueError: if a width or k leaves a layer empty, if a selector cannot have a k or a layer, or if no ticket
+            fits into the budget.
         TimeoutError: if reading the data takes too long.
     """
     space = config.hyperparameters()
@@ -36,8 +37,10 @@ def check_space(config: SearchConfig, process: Process, *, here: bool) -> tuple[
     initializers = ranges.endpoints(config.space.get("kernel_initializer", config.run.kernel_initializer))
     values = {name: min(ranges.endpoints(each)) for name, each in config.space.items()}
     values["kernel_initializer"] = initializers[0]
+    fractions = config.space.get("k")
     if config.budget is not None:
         values["k"] = config.k_limits()[1]
+        fractions = None  # limits of k, not its values
     run = config.with_values(values)
     task = MeasureTask(
         run=run,
@@ -45,6 +48,8 @@ def check_space(config: SearchConfig, process: Process, *, here: bool) -> tuple[
         initializers=initializers,
         tickets=config.budget is not None,
         here=here,
+        selectors=ranges.endpoints(config.space.get("selector", config.run.selector)),
+        fractions=fractions if isinstance(fractions, tuple) else (),
     )
     measurement = process.ask(task, _LONGEST_MEASUREMENT)
     if config.budget is not None:

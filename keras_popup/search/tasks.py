@@ -20,6 +20,8 @@ class MeasureTask:
         run: the arguments of a run with the smallest values of the space.
         widths: the widths to measure.
         initializers: the kernel initializers to check.
+        selectors: the selectors to check; None is the default of the method.
+        fractions: the values of k to check with each of these selectors.
         tickets: whether to measure the tickets.
         here: whether trials run on this machine. If so, its devices are checked.
     """
@@ -29,6 +31,8 @@ class MeasureTask:
     initializers: tuple[str, ...]
     tickets: bool
     here: bool
+    selectors: tuple[str | None, ...] = ()
+    fractions: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

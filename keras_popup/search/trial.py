@@ -72,8 +72,8 @@ def measure(task: MeasureTask) -> Measurement:
     """Builds the smallest network of a search, reads the shape of its data, and measures tickets.
 
     Raises:
-        ValueError: if there are no validation images or devices, if an initializer is unknown, or if a width or
-            k leaves a layer empty.
+        ValueError: if there are no validation images or devices, if an initializer is unknown, if a width or k leaves
+            a layer empty, or if a selector cannot have a k or a layer.
     """
     if task.here:
         training.place(task.run)
@@ -88,6 +88,10 @@ def measure(task: MeasureTask) -> Measurement:
                 "With a budget, kernels must follow from a seed. A ticket stores the kernels of "
                 f"'{name}' themselves. Use one of this library's initializers."
             )
+    for selector in task.selectors if len(task.selectors) > 1 or task.fractions else ():
+        model = _build(dataclasses.replace(task.run, selector=selector, width=min(task.widths)), data)
+        for k in task.fractions:
+            conversion.set_k(model, k)
     sizes = {}
     for width in task.widths:
         run = dataclasses.replace(task.run, width=width)

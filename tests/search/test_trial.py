@@ -22,6 +22,35 @@ def test_try_measure_returns_errors_that_can_be_unpickled(tmp_path):
     assert type(error) is ValueError
 
 
+@pytest.mark.parametrize(
+    ("selectors", "fractions", "expected"),
+    [
+        ((None,), (0.25, 0.5), None),
+        (("block", "n_m:m=2"), (0.5,), None),
+        (("n_m:m=4",), (0.25, 0.3), "k=0.3"),
+        (("top_k", "n_m:m=5"), (0.2,), "5 divides"),
+        (("top_k:pruned=0.5",), (0.3, 0.7), "0.7"),
+    ],
+)
+def test_try_measure_checks_each_selector_with_each_k(selectors, fractions, expected):
+    run = RunConfig(model="fc", width=0.04, k=fractions[0])
+    task = MeasureTask(
+        run=run,
+        widths=(0.04,),
+        initializers=("signed_constant",),
+        tickets=False,
+        here=False,
+        selectors=selectors,
+        fractions=fractions,
+    )
+    answer = trial.try_measure(task)
+    if expected is None:
+        assert answer.sizes == {}
+    else:
+        assert type(answer) is ValueError
+        assert expected in str(answer)
+
+
 def test_run_reads_the_data_once_for_all_trials(tmp_path, monkeypatch):
     read = []
     load_data = trial.training.load_data
