@@ -38,6 +38,27 @@ def replace_erfc(path: Path) -> None:
         onnx.save(content, path)
 
 
+def inline_convolution(layer: keras.layers.Layer) -> None:
+    """Makes a convolution in groups a single operation of the graph, not a function that XLA compiles.
+
+    TensorFlow runs convolutions in groups on CPUs by XLA only, so Keras puts them into functions for XLA. tf2onnx 1.17
+    copies the call of such a function into the file, but ONNX has none. The convolution itself it can write.
+    We know no report of this bug. Remove this when Conv2D(groups=2) can be exported to ONNX.
+    """
+    call = layer.call
+
+    def call_inline(*args: Any, **kwargs: Any) -> Any:
+        eagerly = tf.config.functions_run_eagerly()
+        # In a graph, a function that "runs eagerly" adds its operations to the graph. Outside, XLA has to run them.
+        tf.config.run_functions_eagerly(eagerly or not tf.executing_eagerly())
+        try:
+            return call(*args, **kwargs)
+        finally:
+            tf.config.run_functions_eagerly(eagerly)
+
+    object.__setattr__(layer, "call", call_inline)
+
+
 def take_every_other_pixel(x: Any, strides: int, name: str) -> Any:
     """Returns every `strides`-th pixel, so that a 1x1 convolution of stride 1 can replace one of this stride.
 

@@ -334,6 +334,8 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
     return exact
 
 
+_CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D
+
 # Of the layers whose names begin with Random: RandomCrop crops at inference too.
 _AUGMENTATIONS = tuple(
     kind
@@ -346,15 +348,17 @@ def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
     """Changes a model, or a copy of it, so that an ONNX file can hold it.
 
     Augmentation does nothing at inference, but has states of random numbers. Statistics of Normalizations become
-    arrays, because tensors would become inputs of the file.
+    arrays, because tensors would become inputs of the file. Convolutions in groups leave their functions.
     """
-    if not any(isinstance(layer, (keras.layers.Normalization, *_AUGMENTATIONS)) for _, layer in walk(plain)):
+    if not any(isinstance(x, (keras.layers.Normalization, *_CONVOLUTIONS, *_AUGMENTATIONS)) for _, x in walk(plain)):
         return plain
     plain = copy_model(plain)[0] if copy else plain
     left_out = {}
     for _, layer in walk(plain):
         if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+        if isinstance(layer, _CONVOLUTIONS) and layer.groups > 1:
+            _workarounds.inline_convolution(layer)
         if isinstance(layer, _AUGMENTATIONS):
             left_out[layer.name] = type(layer).__name__
             cast = functools.partial(keras.ops.cast, dtype=layer.compute_dtype)
@@ -366,16 +370,21 @@ def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
 
 @contextlib.contextmanager
 def _silence_warnings() -> Iterator[None]:
-    """Silences warnings of converters and loaders about themselves, such as deprecations."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Silences what converters and loaders say of themselves, such as deprecations.
+
+    An operation that tf2onnx does not know is an error of ONNX Runtime, which names it, or has been replaced.
+    """
+    silenced = {"tensorflow": logging.ERROR, "tf2onnx": logging.CRITICAL}
+    levels = {name: logging.getLogger(name).level for name in silenced}
+    for name, level in silenced.items():
+        logging.getLogger(name).setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _write_saved_model(plain: keras.Model, path: Path) -> None:

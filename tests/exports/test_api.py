@@ -85,6 +85,18 @@ def test_export_leaves_out_augmentation_for_onnx(masked, tmp_path, caplog):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "plain"])
+def test_export_writes_convolutions_in_groups_and_gelu_to_onnx(masked, tmp_path, caplog):
+    one = keras.layers.Conv2D(4, 3, groups=2, strides=2, activation="gelu")
+    other = keras.layers.Conv1D(6, 2, groups=2, dilation_rate=2)
+    model = keras.Sequential([keras.Input((9, 8, 4)), one, keras.layers.Reshape((12, 4)), other])
+    model = mask_model(model, k=0.5, seed=1) if masked else model
+    assert keras_popup.export(model, tmp_path / "model.onnx").difference <= 1e-4
+    assert not [record for record in caplog.records if record.name.startswith("tf2onnx")]
+    model.predict(np.ones((2, 9, 8, 4)), verbose=0)  # the given model is as it was
+
+
+@pytest.mark.integration
 def test_export_has_the_sizes_of_its_formats(tmp_path):
     model = mask_model(models.FullyConnected(), k=0.1, seed=1)
     size = {name: keras_popup.export(model, tmp_path / PATHS[name], name).bytes for name in exports.FORMATS}
