@@ -180,11 +180,11 @@ def test_search_of_masks_over_a_base_counts_its_relative_tickets(tmp_path):
 def test_search_counts_moving_averages_in_the_budget(tmp_path):
     run = RunConfig(model="resnet18", width=0.05, epochs=1, learning_rate=0.5, batch_size=256)
     folder = tmp_path / "s"
-    config = SearchConfig(run=run, space={"k": Range(0.001, 0.49)}, tuner="grid", budget=8000, baseline=False)
+    config = SearchConfig(run=run, space={"k": Range(0.001, 0.49)}, tuner="grid", budget=8500, baseline=False)
     search.search(config, folder)
     (record,) = lines(folder)
     (execution,) = record["executions"]
-    assert (folder / "best.ticket").stat().st_size == execution["ticket_bytes"] <= execution["predicted_bytes"] <= 8000
+    assert (folder / "best.ticket").stat().st_size == execution["ticket_bytes"] <= execution["predicted_bytes"] <= 8500
 
 
 @pytest.mark.integration
