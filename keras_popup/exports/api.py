@@ -334,8 +334,6 @@ def _write(plain: keras.Model, path: Path, format: str) -> bool:
     return exact
 
 
-_CONVOLUTIONS = keras.layers.Conv1D, keras.layers.Conv2D
-
 # Of the layers whose names begin with Random: RandomCrop crops at inference too.
 _AUGMENTATIONS = tuple(
     kind
@@ -350,14 +348,15 @@ def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
     Augmentation does nothing at inference, but has states of random numbers. Statistics of Normalizations become
     arrays, because tensors would become inputs of the file. Convolutions in groups leave their functions.
     """
-    if not any(isinstance(x, (keras.layers.Normalization, *_CONVOLUTIONS, *_AUGMENTATIONS)) for _, x in walk(plain)):
+    kinds = keras.layers.Normalization, *_AUGMENTATIONS
+    if not any(isinstance(layer, kinds) or _has_groups(layer) for _, layer in walk(plain)):
         return plain
     plain = copy_model(plain)[0] if copy else plain
     left_out = {}
     for _, layer in walk(plain):
         if isinstance(layer, keras.layers.Normalization):
             layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
-        if isinstance(layer, _CONVOLUTIONS) and layer.groups > 1:
+        if _has_groups(layer):
             _workarounds.inline_convolution(layer)
         if isinstance(layer, _AUGMENTATIONS):
             left_out[layer.name] = type(layer).__name__
@@ -366,6 +365,11 @@ def _prepare_for_onnx(plain: keras.Model, *, copy: bool) -> keras.Model:
     if left_out:
         _logger.warning("Left out, as they do nothing at inference: %s.", ", ".join(sorted(set(left_out.values()))))
     return plain
+
+
+def _has_groups(layer: keras.layers.Layer) -> bool:
+    # tf2onnx ignores the groups of Conv3D.
+    return isinstance(layer, (keras.layers.Conv1D, keras.layers.Conv2D)) and layer.groups > 1
 
 
 @contextlib.contextmanager

@@ -46,10 +46,10 @@ def check_space(config: SearchConfig, process: Process, *, here: bool) -> tuple[
         run=run,
         widths=widths if config.budget is not None else (min(widths),),
         initializers=initializers,
-        tickets=config.budget is not None,
-        here=here,
         selectors=ranges.endpoints(config.space.get("selector", config.run.selector)),
         fractions=fractions if isinstance(fractions, tuple) else (),
+        tickets=config.budget is not None,
+        here=here,
     )
     measurement = process.ask(task, _LONGEST_MEASUREMENT)
     if config.budget is not None:

@@ -29,10 +29,10 @@ class MeasureTask:
     run: RunConfig
     widths: tuple[float, ...]
     initializers: tuple[str, ...]
+    selectors: tuple[str | None, ...]
+    fractions: tuple[float, ...]
     tickets: bool
     here: bool
-    selectors: tuple[str | None, ...] = ()
-    fractions: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

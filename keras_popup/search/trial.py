@@ -7,6 +7,7 @@ output. It ends when its standard input is closed: a search that was killed leav
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import math
@@ -80,25 +81,21 @@ def measure(task: MeasureTask) -> Measurement:
     data = _load_data(task.run)
     if data.validation is None:
         raise ValueError("A search chooses by validation images. `validation` must be more than 0.")
-    for name in task.initializers:
-        smallest = dataclasses.replace(task.run, kernel_initializer=name, width=min(task.widths))
-        model = _build(smallest, data)
+    for name, selector in itertools.product(task.initializers, task.selectors):
+        run = dataclasses.replace(task.run, kernel_initializer=name, selector=selector, width=min(task.widths))
+        model = _build(run, data)
         if task.tickets and task.run.base is None and not _follow_from_seed(conversion.masked_layers(model)):
             raise ValueError(
                 "With a budget, kernels must follow from a seed. A ticket stores the kernels of "
                 f"'{name}' themselves. Use one of this library's initializers."
             )
-    for selector in task.selectors if len(task.selectors) > 1 or task.fractions else ():
-        model = _build(dataclasses.replace(task.run, selector=selector, width=min(task.widths)), data)
         for k in task.fractions:
             conversion.set_k(model, k)
     sizes = {}
-    for width in task.widths:
+    for width in task.widths if task.tickets else ():
         run = dataclasses.replace(task.run, width=width)
         keras.backend.clear_session()
-        if not task.tickets:
-            _build(run, data)
-        elif size := _measure_size(_with_long_numbers(run)):
+        if size := _measure_size(_with_long_numbers(run)):
             sizes[width, run.kernel_initializer] = size
     return Measurement(sizes=sizes)
 

@@ -14,7 +14,15 @@ pytestmark = pytest.mark.integration
 
 def test_try_measure_returns_errors_that_can_be_unpickled(tmp_path):
     run = RunConfig(model="fc", dataset="none", data_dir=str(tmp_path / "none"))
-    task = MeasureTask(run=run, widths=(1.0,), initializers=("signed_constant",), tickets=False, here=False)
+    task = MeasureTask(
+        run=run,
+        widths=(1.0,),
+        initializers=("signed_constant",),
+        selectors=(None,),
+        fractions=(),
+        tickets=False,
+        here=False,
+    )
     error = pickle.loads(pickle.dumps(trial.try_measure(task)))
     assert type(error) is FileNotFoundError
     assert str(tmp_path / "none") in str(error)
@@ -38,10 +46,10 @@ def test_try_measure_checks_each_selector_with_each_k(selectors, fractions, expe
         run=run,
         widths=(0.04,),
         initializers=("signed_constant",),
-        tickets=False,
-        here=False,
         selectors=selectors,
         fractions=fractions,
+        tickets=False,
+        here=False,
     )
     answer = trial.try_measure(task)
     if expected is None:
